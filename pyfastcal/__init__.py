@@ -1,0 +1,1 @@
+"""pyfastcal: trustworthy confidences for CLIP, at any scale."""

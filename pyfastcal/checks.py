@@ -1,0 +1,144 @@
+"""Argument checks, written once: each raises a one-line ValueError that names the argument, says what it got and
+what it should be. The kernels and ``reference`` trust what passed here.
+
+Checks of values (NaN, range) need the numbers themselves: they are left out while torch.compile traces, and on a
+GPU, where reading a number back would stall the stream. A NaN then shows up as a NaN confidence.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def describe(x: Any) -> str:
+    """``float32 tensor of shape (3, 4)``: how the messages speak of what they got."""
+    if isinstance(x, Tensor):
+        return f"a {str(x.dtype).removeprefix('torch.')} tensor of shape {tuple(x.shape)}"
+    return repr(x) if isinstance(x, (int, float, str, bool, type(None))) else f"a {type(x).__name__}"
+
+
+def values_visible(x: Tensor) -> bool:
+    """Whether the numbers of ``x`` can be looked at without a graph break or a device synchronisation."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def tensor(name: str, x: Any, ndim: int) -> Tensor:
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{name} must be a torch tensor or NumPy array, got {describe(x)}")
+    if x.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} dimension{'s' if ndim > 1 else ''}, got {describe(x)}")
+    return x
+
+
+def floating(name: str, x: Any, ndim: int) -> Tensor:
+    if not tensor(name, x, ndim).dtype.is_floating_point:
+        raise ValueError(f"{name} must be floating point (float32, float16, bfloat16 or float64), got {describe(x)}")
+    return x
+
+
+def matrix(name: str, x: Any, *, columns: int | None = None, like: str = "", rows: bool = False) -> Tensor:
+    """A floating (N, D) tensor with D >= 1; ``columns``: the D it must have, which is that of ``like``;
+    ``rows``: N >= 1 too."""
+    floating(name, x, 2)
+    if x.shape[1] < 1 or (rows and x.shape[0] < 1):
+        raise ValueError(f"{name} must not be empty, got {describe(x)}")
+    if columns is not None and x.shape[1] != columns:
+        raise ValueError(f"{name} must have {columns} columns as {like} has, got {describe(x)}")
+    return x
+
+
+def vector(name: str, x: Any, size: int, of: str) -> Tensor:
+    """A floating (size,) tensor, ``of`` says of what there are ``size``."""
+    if floating(name, x, 1).shape[0] != size:
+        raise ValueError(f"{name} must have {size} entries, one per {of}, got {describe(x)}")
+    return x
+
+
+def same_shape(name: str, x: Tensor, like: str, other: Tensor) -> None:
+    if x.shape != other.shape:
+        raise ValueError(f"{name} must have the shape {tuple(other.shape)} of {like}, got {describe(x)}")
+
+
+def same_device(name: str, x: Tensor, like: str, other: Tensor) -> None:
+    if x.device != other.device:
+        raise ValueError(f"{name} must be on {other.device} as {like} is, got {x.device}")
+
+
+def finite(name: str, x: Tensor) -> None:
+    if values_visible(x) and not bool(torch.isfinite(x).all()):
+        bad = int((~torch.isfinite(x)).sum())
+        raise ValueError(f"{name} must be finite, got {bad} NaN or infinite value{'s' if bad > 1 else ''}")
+
+
+def positive(name: str, x: Tensor) -> None:
+    """Finite and greater than zero: what keeps a logit-scaling factor from changing a prediction."""
+    if values_visible(x) and not bool(((x > 0) & torch.isfinite(x)).all()):
+        worst = x[~((x > 0) & torch.isfinite(x))][0].item()
+        raise ValueError(f"{name} must be finite and greater than 0, got {worst}")
+
+
+def unit_interval(name: str, x: Tensor) -> None:
+    if values_visible(x) and not bool(((x >= 0) & (x <= 1)).all()):
+        worst = x[~((x >= 0) & (x <= 1))][0].item()
+        raise ValueError(f"{name} must lie in [0, 1], got {worst}")
+
+
+def labels(name: str, x: Any, size: int, n_classes: int, of: str = "row") -> Tensor:
+    """An integer (size,) tensor with values in [0, n_classes)."""
+    tensor(name, x, 1)
+    if x.dtype.is_floating_point or x.dtype.is_complex or x.dtype == torch.bool:
+        raise ValueError(f"{name} must be integers, got {describe(x)}")
+    if x.shape[0] != size:
+        raise ValueError(f"{name} must have {size} entries, one per {of}, got {describe(x)}")
+    if values_visible(x) and size and not (int(x.min()) >= 0 and int(x.max()) < n_classes):
+        bad = int(x.min()) if int(x.min()) < 0 else int(x.max())
+        raise ValueError(f"{name} must lie in [0, {n_classes}), got {bad}")
+    return x
+
+
+def correctness(name: str, x: Any, size: int) -> Tensor:
+    """A (size,) tensor of booleans, or of zeros and ones; returned as booleans."""
+    tensor(name, x, 1)
+    if x.shape[0] != size:
+        raise ValueError(f"{name} must have {size} entries, one per confidence, got {describe(x)}")
+    if x.dtype == torch.bool:
+        return x
+    if values_visible(x) and not bool(((x == 0) | (x == 1)).all()):
+        raise ValueError(f"{name} must be booleans, or zeros and ones, got {x[(x != 0) & (x != 1)][0].item()}")
+    return x != 0
+
+
+def not_empty(name: str, x: Tensor) -> None:
+    if x.shape[0] == 0:
+        raise ValueError(f"{name} must not be empty, got {describe(x)}")
+
+
+def integer(name: str, x: Any, low: int, high: int | None = None, why: str = "") -> int:
+    """An int in [low, high]; ``why`` says where ``high`` comes from."""
+    upper = "" if high is None else f" and at most {high}{f' ({why})' if why else ''}"
+    if isinstance(x, bool) or not isinstance(x, (int, torch.SymInt)) or x < low or (high is not None and x > high):
+        raise ValueError(f"{name} must be an integer of at least {low}{upper}, got {describe(x)}")
+    return x
+
+
+def number(name: str, x: Any, *, low: float = -math.inf, high: float = math.inf, strict: bool = False) -> float:
+    """A finite real number in [low, high] (``strict``: greater than low); 0-d tensors are read."""
+    if isinstance(x, Tensor) and x.ndim == 0 and not torch.compiler.is_compiling():
+        x = x.item()
+    try:
+        value = float(x)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a number, got {describe(x)}") from None
+    if not (math.isfinite(value) and (value > low if strict else value >= low) and value <= high):
+        bound = f"greater than {low}" if strict else f"at least {low}" if low > -math.inf else "finite"
+        bound += f" and at most {high}" if high < math.inf else ""
+        raise ValueError(f"{name} must be a finite number{'' if bound == 'finite' else ', ' + bound}, got {value}")
+    return value
+
+
+def choice(name: str, x: Any, options: tuple) -> Any:
+    if x not in options:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {describe(x)}")
+    return x

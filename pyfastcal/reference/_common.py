@@ -1,0 +1,45 @@
+"""What the twins share: the working precision, unit vectors, and the rules that put a value in a bin."""
+
+import torch
+from torch import Tensor
+
+FIXED_POINT = 2.0**32  # confidences are summed as int64 multiples of 2^-32: exact, so no order can change a bit
+
+
+def working(x: Tensor) -> Tensor:
+    """``x`` in the precision sums run in: float64 stays, everything narrower becomes float32."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def unit(x: Tensor, normalize: bool = True) -> Tensor:
+    """Rows of ``x`` in working precision, L2-normalised unless ``normalize`` is off (a row of zeros stays)."""
+    x = working(x)
+    return torch.nn.functional.normalize(x, dim=-1) if normalize else x
+
+
+def uniform_edges(n_bins: int, device: torch.device | None = None) -> Tensor:
+    """Edges (n_bins + 1,) of equal-width bins on [0, 1]: i / n_bins in float64, rounded to float32."""
+    return (torch.arange(n_bins + 1, dtype=torch.float64, device=device) / n_bins).float()
+
+
+def bin_index(values: Tensor, edges: Tensor, closed: str = "left") -> Tensor:
+    """Bin (N,) int64 of each value among B = len(edges) - 1 bins.
+
+    ``closed="left"``: bins [l, u), the last one closed; ``"right"``: (l, u], the first one closed. Values beyond
+    the outer edges fall in the outer bins. Both sides are compared in float64, which holds either exactly.
+    """
+    inner = edges[1:-1].double().contiguous()
+    return torch.bucketize(values.double().contiguous(), inner, right=closed == "left")
+
+
+def equal_mass_groups(values: Tensor, n_groups: int) -> Tensor:
+    """Group (N,) int64 in [0, n_groups) of each value, the groups as equally filled as ties allow.
+
+    Group g starts at the value of rank floor(g N / n_groups), and a value belongs to the last group whose start
+    does not exceed it. Equal values are therefore never split, and the order of the rows cannot matter. Without
+    ties the sizes differ by at most one; a run of equal values that spans several starts goes to the last of
+    them, and the groups it jumps over stay empty.
+    """
+    ranks = torch.arange(1, n_groups, device=values.device) * len(values) // n_groups
+    starts = values.double().sort().values[ranks]
+    return torch.bucketize(values.double().contiguous(), starts, right=True)

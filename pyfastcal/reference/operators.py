@@ -1,0 +1,117 @@
+"""Plain-torch twins of the kernels: what each computes, for any dtype and device. Nothing is validated here."""
+
+import torch
+from torch import Tensor
+
+from ._common import FIXED_POINT, bin_index, uniform_edges, unit, working
+
+_CHUNK = 1 << 24  # entries of the distance matrix held at a time
+
+
+def knn(
+    queries: Tensor, bank: Tensor, k: int, *, exclude_self: bool = False, normalize: bool = True
+) -> tuple[Tensor, Tensor]:
+    """The ``k`` nearest rows of ``bank`` (M, D) to each of ``queries`` (Q, D): L2 distances (Q, k), ascending,
+    and their indices (Q, k) int64; equal distances are ordered by index.
+
+    ``exclude_self``: query i is row i of the bank, which is left out of its neighbours. Distances come from
+    direct differences, not from |q|^2 + |b|^2 - 2 q.b, so that identical rows are at exactly 0 and near
+    duplicates keep their precision.
+    """
+    queries, bank = unit(queries, normalize), unit(bank, normalize)
+    rows = max(1, _CHUNK // max(1, len(bank)))
+    distances, indices = [], []
+    for start in range(0, max(1, len(queries)), rows):
+        chunk = queries[start : start + rows]
+        d = torch.cdist(chunk, bank, compute_mode="donot_use_mm_for_euclid_dist")
+        if exclude_self:
+            own = torch.arange(len(chunk), device=d.device)
+            d[own, own + start] = torch.inf
+        d, i = d.sort(dim=1, stable=True)  # stable: ties keep the order of the bank
+        distances.append(d[:, :k])
+        indices.append(i[:, :k])
+    return torch.cat(distances), torch.cat(indices)
+
+
+def confidence(
+    logits: Tensor, *, class_weight: Tensor | None = None, sample_weight: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Softmax probability (N,) of the predicted class of ``factor * logits`` (N, C), and the prediction (N,)
+    int64: the largest logit, the first of equal ones. The factor of row i is
+    ``class_weight[prediction_i] * sample_weight[i]``, each 1 where absent."""
+    logits = working(logits)
+    prediction = logits.argmax(dim=1)
+    top = logits.gather(1, prediction[:, None])
+    factor = torch.ones_like(top[:, 0])
+    if class_weight is not None:
+        factor = factor * class_weight.to(logits.dtype)[prediction]
+    if sample_weight is not None:
+        factor = factor * sample_weight.to(logits.dtype)
+    return 1 / torch.exp(factor[:, None] * (logits - top)).sum(dim=1), prediction
+
+
+def similarity_confidence(
+    image_features: Tensor,
+    text_features: Tensor,
+    logit_scale: float | Tensor = 100.0,
+    *,
+    logit_bias: float | Tensor | None = None,
+    class_weight: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    normalize: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """``confidence`` of the logits ``logit_scale * cos(image, text) + logit_bias``, from the features
+    (N, D) and (C, D)."""
+    logits = logit_scale * (unit(image_features, normalize) @ unit(text_features, normalize).T)
+    if logit_bias is not None:
+        logits = logits + logit_bias
+    return confidence(logits, class_weight=class_weight, sample_weight=sample_weight)
+
+
+def contrast_distance(
+    image_features: Tensor,
+    text_features: Tensor,
+    zeroshot_image_features: Tensor,
+    zeroshot_text_features: Tensor,
+    *,
+    on: str = "similarity",
+    logit_scale: float | Tensor = 100.0,
+    normalize: bool = True,
+) -> Tensor:
+    """``z_i = mean_c |p[i, c] - p0[i, c]|`` (N,), tuned p against zero-shot p0. ``on="similarity"``: p are cosine
+    similarities; ``"probability"``: the softmax of ``logit_scale`` times them."""
+    tuned = unit(image_features, normalize) @ unit(text_features, normalize).T
+    zeroshot = unit(zeroshot_image_features, normalize) @ unit(zeroshot_text_features, normalize).T
+    if on == "probability":
+        tuned, zeroshot = (logit_scale * tuned).softmax(1), (logit_scale * zeroshot).softmax(1)
+    return (tuned - zeroshot).abs().mean(dim=1)
+
+
+def bin_counts(
+    confidence: Tensor,
+    correct: Tensor,
+    n_bins: int = 10,
+    *,
+    edges: Tensor | None = None,
+    group: Tensor | None = None,
+    n_groups: int = 1,
+    closed: str = "left",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Per group and bin: how many values (G, B) int64, how many of them correct (G, B) int64, and the sum of
+    their confidences (G, B) float64. ``edges`` (B + 1,) default to ``n_bins`` equal widths on [0, 1].
+
+    Each confidence is rounded to a multiple of 2^-32 and summed in int64: the same bits in any order.
+    """
+    if edges is None:
+        edges = uniform_edges(n_bins, confidence.device)
+    n_bins = len(edges) - 1
+    cell = bin_index(confidence, edges, closed)
+    if group is not None:
+        cell = cell + group * n_bins
+    fixed = (confidence.double() * FIXED_POINT).round().long()
+
+    def total(of: Tensor) -> Tensor:
+        zeros = torch.zeros(n_groups * n_bins, dtype=torch.int64, device=cell.device)
+        return zeros.index_add_(0, cell, of).view(n_groups, n_bins)
+
+    return total(torch.ones_like(cell)), total((correct != 0).long()), total(fixed).double() / FIXED_POINT

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-FIXED_POINT = 2.0**32  # confidences are summed as int64 multiples of 2^-32: exact, so no order can change a bit
+FIXED_POINT = 2.0**32  # confidences are summed as int64 multiples of 2^-32: exact in any order
 
 
 def working(x: Tensor) -> Tensor:
@@ -12,7 +12,7 @@ def working(x: Tensor) -> Tensor:
 
 
 def unit(x: Tensor, normalize: bool = True) -> Tensor:
-    """Rows of ``x`` in working precision, L2-normalised unless ``normalize`` is off (a row of zeros stays)."""
+    """Rows of ``x`` in working precision, L2-normalised if ``normalize`` (a row of zeros stays)."""
     x = working(x)
     return torch.nn.functional.normalize(x, dim=-1) if normalize else x
 
@@ -25,8 +25,8 @@ def uniform_edges(n_bins: int, device: torch.device | None = None) -> Tensor:
 def bin_index(values: Tensor, edges: Tensor, closed: str = "left") -> Tensor:
     """Bin (N,) int64 of each value among B = len(edges) - 1 bins.
 
-    ``closed="left"``: bins [l, u), the last one closed; ``"right"``: (l, u], the first one closed. Values beyond
-    the outer edges fall in the outer bins. Both sides are compared in float64, which holds either exactly.
+    ``closed="left"``: bins [l, u), the last one closed; ``"right"``: (l, u], the first one closed. Values
+    beyond the outer edges fall in the outer bins. Both sides are compared in float64, which holds either.
     """
     inner = edges[1:-1].double().contiguous()
     return torch.bucketize(values.double().contiguous(), inner, right=closed == "left")
@@ -35,10 +35,10 @@ def bin_index(values: Tensor, edges: Tensor, closed: str = "left") -> Tensor:
 def equal_mass_groups(values: Tensor, n_groups: int) -> Tensor:
     """Group (N,) int64 in [0, n_groups) of each value, the groups as equally filled as ties allow.
 
-    Group g starts at the value of rank floor(g N / n_groups), and a value belongs to the last group whose start
-    does not exceed it. Equal values are therefore never split, and the order of the rows cannot matter. Without
-    ties the sizes differ by at most one; a run of equal values that spans several starts goes to the last of
-    them, and the groups it jumps over stay empty.
+    Group g starts at the value of rank floor(g N / n_groups), and a value belongs to the last group whose
+    start does not exceed it. Equal values are therefore never split, and the order of the rows cannot matter.
+    Without ties the sizes differ by at most one; a run of equal values that spans several starts goes to the
+    last of them, and the groups it jumps over stay empty.
     """
     ranks = torch.arange(1, n_groups, device=values.device) * len(values) // n_groups
     starts = values.double().sort().values[ranks]

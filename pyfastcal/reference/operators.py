@@ -1,4 +1,4 @@
-"""Plain-torch twins of the kernels: what each computes, for any dtype and device. Nothing is validated here."""
+"""Plain-torch twins of the kernels: what each computes, for any dtype and device."""
 
 import torch
 from torch import Tensor
@@ -11,8 +11,8 @@ _CHUNK = 1 << 24  # entries of the distance matrix held at a time
 def knn(
     queries: Tensor, bank: Tensor, k: int, *, exclude_self: bool = False, normalize: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """The ``k`` nearest rows of ``bank`` (M, D) to each of ``queries`` (Q, D): L2 distances (Q, k), ascending,
-    and their indices (Q, k) int64; equal distances are ordered by index.
+    """The ``k`` nearest rows of ``bank`` (M, D) to each of ``queries`` (Q, D): their L2 distances (Q, k),
+    ascending, and indices (Q, k) int64; equal distances are ordered by index.
 
     ``exclude_self``: query i is row i of the bank, which is left out of its neighbours. Distances come from
     direct differences, not from |q|^2 + |b|^2 - 2 q.b, so that identical rows are at exactly 0 and near
@@ -26,7 +26,7 @@ def knn(
         d = torch.cdist(chunk, bank, compute_mode="donot_use_mm_for_euclid_dist")
         if exclude_self:
             own = torch.arange(len(chunk), device=d.device)
-            d[own, own + start] = torch.inf
+            d = d.index_put((own, own + start), d.new_tensor(torch.inf))
         d, i = d.sort(dim=1, stable=True)  # stable: ties keep the order of the bank
         distances.append(d[:, :k])
         indices.append(i[:, :k])
@@ -78,8 +78,8 @@ def contrast_distance(
     logit_scale: float | Tensor = 100.0,
     normalize: bool = True,
 ) -> Tensor:
-    """``z_i = mean_c |p[i, c] - p0[i, c]|`` (N,), tuned p against zero-shot p0. ``on="similarity"``: p are cosine
-    similarities; ``"probability"``: the softmax of ``logit_scale`` times them."""
+    """``z_i = mean_c |p[i, c] - p0[i, c]|`` (N,), tuned p against zero-shot p0. ``on="similarity"``: p are
+    cosine similarities; ``"probability"``: the softmax of ``logit_scale`` times them."""
     tuned = unit(image_features, normalize) @ unit(text_features, normalize).T
     zeroshot = unit(zeroshot_image_features, normalize) @ unit(zeroshot_text_features, normalize).T
     if on == "probability":

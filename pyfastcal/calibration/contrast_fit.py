@@ -1,0 +1,101 @@
+"""The search for CAC's constants: least negative log-likelihood over a grid that closes in.
+
+A row's loss depends on the constants through one number, its factor. So the loss of every row is tabulated
+once over log-spaced factors, with its slope, and any candidate (alpha, k, lambda1, lambda2) is then one
+cubic interpolation per row. That also copes with the jumps of gamma at lambda1 and lambda2, where gradients
+say nothing.
+"""
+
+import itertools
+import math
+
+import torch
+from torch import Tensor
+
+from ..reference import weight_of_distance
+
+_SMALLEST, _LARGEST, _POINTS = 1e-3, 20.0, 71  # the factors that are tabulated
+_ALPHA = (0.25, 4.0)
+_DAMPING = 3.0  # k times the median distance goes from 0 to here
+_LAMBDA1 = (0.0, 0.7, 0.8, 0.9, 1.0)
+_LAMBDA2 = (1.0, 1.1, 1.2, _LARGEST)  # the first and the last pair leave gamma as it is on that side
+_CHUNK = 1 << 22
+
+
+class LossTable:
+    """Negative log-likelihood of each row as a function of its factor, tabulated."""
+
+    def __init__(self, logits: Tensor, labels: Tensor) -> None:
+        self.step = math.log(_LARGEST / _SMALLEST) / (_POINTS - 1)
+        rows = max(1, _CHUNK // logits.shape[1])
+        parts = [
+            self._rows(logits[i : i + rows], labels[i : i + rows].long()) for i in range(0, len(logits), rows)
+        ]
+        self.loss = torch.cat([loss for loss, _ in parts])
+        self.slope = torch.cat([slope for _, slope in parts])
+
+    def _rows(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = logits - logits.gather(1, labels[:, None])  # the true class is at 0
+        loss, slope = [], []
+        for i in range(_POINTS):
+            factor = _SMALLEST * math.exp(i * self.step)
+            scaled = factor * logits
+            normaliser = scaled.logsumexp(dim=1)
+            loss.append(normaliser)
+            # d loss / d log(factor) is the mean of the scaled logits under the softmax; 0 * -inf cannot occur
+            slope.append(((scaled - normaliser[:, None]).exp() * scaled).sum(dim=1))
+        return torch.stack(loss, 1).double(), torch.stack(slope, 1).double()
+
+    def mean(self, factor: Tensor) -> Tensor:
+        """Mean loss (P,) of candidate factors (P, N); infinite where one lies outside the table."""
+        position = (factor.clamp(_SMALLEST, _LARGEST) / _SMALLEST).log() / self.step
+        left = position.long().clamp(max=_POINTS - 2)
+        t = position - left
+        row = torch.arange(factor.shape[1], device=factor.device)
+        f0, f1 = self.loss[row, left], self.loss[row, left + 1]
+        s0, s1 = self.slope[row, left] * self.step, self.slope[row, left + 1] * self.step
+        u = 1 - t
+        value = u * u * ((1 + 2 * t) * f0 + t * s0) + t * t * ((3 - 2 * t) * f1 - u * s1)
+        outside = ((factor < _SMALLEST) | (factor > _LARGEST)).any(dim=1)
+        return torch.where(outside, torch.inf, value.mean(dim=1))
+
+
+def fit_contrast(
+    logits: Tensor, labels: Tensor, z: Tensor, start: dict[str, float], *, fit_lambda: bool = False
+) -> dict[str, float]:
+    """Constants alpha, k, lambda1, lambda2 of the least loss; ``start`` gives the lambdas to keep, and stays
+    where nothing is better."""
+    table, z = LossTable(logits, labels), z.double()
+    best, least = start, float(table.mean(weight_of_distance(z, **start)[None]))
+    pairs = [(start["lambda1"], start["lambda2"])]
+    if fit_lambda:
+        pairs += [pair for pair in itertools.product(_LAMBDA1, _LAMBDA2) if pair not in pairs]
+    for pair in pairs:
+        alpha, k, loss = _search(table, z, *pair)
+        if loss < least:
+            best, least = {"alpha": alpha, "k": k, "lambda1": pair[0], "lambda2": pair[1]}, loss
+    return best
+
+
+def _search(table: LossTable, z: Tensor, lambda1: float, lambda2: float) -> tuple[float, float, float]:
+    """Grid over (log alpha, k) that closes in on its best point."""
+    low, high = math.log(_ALPHA[0]), math.log(_ALPHA[1])
+    k_high = _DAMPING / float(z.median().clamp(min=1e-6))
+    least, centre = math.inf, (0.0, 0.0)
+    spans, points = (
+        ((high - low) / 2, k_high),
+        25,
+    )  # 25 is odd: alpha = 1, k = 0, which changes nothing, is tried
+    for _ in range(7):
+        alphas = torch.linspace(centre[0] - spans[0], centre[0] + spans[0], points).clamp(low, high).unique()
+        ks = torch.linspace(max(0.0, centre[1] - spans[1]), min(k_high, centre[1] + spans[1]), points)
+        ks = ks.double().to(z.device)
+        for log_alpha in alphas.tolist():
+            candidates = weight_of_distance(z, math.exp(log_alpha), ks[:, None], lambda1, lambda2)
+            losses = table.mean(candidates)
+            i = int(losses.argmin())
+            if float(losses[i]) < least:
+                least, centre = float(losses[i]), (log_alpha, float(ks[i]))
+        spans, points = (3 * spans[0] / points, 3 * spans[1] / points), 9
+    return math.exp(centre[0]), centre[1], least

@@ -1,0 +1,113 @@
+"""Distance-aware calibration: "Open-Vocabulary Calibration for Fine-tuned CLIP", ICML 2024, arXiv
+2402.04655."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import checks, ops
+from .._numpy import accepts_numpy
+from ..proximity import textual_deviation
+from .logit_scaling import LogitScaling, check_logits, check_scale, scale_logits
+
+
+class DistanceAwareCalibration(LogitScaling):
+    """DAC: scale a row's logits by the textual deviation of the class it predicts.
+
+    Args:
+        k: neighbours in the proximity to the base classes.
+        base_threshold: a class this close to a tuned base class is one, and keeps its logits.
+
+    Attributes:
+        class_weight: gamma (C,), set by ``fit`` or ``load_state_dict``; None before.
+
+    The order of the classes must be the same in ``fit`` and in use.
+    """
+
+    class_weight: Tensor | None
+
+    def __init__(self, k: int = 5, base_threshold: float = 0.05) -> None:
+        super().__init__()
+        self.k = checks.integer("k", k, 1)
+        self.base_threshold = checks.number("base_threshold", base_threshold, low=0.0)
+        self.register_buffer("class_weight", None)
+
+    @accepts_numpy
+    @torch.no_grad()
+    def fit(
+        self,
+        tuned: Tensor,
+        zeroshot: Tensor,
+        base_tuned: Tensor | None = None,
+        base_zeroshot: Tensor | None = None,
+    ) -> "DistanceAwareCalibration":
+        """Compute ``class_weight`` from text features: see ``pyfastcal.textual_deviation``. Needs no
+        image."""
+        self.class_weight = textual_deviation(
+            tuned, zeroshot, base_tuned, base_zeroshot, k=self.k, base_threshold=self.base_threshold
+        )
+        return self
+
+    def factor(self, logits: Tensor) -> Tensor:
+        """``class_weight[argmax]`` (N,) of each row of ``logits`` (N, C)."""
+        return self._weight("logits", logits.shape[1], logits)[logits.argmax(dim=1)]
+
+    @accepts_numpy
+    def forward(self, logits: Tensor) -> Tensor:
+        """Scaled logits (N, C), in the dtype of ``logits``; each row's argmax stays where it is.
+
+        Raises:
+            ValueError: ``logits`` is not a finite (N, C) matrix of the classes that ``fit`` saw.
+        """
+        check_logits("logits", logits)
+        return scale_logits(logits, self.factor(logits))
+
+    @accepts_numpy
+    def predict_features(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: float | Tensor = 100.0,
+        *,
+        logit_bias: float | Tensor | None = None,
+        normalize: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """Calibrated confidence (N,) and prediction (N,) int64 from image features (N, D) and the tuned text
+        features (C, D) that ``fit`` saw, without the N x C logits: see
+        ``pyfastcal.similarity_confidence``."""
+        checks.matrix("text_features", text_features)
+        return ops.similarity_confidence(
+            image_features,
+            text_features,
+            check_scale("logit_scale", logit_scale),
+            logit_bias=logit_bias,
+            class_weight=self._weight("text_features", len(text_features), text_features),
+            normalize=normalize,
+        )
+
+    def _weight(self, name: str, n_classes: int, like: Tensor) -> Tensor:
+        if self.class_weight is None:
+            raise RuntimeError(
+                "DistanceAwareCalibration has no class weights: call fit or load_state_dict first"
+            )
+        if n_classes != len(self.class_weight):
+            raise ValueError(
+                f"{name} must have the {len(self.class_weight)} classes of the fit, "
+                f"got {n_classes}: {checks.describe(like)}"
+            )
+        checks.same_device(name, like, "class_weight", self.class_weight)
+        return self.class_weight
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # The number of classes is part of the state: a fresh module takes whatever size is loaded.
+        loaded = state_dict.get(f"{prefix}class_weight")
+        if loaded is not None:
+            checks.positive(f"{prefix}class_weight", checks.floating(f"{prefix}class_weight", loaded, 1))
+            if self.class_weight is None or self.class_weight.shape != loaded.shape:
+                device = loaded.device if self.class_weight is None else self.class_weight.device
+                self.class_weight = torch.empty_like(loaded, device=device)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        return f"k={self.k}, base_threshold={self.base_threshold}"

@@ -1,0 +1,54 @@
+"""``compat="clip_calibration"``: bins as the published DAC repository draws them
+(github.com/ml-stat-Sustech/CLIP_Calibration).
+
+It differs from the definitions here in three ways. Equal-width edges are float64, not float32. In its ECE the
+confidences of exactly 1.0 count in the weight of the last bin but not in its means. Equal-mass edges are
+linearly interpolated quantiles, and bins narrower than 1e-8 are joined. Its MCE is the weighted one
+(``maximum_calibration_error(weighted=True)``).
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import checks
+from ..reference import bin_index
+from ._cells import Cells, count_cells
+
+COMPAT = (None, "clip_calibration")
+
+
+def uniform_bins(values: Tensor, n_bins: int) -> Tensor:
+    """Bin (N,) int64 among ``n_bins`` of equal width, edges in float64 as NumPy spaces them."""
+    return bin_index(values, _edges(np.linspace(0, 1, n_bins + 1), values))
+
+
+def quantile_bins(values: Tensor, n_bins: int) -> Tensor:
+    """Bin (N,) int64 among at most ``n_bins`` whose edges are linearly interpolated quantiles."""
+    edges = np.percentile(values.detach().double().cpu().numpy(), np.linspace(0, 100, n_bins + 1))
+    edges = edges[np.ediff1d(edges, to_begin=np.inf) > 1e-8]
+    return bin_index(values, _edges(edges, values))
+
+
+def expected_error(confidence: Tensor, correct: Tensor, n_bins: int) -> Tensor:
+    """ECE with the confidences of exactly 1.0 out of the means and in the weights."""
+    certain = confidence == 1
+    group = torch.where(certain, n_bins, uniform_bins(confidence, n_bins))
+    cells = count_cells(confidence, correct, 1, group=group, n_groups=n_bins + 1)
+    weight = cells.count[:-1].clone()
+    weight[-1] += cells.count[-1]
+    kept = Cells(cells.count[:-1], cells.correct[:-1], cells.confidence_sum[:-1])
+    return (weight * kept.gap.abs()).nan_to_num(0.0).sum() / cells.total
+
+
+def check_compat(compat: str | None, **only: tuple[object, object]) -> bool:
+    """Whether ``compat`` is asked for; ``only``: options (given, the one value it goes with)."""
+    checks.choice("compat", compat, COMPAT)
+    for name, (given, required) in only.items():
+        if compat and given != required:
+            raise ValueError(f"{name} must be {required!r} with compat={compat!r}, got {given!r}")
+    return compat is not None
+
+
+def _edges(edges: np.ndarray, like: Tensor) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(edges)).to(like.device)

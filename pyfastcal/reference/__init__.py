@@ -18,7 +18,14 @@ from .metrics import (
     reliability_curve,
     signed_gaps,
 )
-from .operators import bin_counts, confidence, contrast_distance, knn, similarity_confidence
+from .operators import (
+    bin_counts,
+    confidence,
+    contrast_distance,
+    fixed_point_bin_counts,
+    knn,
+    similarity_confidence,
+)
 from .weights import contrast_weight, distance_of_logits, proximity, textual_deviation, weight_of_distance
 
 __all__ = [
@@ -35,6 +42,7 @@ __all__ = [
     "distance_of_logits",
     "equal_mass_groups",
     "expected_calibration_error",
+    "fixed_point_bin_counts",
     "interval_coverage_error",
     "knn",
     "maximum_calibration_error",

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize as normalized
 
 FIXED_POINT = 2.0**32  # confidences are summed as int64 multiples of 2^-32: exact in any order
 
@@ -11,10 +12,12 @@ def working(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def unit(x: Tensor, normalize: bool = True) -> Tensor:
-    """Rows of ``x`` in working precision, L2-normalised if ``normalize`` (a row of zeros stays)."""
-    x = working(x)
-    return torch.nn.functional.normalize(x, dim=-1) if normalize else x
+def unit(a: Tensor, b: Tensor, normalize: bool = True) -> tuple[Tensor, Tensor]:
+    """Rows of both in the working precision of the wider one, L2-normalised if ``normalize`` (a row of zeros
+    stays)."""
+    wide = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
+    a, b = a.to(wide), b.to(wide)
+    return (normalized(a, dim=-1), normalized(b, dim=-1)) if normalize else (a, b)
 
 
 def uniform_edges(n_bins: int, device: torch.device | None = None) -> Tensor:
@@ -41,5 +44,5 @@ def equal_mass_groups(values: Tensor, n_groups: int) -> Tensor:
     last of them, and the groups it jumps over stay empty.
     """
     ranks = torch.arange(1, n_groups, device=values.device) * len(values) // n_groups
-    starts = values.double().sort().values[ranks]
+    starts = values.sort().values[ranks].double()
     return torch.bucketize(values.double().contiguous(), starts, right=True)

@@ -18,7 +18,7 @@ def knn(
     direct differences, not from |q|^2 + |b|^2 - 2 q.b, so that identical rows are at exactly 0 and near
     duplicates keep their precision.
     """
-    queries, bank = unit(queries, normalize), unit(bank, normalize)
+    queries, bank = unit(queries, bank, normalize)
     rows = max(1, _CHUNK // max(1, len(bank)))
     distances, indices = [], []
     for start in range(0, max(1, len(queries)), rows):
@@ -50,6 +50,11 @@ def confidence(
     return 1 / torch.exp(factor[:, None] * (logits - top)).sum(dim=1), prediction
 
 
+def _similarity(image_features: Tensor, text_features: Tensor, normalize: bool) -> Tensor:
+    image, text = unit(image_features, text_features, normalize)
+    return image @ text.T
+
+
 def similarity_confidence(
     image_features: Tensor,
     text_features: Tensor,
@@ -62,7 +67,7 @@ def similarity_confidence(
 ) -> tuple[Tensor, Tensor]:
     """``confidence`` of the logits ``logit_scale * cos(image, text) + logit_bias``, from the features
     (N, D) and (C, D)."""
-    logits = logit_scale * (unit(image_features, normalize) @ unit(text_features, normalize).T)
+    logits = logit_scale * _similarity(image_features, text_features, normalize)
     if logit_bias is not None:
         logits = logits + logit_bias
     return confidence(logits, class_weight=class_weight, sample_weight=sample_weight)
@@ -80,11 +85,35 @@ def contrast_distance(
 ) -> Tensor:
     """``z_i = mean_c |p[i, c] - p0[i, c]|`` (N,), tuned p against zero-shot p0. ``on="similarity"``: p are
     cosine similarities; ``"probability"``: the softmax of ``logit_scale`` times them."""
-    tuned = unit(image_features, normalize) @ unit(text_features, normalize).T
-    zeroshot = unit(zeroshot_image_features, normalize) @ unit(zeroshot_text_features, normalize).T
+    tuned = _similarity(image_features, text_features, normalize)
+    zeroshot = _similarity(zeroshot_image_features, zeroshot_text_features, normalize)
     if on == "probability":
         tuned, zeroshot = (logit_scale * tuned).softmax(1), (logit_scale * zeroshot).softmax(1)
     return (tuned - zeroshot).abs().mean(dim=1)
+
+
+def fixed_point_bin_counts(
+    confidence: Tensor,
+    correct: Tensor,
+    n_bins: int = 10,
+    *,
+    edges: Tensor | None = None,
+    group: Tensor | None = None,
+    n_groups: int = 1,
+    closed: str = "left",
+) -> Tensor:
+    """(3, G, B) int64: per group and bin how many values, how many of them correct, and the sum of their
+    confidences times 2^32, each rounded first. All integers: the same bits in any order and any split."""
+    if edges is None:
+        edges = uniform_edges(n_bins, confidence.device)
+    n_bins = len(edges) - 1
+    cell = bin_index(confidence, edges, closed)
+    if group is not None:
+        cell = cell + group * n_bins
+    fixed = (confidence.double() * FIXED_POINT).round().long()
+    rows = torch.stack([torch.ones_like(cell), (correct != 0).long(), fixed])
+    totals = torch.zeros(3, n_groups * n_bins, dtype=torch.int64, device=cell.device)
+    return totals.index_add_(1, cell, rows).view(3, n_groups, n_bins)
 
 
 def bin_counts(
@@ -98,20 +127,8 @@ def bin_counts(
     closed: str = "left",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Per group and bin: how many values (G, B) int64, how many of them correct (G, B) int64, and the sum of
-    their confidences (G, B) float64. ``edges`` (B + 1,) default to ``n_bins`` equal widths on [0, 1].
-
-    Each confidence is rounded to a multiple of 2^-32 and summed in int64: the same bits in any order.
-    """
-    if edges is None:
-        edges = uniform_edges(n_bins, confidence.device)
-    n_bins = len(edges) - 1
-    cell = bin_index(confidence, edges, closed)
-    if group is not None:
-        cell = cell + group * n_bins
-    fixed = (confidence.double() * FIXED_POINT).round().long()
-
-    def total(of: Tensor) -> Tensor:
-        zeros = torch.zeros(n_groups * n_bins, dtype=torch.int64, device=cell.device)
-        return zeros.index_add_(0, cell, of).view(n_groups, n_bins)
-
-    return total(torch.ones_like(cell)), total((correct != 0).long()), total(fixed).double() / FIXED_POINT
+    their confidences (G, B) float64. ``edges`` (B + 1,) default to ``n_bins`` equal widths on [0, 1]."""
+    counts, right, fixed = fixed_point_bin_counts(
+        confidence, correct, n_bins, edges=edges, group=group, n_groups=n_groups, closed=closed
+    )
+    return counts, right, fixed.double() / FIXED_POINT

@@ -215,15 +215,15 @@ def _checked(name: str, should: str, weight: Tensor, *, warn: bool = True) -> Te
     """``weight``, after the guard against vanishing weights and the warning about unusual ones."""
     if not checks.values_visible(weight) or not len(weight):
         return weight
-    smallest, median = float(weight.min()), float(weight.median())
-    if smallest < _SMALLEST:
+    median, vanishing = float(weight.median()), int((weight < _SMALLEST).sum())
+    if vanishing:
         raise ValueError(
-            f"{name} must be {should}, got contrast weights down to {smallest:.2g}, below {_SMALLEST}: "
-            "check the scale of both inputs, or lower k"
+            f"{name} must be {should}, got contrast weights below {_SMALLEST} in {vanishing} of {len(weight)} "
+            f"rows (least {float(weight.min()):.2g}): check the scale of both inputs, or lower k"
         )
     if warn and not _USUAL[0] <= median <= _USUAL[1]:
         warnings.warn(
-            f"the median contrast weight is {median:.3g}, outside {list(_USUAL)}: the constants may not suit "
+            f"the median contrast weight is {median:.1g}, outside {list(_USUAL)}: the constants may not suit "
             "this model; ContrastAwareCalibration.fit finds alpha and k on a labelled base split",
             stacklevel=4,
         )

@@ -6,19 +6,21 @@ cubic interpolation per row. That also copes with the jumps of gamma at lambda1 
 say nothing.
 """
 
+import copy
 import itertools
 import math
 
 import torch
 from torch import Tensor
 
-from ..reference import weight_of_distance
+from ..reference import equal_mass_groups, weight_of_distance
 
-_SMALLEST, _LARGEST, _POINTS = 1e-3, 20.0, 71  # the factors that are tabulated
+_SMALLEST, _LARGEST, _POINTS = 1e-3, 20.0, 41  # the factors that are tabulated
 _ALPHA = (0.25, 4.0)
 _DAMPING = 3.0  # k times the median distance goes from 0 to here
 _LAMBDA1 = (0.0, 0.7, 0.8, 0.9, 1.0)
 _LAMBDA2 = (1.0, 1.1, 1.2, _LARGEST)  # the first and the last pair leave gamma as it is on that side
+_GROUPS = 512  # rows the search looks at: those of nearly equal distance have nearly equal factors
 _CHUNK = 1 << 22
 
 
@@ -33,6 +35,7 @@ class LossTable:
         ]
         self.loss = torch.cat([loss for loss, _ in parts])
         self.slope = torch.cat([slope for _, slope in parts])
+        self.share = torch.full_like(self.loss[:, 0], 1 / len(logits))
 
     def _rows(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -58,7 +61,23 @@ class LossTable:
         u = 1 - t
         value = u * u * ((1 + 2 * t) * f0 + t * s0) + t * t * ((3 - 2 * t) * f1 - u * s1)
         outside = ((factor < _SMALLEST) | (factor > _LARGEST)).any(dim=1)
-        return torch.where(outside, torch.inf, value.mean(dim=1))
+        return torch.where(outside, torch.inf, (value * self.share).sum(dim=1))
+
+    def grouped(self, z: Tensor, size: int) -> tuple["LossTable", Tensor]:
+        """At most ``size`` rows, each the mean of rows of nearly equal ``z``; and the mean z of each."""
+        if len(z) <= size:
+            return self, z
+        group = equal_mass_groups(z, size)
+        share = torch.zeros(size, dtype=torch.float64, device=z.device).index_add_(0, group, self.share)
+        kept = share > 0
+
+        def mean(x: Tensor) -> Tensor:
+            total = x.new_zeros(size, x.shape[1]).index_add_(0, group, x / len(z))
+            return total[kept] / share[kept, None]
+
+        table = copy.copy(self)
+        table.loss, table.slope, table.share = mean(self.loss), mean(self.slope), share[kept]
+        return table, mean(z[:, None])[:, 0]
 
 
 def fit_contrast(
@@ -67,18 +86,25 @@ def fit_contrast(
     """Constants alpha, k, lambda1, lambda2 of the least loss; ``start`` gives the lambdas to keep, and stays
     where nothing is better."""
     table, z = LossTable(logits, labels), z.double()
-    best, least = start, float(table.mean(weight_of_distance(z, **start)[None]))
+    coarse = table.grouped(z, _GROUPS)
+
+    def loss_of(constants: dict[str, float]) -> float:
+        return float(table.mean(weight_of_distance(z, **constants)[None]))
+
+    best, least = start, loss_of(start)
     pairs = [(start["lambda1"], start["lambda2"])]
     if fit_lambda:
         pairs += [pair for pair in itertools.product(_LAMBDA1, _LAMBDA2) if pair not in pairs]
     for pair in pairs:
-        alpha, k, loss = _search(table, z, *pair)
-        if loss < least:
-            best, least = {"alpha": alpha, "k": k, "lambda1": pair[0], "lambda2": pair[1]}, loss
+        alpha, k = _search(*coarse, *pair)
+        for found in ((alpha, k), (1.0, 0.0)):  # the second leaves every row as it is
+            constants = dict(zip(("alpha", "k", "lambda1", "lambda2"), (*found, *pair), strict=True))
+            if (loss := loss_of(constants)) < least:
+                best, least = constants, loss
     return best
 
 
-def _search(table: LossTable, z: Tensor, lambda1: float, lambda2: float) -> tuple[float, float, float]:
+def _search(table: LossTable, z: Tensor, lambda1: float, lambda2: float) -> tuple[float, float]:
     """Grid over (log alpha, k) that closes in on its best point."""
     low, high = math.log(_ALPHA[0]), math.log(_ALPHA[1])
     k_high = _DAMPING / float(z.median().clamp(min=1e-6))
@@ -98,4 +124,4 @@ def _search(table: LossTable, z: Tensor, lambda1: float, lambda2: float) -> tupl
             if float(losses[i]) < least:
                 least, centre = float(losses[i]), (log_alpha, float(ks[i]))
         spans, points = (3 * spans[0] / points, 3 * spans[1] / points), 9
-    return math.exp(centre[0]), centre[1], least
+    return math.exp(centre[0]), centre[1]

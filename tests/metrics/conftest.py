@@ -1,0 +1,23 @@
+"""Predictions of a saturated softmax, some of them certain."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def predictions() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Over-confident softmax output (N, C), labels and proximity, with rows whose confidence is exactly 1."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(3000, 6, generator=generator)
+    logits[:200, 2] += 200
+    labels = torch.multinomial((0.4 * logits).softmax(1), 1, generator=generator)[:, 0]
+    return logits.softmax(1), labels, torch.rand(3000, generator=generator)
+
+
+@pytest.fixture(scope="session")
+def top(predictions) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(confidence, correct, proximity) of ``predictions``."""
+    probs, labels, proximity = predictions
+    confidence, prediction = probs.max(1)
+    assert (confidence == 1).any()
+    return confidence, prediction == labels, proximity

@@ -1,0 +1,151 @@
+// bins: how many confidences fall in each bin, how many of those are correct, and the sum of the confidences.
+#pragma once
+#include "../common/bins.h"
+#include "rows.h"
+
+namespace pyfastcal::PYFASTCAL_VARIANT {
+
+// Finds the bin without a search: [0, 1] is cut into cells so fine that each holds at most one interior edge. A cell
+// knows how many edges lie before it and the one inside; non-negative floats compare as their bits do.
+class BinCells {
+ public:
+  static constexpr int kCells = 2048;  // a power of two: x * kCells is exact
+
+  explicit BinCells(const Bins& bins) {
+    for (Cell& cell : cells_) cell = {kNoEdge, 0};
+    for (int64_t i = 1; i < bins.n_bins; ++i) {
+      const float edge = bins.edges[i];
+      if (!(edge > 0.0f && edge <= 1.0f)) return;  // an edge that separates nothing, or everything: search instead
+      Cell& cell = cells_[index(edge)];
+      if (cell.edge != kNoEdge) return;  // two edges in one cell: search instead
+      cell.edge = bits(edge) + (bins.closed_right ? 1 : 0);
+    }
+    uint32_t before = 0;
+    for (Cell& cell : cells_) {
+      cell.before = before;
+      before += cell.edge != kNoEdge;
+    }
+    exact = true;
+  }
+
+  static int32_t index(float x) { return int32_t(x * kCells); }
+  static uint32_t bits(float x) {
+    uint32_t out;
+    std::memcpy(&out, &x, 4);
+    return out;
+  }
+  int64_t find(float x, int32_t cell) const { return cells_[cell].before + (bits(x) >= cells_[cell].edge); }
+
+  bool exact = false;
+
+ private:
+  static constexpr uint32_t kNoEdge = 0xffffffffu;
+  struct Cell {
+    uint32_t edge, before;
+  };
+  Cell cells_[kCells + 1];
+};
+
+// A histogram whose entries hold count, correct and sum in one word each, in a few copies that take turns, so that
+// consecutive samples do not wait for each other; emptied into the totals before a field can overflow.
+struct PackedHistogram {
+  static constexpr int kCopies = 4, kMostBins = 64, kBlock = 4 * 512;  // 512 entries per copy: 2^41 at most in a sum
+  static uint64_t pack(int64_t fixed, bool correct) { return uint64_t(fixed) | uint64_t(correct) << 42 | uint64_t(1) << 52; }
+
+  void flush(int64_t n_bins, int64_t* totals) {
+    for (int64_t b = 0; b < n_bins; ++b)
+      for (auto& copy : copies) {
+        totals[b] += copy[b] >> 52;
+        totals[n_bins + b] += copy[b] >> 42 & 1023;
+        totals[2 * n_bins + b] += copy[b] & ((uint64_t(1) << 42) - 1);
+        copy[b] = 0;
+      }
+  }
+
+  uint64_t copies[kCopies][kMostBins] = {};
+};
+
+// Adds n <= kBlock samples; an invalid one counts as a 0 (the caller rejects the whole). Returns how many were.
+template <class T>
+inline int64_t bin_block(const T* confidence, const bool* correct, int64_t n, const BinCells& cells,
+                         PackedHistogram& histogram) {
+  constexpr int64_t kBlock = PackedHistogram::kBlock;
+  alignas(64) float x[kBlock];
+  alignas(64) int32_t cell[kBlock];
+  alignas(64) uint64_t word[kBlock];
+  int32_t invalid = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const float value = to_float(confidence[i]);
+    const bool valid = value >= 0.0f && value <= 1.0f;
+    invalid += !valid;
+    x[i] = valid ? value + 0.0f : 0.0f;  // -0 becomes 0
+  }
+  for (int64_t i = 0; i < n; ++i) cell[i] = BinCells::index(x[i]);
+  for (int64_t i = 0; i < n; ++i) word[i] = PackedHistogram::pack(fixed_point(x[i]), correct[i]);
+  constexpr int kCopies = PackedHistogram::kCopies;
+  int64_t i = 0;
+  for (; i + kCopies <= n; i += kCopies) {
+    PYFASTCAL_UNROLL
+    for (int j = 0; j < kCopies; ++j) histogram.copies[j][cells.find(x[i + j], cell[i + j])] += word[i + j];
+  }
+  for (; i < n; ++i) histogram.copies[0][cells.find(x[i], cell[i])] += word[i];
+  return invalid;
+}
+
+template <class T>
+inline double as_double(T x) {
+  if constexpr (std::is_same_v<T, double>)
+    return x;
+  else
+    return to_float(x);
+}
+
+template <class T>
+inline void bin_values(const T* confidence, const bool* correct, const int64_t* group, int64_t n, const Bins& bins,
+                       int64_t* out, int64_t* invalid_out) {
+  const int64_t size = bins.n_bins * bins.n_groups;
+  const BinCells cells(bins);
+  const bool packed = !std::is_same_v<T, double> && !group && cells.exact && bins.n_bins <= PackedHistogram::kMostBins;
+  const int64_t tasks = min((n + (1 << 16) - 1) >> 16, 8 * thread_count());
+  parallel_tasks(tasks, [&](int64_t task) {
+    const int64_t begin = n * task / tasks, end = n * (task + 1) / tasks;
+    Buffer<int64_t> totals(3 * size);
+    std::memset(totals, 0, sizeof(int64_t) * 3 * size);
+    int64_t invalid = 0;
+    if constexpr (!std::is_same_v<T, double>)
+      if (packed) {
+        PackedHistogram histogram;
+        for (int64_t i = begin; i < end; i += PackedHistogram::kBlock) {
+          const int64_t count = min(PackedHistogram::kBlock, end - i);
+          invalid += bin_block(confidence + i, correct + i, count, cells, histogram);
+          histogram.flush(size, totals);
+        }
+      }
+    for (int64_t i = packed ? end : begin; i < end; ++i) {
+      double x = as_double(confidence[i]);
+      const int64_t g = group ? group[i] : 0;
+      if (!valid_confidence(x) || g < 0 || g >= bins.n_groups) {
+        ++invalid;
+        continue;
+      }
+      const int64_t entry = g * bins.n_bins + find_bin(x, bins.edges, bins.n_bins, bins.closed_right);
+      totals[entry] += 1;
+      totals[size + entry] += correct[i];
+      totals[2 * size + entry] += fixed_point(x);
+    }
+    for (int64_t i = 0; i < 3 * size; ++i)
+      if (totals[i]) __atomic_fetch_add(out + i, totals[i], __ATOMIC_RELAXED);
+    if (invalid) __atomic_fetch_add(invalid_out, invalid, __ATOMIC_RELAXED);
+  });
+}
+
+inline void bin_counts(const void* confidence, Dtype dtype, const bool* correct, const int64_t* group, int64_t n,
+                       const Bins& bins, int64_t* totals, int64_t* invalid) {
+  const auto run = [&](auto* data) { bin_values(data, correct, group, n, bins, totals, invalid); };
+  if (dtype == Dtype::kDouble)
+    run(static_cast<const double*>(confidence));
+  else
+    with_type({confidence, dtype, 1, n, n}, run);
+}
+
+}  // namespace pyfastcal::PYFASTCAL_VARIANT

@@ -1,0 +1,109 @@
+// confidence: softmax(factor * logits) at its maximum, with the factor that the predicted class picks.
+// One pass over memory: the row is read once, then twice more out of L1.
+#pragma once
+#include "rows.h"
+
+namespace pyfastcal::PYFASTCAL_VARIANT {
+
+inline constexpr float kLog2E = 1.44269504f;
+inline constexpr float kSmallestExponent = -126.0f;  // of 2: below lie the denormals, which exp2 does not make
+
+struct Peak {
+  float max, min;
+  int64_t index;  // of the first maximum
+};
+
+template <class T>
+inline Peak find_peak(const T* row, int64_t n) {
+  Vec hi[2] = {set1(-kInfinity), set1(-kInfinity)}, lo[2] = {set1(kInfinity), set1(kInfinity)};
+  int64_t c = 0;
+  for (; c + 2 * kLanes <= n; c += 2 * kLanes)
+    for (int j = 0; j < 2; ++j) {
+      const Vec x = load(row + c + j * kLanes);
+      hi[j] = max(hi[j], x);
+      lo[j] = min(lo[j], x);
+    }
+  for (; c + kLanes <= n; c += kLanes) {
+    const Vec x = load(row + c);
+    hi[0] = max(hi[0], x);
+    lo[0] = min(lo[0], x);
+  }
+  if (c < n) {
+    hi[0] = max(hi[0], load_first(row + c, n - c, -kInfinity));
+    lo[0] = min(lo[0], load_first(row + c, n - c, kInfinity));
+  }
+  Peak peak{reduce_max(max(hi[0], hi[1])), reduce_min(min(lo[0], lo[1])), 0};
+  const Vec m = set1(peak.max);
+  for (c = 0; c + kLanes <= n; c += kLanes)
+    if (const uint32_t hit = equal(load(row + c), m)) {
+      peak.index = c + __builtin_ctz(hit);
+      return peak;
+    }
+  for (; c < n; ++c)
+    if (to_float(row[c]) == peak.max) {
+      peak.index = c;
+      break;
+    }
+  return peak;
+}
+
+// Sum of 2^(factor2 * (row - max)); `next`, if any, is the row to bring into cache meanwhile. Runs of kRun are added
+// in fp32, the runs in double: the error does not grow with the number of classes.
+template <bool Clamp, class T>
+inline double sum_powers(const T* row, int64_t n, float max_value, float factor2, const T* next) {
+  constexpr int64_t kRun = 2048;
+  const Vec m = set1(max_value), g = set1(factor2), low = set1(kSmallestExponent);
+  const auto power = [&](Vec x) {
+    const Vec t = (x - m) * g;
+    return exp2(Clamp ? max(low, t) : t);
+  };
+  double total = 0;
+  for (int64_t begin = 0; begin < n; begin += kRun) {
+    const int64_t end = min(begin + kRun, n);
+    Vec sum[2] = {set1(0.0f), set1(0.0f)};
+    int64_t c = begin;
+    for (; c + 2 * kLanes <= end; c += 2 * kLanes) {
+      if (next)
+        for (int64_t byte = 0; byte < int64_t(2 * kLanes * sizeof(T)); byte += 64)
+          __builtin_prefetch(reinterpret_cast<const char*>(next + c) + byte);
+      for (int j = 0; j < 2; ++j) sum[j] = sum[j] + power(load(row + c + j * kLanes));
+    }
+    for (; c + kLanes <= end; c += kLanes) sum[0] = sum[0] + power(load(row + c));
+    if (c < end) sum[1] = sum[1] + keep_first(power(load_first(row + c, end - c, max_value)), end - c);
+    total += reduce_add(sum[0] + sum[1]);
+  }
+  return total;
+}
+
+// The confidence of one row of scores whose logits are scale * factor * score, scale > 0.
+template <class T>
+inline void row_confidence(const T* row, int64_t n, float scale, const Factors& factors, int64_t i, const T* next,
+                           float& confidence, int64_t& prediction) {
+  const Peak peak = find_peak(row, n);
+  prediction = peak.index;
+  if (!(peak.max < kInfinity && peak.min > -kInfinity)) {
+    confidence = kNaN;
+    return;
+  }
+  if (factors.class_weight) scale *= factors.class_weight[peak.index];
+  if (factors.sample_weight) scale *= factors.sample_weight[i];
+  const float factor2 = scale * kLog2E;
+  const bool clamp = !((peak.min - peak.max) * factor2 >= kSmallestExponent);
+  confidence = float(1 / (clamp ? sum_powers<true>(row, n, peak.max, factor2, next)
+                                : sum_powers<false>(row, n, peak.max, factor2, next)));
+}
+
+inline void confidence(const Matrix& logits, const Factors& factors, float* out, int64_t* prediction) {
+  const int64_t n = logits.rows, rows = 1 + (1 << 15) / logits.cols;  // per task: 128 KiB or so
+  with_type(logits, [&](auto* data) {
+    parallel_tasks((n + rows - 1) / rows, [&](int64_t task) {
+      const int64_t end = min((task + 1) * rows, n);
+      for (int64_t i = task * rows; i < end; ++i) {
+        auto* row = data + i * logits.stride;
+        row_confidence(row, logits.cols, 1.0f, factors, i, i + 1 < n ? row + logits.stride : nullptr, out[i], prediction[i]);
+      }
+    });
+  });
+}
+
+}  // namespace pyfastcal::PYFASTCAL_VARIANT

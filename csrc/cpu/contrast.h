@@ -1,0 +1,68 @@
+// contrast: the mean absolute difference of a row between the tuned and the zero-shot CLIP (CAC's z).
+#pragma once
+#include "similarity_confidence.h"
+
+namespace pyfastcal::PYFASTCAL_VARIANT {
+
+inline float sum_abs_difference(const float* a, float scale_a, const float* b, float scale_b, int64_t n) {
+  const Vec sa = set1(scale_a), sb = set1(scale_b);
+  Vec sum = set1(0.0f);
+  for (int64_t c = 0; c < n; c += kLanes) {
+    const bool tail = n - c < kLanes;
+    const Vec x = tail ? load_first(a + c, n - c, 0.0f) : load(a + c), y = tail ? load_first(b + c, n - c, 0.0f) : load(b + c);
+    sum = sum + abs(x * sa - y * sb);
+  }
+  return reduce_add(sum);
+}
+
+// Scores become the probabilities softmax(factor * row).
+inline void softmax(float* row, int64_t n, float factor) {
+  const Peak peak = find_peak(row, n);
+  const Vec m = set1(peak.max), g = set1(factor * kLog2E), low = set1(kSmallestExponent);
+  Vec sum = set1(0.0f);
+  for (int64_t c = 0; c < n; c += kLanes) {
+    const int64_t count = min(kLanes, n - c);
+    Vec p = exp2(max(low, (load_first(row + c, count, peak.max) - m) * g));
+    if (count < kLanes) p = keep_first(p, count);
+    float buffer[kLanes];
+    store(buffer, p);
+    std::memcpy(row + c, buffer, sizeof(float) * count);
+    sum = sum + p;
+  }
+  const float inverse = 1.0f / reduce_add(sum);
+  for (int64_t c = 0; c < n; ++c) row[c] *= inverse;
+}
+
+inline void contrast(const Matrix& image, const Matrix& text, const Matrix& image0, const Matrix& text0, bool probability,
+                     float logit_scale, bool normalize, float* z) {
+  const Packed tuned = pack_text(text, normalize), zeroshot = pack_text(text0, normalize);
+  const int64_t n = image.rows, classes = text.rows;
+  // Probabilities need the whole row; similarities are summed tile by tile, so that any number of classes fits.
+  const int64_t tile = probability ? classes : min(classes, 4096), width = panels(tile) * kPanel;
+  const int64_t rows = block_rows(n, 2 * max(image.cols, image0.cols), 2 * width);
+  parallel_tasks((n + rows - 1) / rows, [&](int64_t task) {
+    const int64_t begin = task * rows, count = min(rows, n - begin);
+    ScoreBlock s(image, tuned, normalize, rows, width), s0(image0, zeroshot, normalize, rows, width);
+    s.load(begin, count);
+    s0.load(begin, count);
+    Buffer<double> sum(count);
+    for (int64_t i = 0; i < count; ++i) sum[i] = 0;
+    for (int64_t c = 0; c < classes; c += tile) {
+      const int64_t m = min(tile, classes - c), last = c / kPanel + panels(m);
+      s.multiply(c / kPanel, last);
+      s0.multiply(c / kPanel, last);
+      for (int64_t i = 0; i < count; ++i) {
+        float *a = s.scores + i * width, *b = s0.scores + i * width, scale_a = s.scale[i], scale_b = s0.scale[i];
+        if (probability) {
+          softmax(a, m, logit_scale * scale_a);
+          softmax(b, m, logit_scale * scale_b);
+          scale_a = scale_b = 1.0f;
+        }
+        sum[i] += sum_abs_difference(a, scale_a, b, scale_b, m);
+      }
+    }
+    for (int64_t i = 0; i < count; ++i) z[begin + i] = float(sum[i] / double(classes));
+  });
+}
+
+}  // namespace pyfastcal::PYFASTCAL_VARIANT

@@ -1,0 +1,69 @@
+// The face of the CPU kernels: plain pointers, no torch. One table of them per variant (scalar, AVX2, AVX-512).
+// What the functions compute is defined in pyfastcal/reference.py; arguments were checked in pyfastcal/ops.py.
+#pragma once
+#include <cstdint>
+
+namespace pyfastcal {
+
+enum class Dtype { kFloat, kHalf, kBFloat16, kDouble };  // kDouble: confidences only
+
+// Rows of D numbers each, `stride` elements apart.
+struct Matrix {
+  const void* data;
+  Dtype dtype;
+  int64_t rows, cols, stride;
+};
+
+// A row's logits are factor * (its logits), factor = class_weight[argmax] * sample_weight[row]; null stands for ones.
+struct Factors {
+  const float* class_weight;
+  const float* sample_weight;
+};
+
+struct Bins {
+  const float* edges;  // n_bins + 1, ascending
+  int64_t n_bins, n_groups;
+  bool closed_right;
+};
+
+struct Kernels {
+  const char* name;
+  // confidence, prediction: one entry per row; NaN confidence where a row holds NaN or infinity
+  void (*confidence)(const Matrix& logits, const Factors& factors, float* confidence, int64_t* prediction);
+  // bias: one entry per class, or null
+  void (*similarity_confidence)(const Matrix& image, const Matrix& text, float scale, const float* bias,
+                                const Factors& factors, bool normalize, float* confidence, int64_t* prediction);
+  // distances, indices: (queries.rows, k); NaN where a vector holds NaN or infinity
+  void (*knn)(const Matrix& queries, const Matrix& bank, int64_t k, bool exclude_self, bool normalize,
+              float* distances, int64_t* indices);
+  // z: one entry per image
+  void (*contrast)(const Matrix& image, const Matrix& text, const Matrix& image0, const Matrix& text0,
+                   bool probability, float scale, bool normalize, float* z);
+  // totals: (3, n_groups, n_bins) counts, correct, confidence * 2^32, added to; group: one entry per value, or null;
+  // invalid: the number of values that are no confidence or belong to no group, added to
+  void (*bin_counts)(const void* confidence, Dtype dtype, const bool* correct, const int64_t* group, int64_t n,
+                     const Bins& bins, int64_t* totals, int64_t* invalid);
+};
+
+extern const Kernels kScalarKernels;
+#if defined(__x86_64__)
+extern const Kernels kAvx2Kernels, kAvx512Kernels;
+#endif
+
+// The table in use: the best that this processor runs, or the one that was selected by name.
+const Kernels& kernels();
+bool select_kernels(const char* name);  // false: no such variant here
+// The names that this processor runs, best first, ended by null.
+const char* const* supported_kernels();
+
+// Runs f(task, context) for every task in [0, n) on torch's thread pool. Tasks are handed out as threads become
+// free; no result may depend on which thread ran what.
+void run_tasks(int64_t n, void (*f)(int64_t task, void* context), void* context);
+int64_t thread_count();
+
+template <class F>
+void parallel_tasks(int64_t n, const F& f) {
+  run_tasks(n, [](int64_t task, void* context) { (*static_cast<const F*>(context))(task); }, const_cast<F*>(&f));
+}
+
+}  // namespace pyfastcal

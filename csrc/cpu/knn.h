@@ -1,0 +1,259 @@
+// knn: the k nearest bank rows of every query.
+//
+// Two stages. A filter in fp32: scores q.b - |b|^2/2 (larger is nearer) tile by tile in registers, each compared with
+// the k-th best score that its query has so far, less a slack; almost everything is rejected there by one vector
+// compare. Then the survivors' distances by direct differences in double. The slack is twice the proven bound of a
+// score's rounding error, so no true neighbour is lost, and near-duplicates, whose distance q.q + b.b - 2 q.b would
+// lose to cancellation, are exact.
+#pragma once
+#include <algorithm>
+#include <vector>
+
+#include "../common/topk.h"
+#include "gemm.h"
+
+namespace pyfastcal::PYFASTCAL_VARIANT {
+
+struct Candidate {
+  float score;
+  int64_t index;
+};
+struct Exact : Neighbour {};  // of this namespace, as is every type that a std template is made with: see vec.h
+
+// The candidates of one query among the bank rows seen so far.
+class Shortlist {
+ public:
+  void reset(int64_t k) {
+    k_ = k;
+    limit_ = 2 * k + 32;
+    kth_ = -kInfinity;
+    items.clear();
+    items.reserve(limit_);
+  }
+
+  // Adds a candidate; true when the k-th best score was found anew.
+  bool add(float score, int64_t index, float slack) {
+    items.push_back({score, index});
+    if (int64_t(items.size()) < limit_) return false;
+    prune(slack);
+    limit_ = max(limit_, 2 * int64_t(items.size()));  // many within the slack of each other: make room
+    return true;
+  }
+
+  void prune(float slack) {
+    if (int64_t(items.size()) <= k_) return;
+    std::nth_element(items.begin(), items.begin() + (k_ - 1), items.end(),
+                     [](const Candidate& a, const Candidate& b) { return a.score > b.score; });
+    kth_ = items[k_ - 1].score;
+    const float low = threshold(slack);
+    items.erase(std::remove_if(items.begin() + k_, items.end(), [=](const Candidate& c) { return c.score < low; }),
+                items.end());
+  }
+
+  float threshold(float slack) const { return kth_ - slack; }
+
+  std::vector<Candidate> items;
+
+ private:
+  int64_t k_ = 0, limit_ = 0;
+  float kth_ = -kInfinity;
+};
+
+class NearestNeighbours {
+ public:
+  NearestNeighbours(const Matrix& queries, const Matrix& bank, int64_t k, bool exclude_self, bool normalize,
+                    float* distances, int64_t* indices)
+      : queries_(queries), bank_(bank), k_(k), exclude_self_(exclude_self), normalize_(normalize),
+        distances_(distances), indices_(indices), query_norm_(queries.rows),
+        bank_scale_(scales_kept() ? bank.rows : 0),
+        packed_(queries, [this](int64_t i, const float* row) { return query_scale(i, row); }) {}
+
+  void run() {
+    if (!queries_.rows) return;
+    // A block of queries stays in L2 while the bank streams past; few queries: the bank is split among threads.
+    const int64_t all = panels(queries_.rows), fit = min(max((192 << 10) / (4 * kPanel * queries_.cols), 1), 16);
+    const int64_t blocks = (all + fit - 1) / fit;
+    const int64_t wanted = (4 * thread_count() + blocks - 1) / blocks, most = 1 + bank_.rows / (64 * k_ + 2048);
+    const int64_t splits = blocks >= 4 * thread_count() ? 1 : min(wanted, most);
+    if (scales_kept())
+      parallel_tasks((bank_.rows + 255) / 256, [&](int64_t task) {
+        Buffer<float> scratch(bank_.cols);
+        for (int64_t row = task * 256; row < min((task + 1) * 256, bank_.rows); ++row)
+          bank_scale_[row] = inverse_norm(norm(float_rows(bank_, row, 1, scratch).data, bank_.cols));
+      });
+    std::vector<Scan> scans(blocks * splits);
+    parallel_tasks(blocks * splits, [&](int64_t task) {
+      const int64_t block = task / splits, split = task % splits;
+      Scan& scan = scans[task];
+      scan.first_panel = all * block / blocks;
+      scan.last_panel = all * (block + 1) / blocks;
+      run_scan(scan, bank_.rows * split / splits, bank_.rows * (split + 1) / splits);
+      if (splits == 1) {
+        for (int64_t q = scan.first_query(); q < last_query(scan); ++q) finish(q, &scan, 1);
+        scan = Scan();
+      }
+    });
+    if (splits > 1)
+      parallel_tasks(queries_.rows, [&](int64_t q) {
+        int64_t block = 0;
+        while (q >= last_query(scans[block * splits])) ++block;
+        finish(q, &scans[block * splits], splits);
+      });
+  }
+
+ private:
+  // A block of queries against a part of the bank.
+  struct Scan {
+    int64_t first_panel = 0, last_panel = 0;
+    std::vector<Shortlist> lists;  // per query
+    std::vector<Candidate> odd;    // bank rows that fp32 scores cannot judge: candidates of every query
+    double largest = 0;            // norm of a bank row
+    int64_t first_query() const { return first_panel * kPanel; }
+  };
+  int64_t last_query(const Scan& scan) const { return min(scan.last_panel * kPanel, queries_.rows); }
+
+  // Whether the bank's exact norms are worth having before they are needed, for as many survivors as bank rows.
+  bool scales_kept() const { return normalize_ && queries_.rows * k_ >= bank_.rows; }
+
+  double query_scale(int64_t i, const float* row) {
+    const double length = query_norm_[i] = norm(row, queries_.cols);
+    if (!judged_by_score(i)) return 0;  // kept out of the products; finish() looks at the whole bank
+    return normalize_ ? inverse_norm(length) : 1.0;
+  }
+  bool judged_by_score(int64_t query) const {
+    return normalize_ ? query_norm_[query] < double(kInfinity) : in_float_range(query_norm_[query]);
+  }
+
+  // Twice the error bound of a score: gamma_D |q||b| for the dot product of D terms with unit roundoff u (Higham,
+  // Accuracy and Stability of Numerical Algorithms, section 3.1), half of gamma_D |b|^2 for the squared norm (of
+  // gamma_D |q||b| where the score is divided by the norm instead), and a few roundings more.
+  float slack(double query_norm, double largest_bank_norm) const {
+    const double d = (queries_.cols + 8) * 0x1p-24, gamma = d / (1 - d);
+    const double dot = normalize_ ? 1.0 : query_norm * largest_bank_norm;
+    const double square = normalize_ ? 1.0 : largest_bank_norm * largest_bank_norm;
+    return float(2 * gamma * (dot + square));
+  }
+
+  void run_scan(Scan& scan, int64_t begin, int64_t end) const {
+    constexpr int64_t kRows = 4 * kTileRows;
+    const int64_t first = scan.first_query(), width = (scan.last_panel - scan.first_panel) * kPanel;
+    Buffer<float> scratch(kRows * bank_.cols), threshold(width), slacks(width);
+    float factor[kRows], half[kRows];  // score = dot * factor - half
+    scan.lists.resize(width);
+    for (int64_t j = 0; j < width; ++j) {
+      const bool wanted = first + j < queries_.rows && judged_by_score(first + j);
+      if (wanted) scan.lists[j].reset(k_);
+      slacks[j] = wanted ? slack(query_norm_[first + j], 0) : 0;
+      threshold[j] = wanted ? -kInfinity : kInfinity;
+    }
+    for (int64_t row0 = begin; row0 < end; row0 += kRows) {
+      const int64_t n = min(kRows, end - row0);
+      const FloatRows rows = float_rows(bank_, row0, n, scratch);
+      double largest = scan.largest;
+      for (int64_t r = 0; r < n; ++r) {
+        const float square = square_norm(rows.data + r * rows.stride, bank_.cols);
+        const bool odd = !(square > 1e-30f && square < 1e30f);
+        if (odd) scan.odd.push_back({0, row0 + r});
+        factor[r] = odd ? 0.0f : normalize_ ? 1.0f / std::sqrt(square) : 1.0f;
+        half[r] = odd ? kInfinity : normalize_ ? 0.0f : 0.5f * square;
+        if (!odd && std::sqrt(double(square)) > largest) largest = std::sqrt(double(square));
+      }
+      if (largest > scan.largest) {
+        scan.largest = largest;
+        for (int64_t j = 0; j < width && !normalize_; ++j) {
+          if (threshold[j] == kInfinity) continue;
+          slacks[j] = slack(query_norm_[first + j], largest);
+          threshold[j] = scan.lists[j].threshold(slacks[j]);
+        }
+      }
+      for (int64_t p = scan.first_panel; p < scan.last_panel; ++p) {
+        const int64_t j0 = (p - scan.first_panel) * kPanel;
+        multiply_panel(rows.data, rows.stride, n, packed_.panel(p), packed_.depth, [&](int64_t r0, auto& acc) {
+          constexpr int64_t tile_rows = sizeof(acc) / sizeof(acc[0]);
+          PYFASTCAL_UNROLL
+          for (int64_t r = 0; r < tile_rows; ++r) {
+            PYFASTCAL_UNROLL
+            for (int64_t v = 0; v < kTileVecs; ++v) {
+              const Vec score = fma(acc[r][v], set1(factor[r0 + r]), set1(-half[r0 + r]));
+              const int64_t j = j0 + v * kLanes;
+              if (const uint32_t hits = not_less(score, load(threshold + j)))
+                collect(scan, score, hits, j, row0 + r0 + r, threshold, slacks);
+            }
+          }
+        });
+      }
+    }
+  }
+
+  // The lanes of `score` that passed; lane 0 is the scan's query j.
+  __attribute__((noinline)) void collect(Scan& scan, Vec score, uint32_t hits, int64_t j, int64_t row, float* threshold,
+                                         const float* slacks) const {
+    float s[kLanes];
+    store(s, score);
+    for (; hits; hits &= hits - 1) {
+      const int64_t lane = __builtin_ctz(hits), query = j + lane;
+      if (!(s[lane] > -kInfinity) || threshold[query] == kInfinity) continue;  // an odd row; a query not asked for
+      if (exclude_self_ && scan.first_query() + query == row) continue;
+      if (scan.lists[query].add(s[lane], row, slacks[query]))
+        threshold[query] = scan.lists[query].threshold(slacks[query]);
+    }
+  }
+
+  // The exact k nearest of one query, from the shortlists of its n scans.
+  void finish(int64_t q, const Scan* scans, int64_t n) const {
+    const int64_t d = bank_.cols;
+    Buffer<float> query_scratch(d), bank_scratch(d);
+    const float* query = float_rows(queries_, q, 1, query_scratch).data;
+    const double query_scale = normalize_ ? inverse_norm(query_norm_[q]) : 1.0;
+    std::vector<Exact> found;
+    bool finite = true;
+    const auto examine = [&](int64_t row) {
+      if (exclude_self_ && row == q) return;
+      const float* b = float_rows(bank_, row, 1, bank_scratch).data;
+      const double bank_scale = !normalize_ ? 1.0 : scales_kept() ? bank_scale_[row] : inverse_norm(norm(b, d));
+      const double square = sum_in_lanes(d, [=](int64_t i) {
+        const double difference = query[i] * query_scale - b[i] * bank_scale;
+        return difference * difference;
+      });
+      finite &= square < double(kInfinity);
+      found.push_back({{square, row}});
+    };
+    if (judged_by_score(q)) {
+      Shortlist all;
+      all.reset(k_);
+      double largest = 0;
+      for (int64_t s = 0; s < n; ++s) {
+        const std::vector<Candidate>& items = scans[s].lists[q - scans[s].first_query()].items;
+        all.items.insert(all.items.end(), items.begin(), items.end());
+        for (const Candidate& odd : scans[s].odd) examine(odd.index);
+        if (scans[s].largest > largest) largest = scans[s].largest;
+      }
+      all.prune(slack(query_norm_[q], largest));
+      for (const Candidate& candidate : all.items) examine(candidate.index);
+    } else {
+      for (int64_t row = 0; row < bank_.rows; ++row) examine(row);
+    }
+    if (finite)
+      std::partial_sort(found.begin(), found.begin() + k_, found.end(),
+                        [](const Exact& a, const Exact& b) { return nearer(a, b); });
+    for (int64_t i = 0; i < k_; ++i) {
+      distances_[q * k_ + i] = finite ? float(std::sqrt(found[i].distance)) : kNaN;
+      indices_[q * k_ + i] = finite ? found[i].index : 0;
+    }
+  }
+
+  const Matrix &queries_, &bank_;
+  const int64_t k_;
+  const bool exclude_self_, normalize_;
+  float* const distances_;
+  int64_t* const indices_;
+  Buffer<double> query_norm_, bank_scale_;
+  const Packed packed_;
+};
+
+inline void knn(const Matrix& queries, const Matrix& bank, int64_t k, bool exclude_self, bool normalize, float* distances,
+                int64_t* indices) {
+  NearestNeighbours(queries, bank, k, exclude_self, normalize, distances, indices).run();
+}
+
+}  // namespace pyfastcal::PYFASTCAL_VARIANT

@@ -1,0 +1,117 @@
+// similarity_confidence: cosine similarities and their confidence, a block of rows at a time: the block's scores
+// stay in L2 between the product and the softmax, and nothing of size N x C is ever made.
+#pragma once
+#include "confidence.h"
+#include "gemm.h"
+
+namespace pyfastcal::PYFASTCAL_VARIANT {
+
+inline constexpr int64_t kClassTile = 1 << 16;  // more classes than this are swept twice, tile by tile
+
+// A block of image rows and their scores against panels of classes.
+struct ScoreBlock {
+  ScoreBlock(const Matrix& image, const Packed& text, bool normalize, int64_t rows, int64_t width)
+      : width(width), scores(rows * width), scale(rows), image_(image), text_(text), normalize_(normalize),
+        scratch_(rows * image.cols) {}
+
+  // Takes rows [begin, begin + n); scale[i] is what makes row i's scores cosines (1 without normalize).
+  void load(int64_t begin, int64_t n) {
+    n_ = n;
+    rows_ = float_rows(image_, begin, n, scratch_);
+    for (int64_t i = 0; i < n; ++i) scale[i] = normalize_ ? normalizer(i) : 1.0f;
+  }
+
+  // scores[i * width + j]: row i against class j of the panels [first, last)
+  void multiply(int64_t first, int64_t last) { multiply_block(rows_, n_, text_, first, last, scores, width); }
+
+  const int64_t width;
+  Buffer<float> scores, scale;
+
+ private:
+  float normalizer(int64_t i) {
+    const float* row = rows_.data + i * rows_.stride;
+    const double length = norm(row, image_.cols), inverse = inverse_norm(length);
+    if (in_float_range(length)) return float(inverse);
+    // fp32 products with this row would overflow or vanish: normalise it now, in scratch, where it may be written
+    if (rows_.data != scratch_) {
+      for (int64_t j = 0; j < n_; ++j) convert(rows_.data + j * rows_.stride, image_.cols, scratch_ + j * image_.cols);
+      rows_ = {scratch_, image_.cols};
+    }
+    float* out = scratch_ + i * image_.cols;
+    for (int64_t k = 0; k < image_.cols; ++k) out[k] = float(out[k] * inverse);
+    return 1.0f;
+  }
+
+  const Matrix& image_;
+  const Packed& text_;
+  const bool normalize_;
+  Buffer<float> scratch_;
+  FloatRows rows_{};
+  int64_t n_ = 0;
+};
+
+inline Packed pack_text(const Matrix& text, bool normalize) {
+  return Packed(text, [&](int64_t, const float* row) { return normalize ? inverse_norm(norm(row, text.cols)) : 1.0; });
+}
+
+inline void add_bias(float* row, int64_t n, float scale, const float* bias) {
+  for (int64_t c = 0; c < n; ++c) row[c] = row[c] * scale + bias[c];
+}
+
+inline void similarity_confidence(const Matrix& image, const Matrix& text, float logit_scale, const float* bias,
+                                  const Factors& factors, bool normalize, float* confidence, int64_t* prediction) {
+  const Packed packed = pack_text(text, normalize);
+  const int64_t n = image.rows, classes = text.rows, tile = min(classes, kClassTile);
+  const int64_t width = panels(tile) * kPanel, step = width / kPanel;
+  const int64_t rows = block_rows(n, image.cols, width);
+  parallel_tasks((n + rows - 1) / rows, [&](int64_t task) {
+    const int64_t begin = task * rows, count = min(rows, n - begin);
+    ScoreBlock s(image, packed, normalize, rows, width);
+    s.load(begin, count);
+    // logits = scale * score, or already in place where a bias had to be added
+    const auto finish = [&](float* row, int64_t i, int64_t first_class, int64_t m) {
+      const float scale = logit_scale * s.scale[i];
+      if (!bias) return scale;
+      add_bias(row, m, scale, bias + first_class);
+      return 1.0f;
+    };
+    if (classes == tile) {
+      s.multiply(0, step);
+      for (int64_t i = 0; i < count; ++i) {
+        float* row = s.scores + i * width;
+        const float scale = finish(row, i, 0, classes);
+        row_confidence(row, classes, scale, factors, begin + i, static_cast<float*>(nullptr), confidence[begin + i],
+                       prediction[begin + i]);
+      }
+      return;
+    }
+    // The factor is known only when the maximum is: find it in a first sweep, add the exponentials in a second.
+    Buffer<Peak> peak(count);
+    Buffer<double> sum(count);
+    for (int64_t i = 0; i < count; ++i) peak[i] = {-kInfinity, kInfinity, 0}, sum[i] = 0;
+    for (int sweep = 0; sweep < 2; ++sweep)
+      for (int64_t c = 0; c < classes; c += tile) {
+        const int64_t m = min(tile, classes - c);
+        s.multiply(c / kPanel, c / kPanel + panels(m));
+        for (int64_t i = 0; i < count; ++i) {
+          float* row = s.scores + i * width;
+          float scale = finish(row, i, c, m);
+          if (sweep == 0) {
+            const Peak here = find_peak(row, m);
+            if (here.max > peak[i].max) peak[i].max = here.max, peak[i].index = c + here.index;
+            if (!(here.min > -kInfinity && here.max < kInfinity)) sum[i] = kNaN;
+          } else {
+            if (factors.class_weight) scale *= factors.class_weight[peak[i].index];
+            if (factors.sample_weight) scale *= factors.sample_weight[begin + i];
+            sum[i] += sum_powers<true>(row, m, peak[i].max, scale * kLog2E, static_cast<float*>(nullptr));
+          }
+        }
+      }
+    for (int64_t i = 0; i < count; ++i) {
+      confidence[begin + i] = float(1.0 / sum[i]);
+      prediction[begin + i] = peak[i].index;
+    }
+  });
+}
+
+}  // namespace pyfastcal::PYFASTCAL_VARIANT

@@ -1,0 +1,17 @@
+// Compiles every kernel once, for the instruction set of the including file, into the table `PYFASTCAL_TABLE`.
+#include "bins.h"
+#include "confidence.h"
+#include "contrast.h"
+#include "knn.h"
+#include "similarity_confidence.h"
+
+namespace pyfastcal {
+extern const Kernels PYFASTCAL_TABLE{
+    PYFASTCAL_NAME,
+    PYFASTCAL_VARIANT::confidence,
+    PYFASTCAL_VARIANT::similarity_confidence,
+    PYFASTCAL_VARIANT::knn,
+    PYFASTCAL_VARIANT::contrast,
+    PYFASTCAL_VARIANT::bin_counts,
+};
+}

@@ -1,0 +1,20 @@
+// The schema of every op, once. Kernels register themselves per backend (cpu/*.cpp, cuda/*.cu).
+//
+// Arguments were checked in pyfastcal/ops.py. Non-finite input is not an error here: it gives NaN in the rows that
+// depend on it (bin_counts: a count of invalid values), which ops.py turns into an error where it may look.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(pyfastcal, m) {
+  m.def("knn(Tensor queries, Tensor bank, int k, bool exclude_self, bool normalize) -> (Tensor distances, Tensor indices)");
+  m.def("confidence(Tensor logits, Tensor? class_weight, Tensor? sample_weight) -> (Tensor confidence, Tensor prediction)");
+  m.def(
+      "similarity_confidence(Tensor image_features, Tensor text_features, float logit_scale, Tensor? logit_bias, "
+      "Tensor? class_weight, Tensor? sample_weight, bool normalize) -> (Tensor confidence, Tensor prediction)");
+  m.def(
+      "contrast_distance(Tensor image_features, Tensor text_features, Tensor zeroshot_image_features, "
+      "Tensor zeroshot_text_features, bool probability, float logit_scale, bool normalize) -> Tensor");
+  // totals (3, n_groups, n_bins): counts, correct, confidence sums times 2^32
+  m.def(
+      "bin_counts(Tensor confidence, Tensor correct, Tensor edges, Tensor? group, int n_groups, bool closed_right) "
+      "-> (Tensor totals, Tensor invalid)");
+}

@@ -1,0 +1,371 @@
+"""The typed entry to each op: validation, then the kernel, or ``reference`` where there is none.
+
+The kernels take fp32, fp16 and bf16 on the CPU. fp64 input, other devices and installations without the compiled
+extension run the plain-torch twin in ``reference``: the same answers, slower. Results are fp32 (fp64 for fp64 input)
+and carry no gradient: a confidence is a report, not a loss.
+
+Non-finite input is an error. The kernels find it in passing, as a NaN in their result, so that looking for it costs
+nothing; under ``torch.compile`` and on a GPU it stays a NaN (see ``checks``).
+"""
+
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from . import _extension, checks, reference
+from ._numpy import accepts_numpy
+
+Scale: TypeAlias = float | Tensor
+
+
+def _kernel(*tensors: Tensor | None) -> bool:
+    present = [t for t in tensors if t is not None]
+    return _extension.has_kernel(present[0].device.type) and all(t.dtype != torch.float64 for t in present)
+
+
+def _check_devices(name: str, first: Tensor, **others: Tensor | None) -> None:
+    for other, x in others.items():
+        if x is not None:
+            checks.same_device(other, x, name, first)
+
+
+def _explain_nan(result: Tensor, **arguments: Tensor | None) -> None:
+    """If ``result`` holds NaN, raise for the argument that brought it."""
+    if checks.values_visible(result) and bool(result.isnan().any()):
+        _check_finite(**arguments)
+
+
+def _check_finite(**arguments: Tensor | None) -> None:
+    for name, x in arguments.items():
+        if x is not None:
+            checks.finite(name, x)
+
+
+def _weights(class_weight: Tensor | None, n_classes: int, sample_weight: Tensor | None, n: int) -> None:
+    if class_weight is not None:
+        checks.positive("class_weight", checks.vector("class_weight", class_weight, n_classes, "class"))
+    if sample_weight is not None:
+        checks.positive("sample_weight", checks.vector("sample_weight", sample_weight, n, "row"))
+
+
+def _float(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.detach().float()
+
+
+@accepts_numpy
+def knn(
+    queries: Tensor, bank: Tensor, k: int, *, exclude_self: bool = False, normalize: bool = True
+) -> tuple[Tensor, Tensor]:
+    """The ``k`` nearest rows of ``bank`` to every row of ``queries``, by Euclidean distance.
+
+    Exact: distances are direct differences of the (normalised) vectors in fp64, rounded once; equal vectors have
+    distance 0, however close others come. Ordered by distance, at equal distance by index.
+
+    Args:
+        queries: (Q, D) floating point.
+        bank: (M, D) floating point, on the same device.
+        k: 1 to M (to M - 1 with ``exclude_self``).
+        exclude_self: leave out bank row i for query i; ``queries`` and ``bank`` must have the same number of rows.
+        normalize: divide every vector by its L2 norm first (a zero vector stays zero).
+
+    Returns:
+        distances (Q, k) ascending, fp32 (fp64 if an input is); indices (Q, k) int64.
+
+    Raises:
+        ValueError: wrong rank, dtype, device or number of columns; an empty bank; k out of range; NaN or infinity.
+    """
+    checks.matrix("queries", queries)
+    checks.matrix("bank", bank, columns=queries.shape[1], like="queries", rows=True)
+    _check_devices("queries", queries, bank=bank)
+    if exclude_self and queries.shape[0] != bank.shape[0]:
+        raise ValueError(
+            f"bank must have the {queries.shape[0]} rows of queries with exclude_self=True, got {checks.describe(bank)}"
+        )
+    why = f"bank has {bank.shape[0]} rows" + (", one of them the query itself" if exclude_self else "")
+    checks.integer("k", k, 1, bank.shape[0] - int(exclude_self), why)
+    queries, bank = queries.detach(), bank.detach()
+    if not _kernel(queries, bank):
+        _check_finite(queries=queries, bank=bank)
+        return reference.knn(queries, bank, k, exclude_self=exclude_self, normalize=normalize)
+    distances, indices = torch.ops.pyfastcal.knn(queries, bank, k, exclude_self, normalize)
+    _explain_nan(distances, queries=queries, bank=bank)
+    return distances, indices
+
+
+@accepts_numpy
+def confidence(
+    logits: Tensor, *, class_weight: Tensor | None = None, sample_weight: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Confidence and prediction of rows of logits, each row scaled by one positive factor.
+
+    Equivalent to, in one pass over memory::
+
+        prediction = logits.argmax(-1)
+        factor = class_weight[prediction] * sample_weight
+        confidence = (factor[:, None] * logits).softmax(-1).amax(-1)
+
+    Args:
+        logits: (N, C) floating point, temperature applied (the cosine similarities times the logit scale).
+        class_weight: (C,) the factor of each predicted class (DAC's gamma); None stands for ones.
+        sample_weight: (N,) the factor of each row (CAC's gamma); None stands for ones.
+
+    Returns:
+        confidence (N,) fp32 (fp64 for fp64 logits); prediction (N,) int64, the first class at ties.
+
+    Raises:
+        ValueError: wrong rank, shape, dtype or device; no classes; NaN or infinity; weights that are not positive.
+    """
+    checks.matrix("logits", logits)
+    _weights(class_weight, logits.shape[1], sample_weight, logits.shape[0])
+    _check_devices("logits", logits, class_weight=class_weight, sample_weight=sample_weight)
+    logits = logits.detach()
+    if not _kernel(logits):
+        _check_finite(logits=logits)
+        return reference.confidence(logits, class_weight=class_weight, sample_weight=sample_weight)
+    result = torch.ops.pyfastcal.confidence(logits, _float(class_weight), _float(sample_weight))
+    _explain_nan(result[0], logits=logits)
+    return result
+
+
+@accepts_numpy
+def similarity_confidence(
+    image_features: Tensor,
+    text_features: Tensor,
+    logit_scale: Scale = 100.0,
+    *,
+    logit_bias: Scale | None = None,
+    class_weight: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    normalize: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """``confidence`` straight from features: no (N, C) tensor of logits is made.
+
+    Equivalent to ``confidence(logit_scale * normalize(image_features) @ normalize(text_features).T + logit_bias, ...)``.
+    A row's result does not depend on the other rows of its batch, to the bit.
+
+    Args:
+        image_features: (N, D) floating point.
+        text_features: (C, D) floating point, on the same device.
+        logit_scale: greater than 0 (CLIP's ``logit_scale.exp()``).
+        logit_bias: added to the logits before they are weighted: one number, or one per class (C,).
+        class_weight: (C,) the factor of each predicted class (DAC's gamma).
+        sample_weight: (N,) the factor of each row (CAC's gamma).
+        normalize: divide every feature vector by its L2 norm first (a zero vector stays zero).
+
+    Returns:
+        confidence (N,) fp32 (fp64 if the features are); prediction (N,) int64, the first class at ties.
+
+    Raises:
+        ValueError: wrong rank, shape, dtype or device; no classes; NaN or infinity; a scale or weights that are not
+            positive.
+    """
+    checks.matrix("image_features", image_features)
+    checks.matrix("text_features", text_features, columns=image_features.shape[1], like="image_features", rows=True)
+    n, n_classes = image_features.shape[0], text_features.shape[0]
+    _weights(class_weight, n_classes, sample_weight, n)
+    if isinstance(logit_bias, Tensor) and logit_bias.ndim == 1:
+        checks.finite("logit_bias", checks.vector("logit_bias", logit_bias, n_classes, "class"))
+    elif logit_bias is not None:
+        logit_bias = checks.number("logit_bias", logit_bias)
+    devices = {"text_features": text_features, "class_weight": class_weight, "sample_weight": sample_weight}
+    if isinstance(logit_bias, Tensor):
+        devices["logit_bias"] = logit_bias
+    _check_devices("image_features", image_features, **devices)
+    logit_scale = checks.number("logit_scale", logit_scale, low=0, strict=True)
+    image_features, text_features = image_features.detach(), text_features.detach()
+    weights = {"class_weight": class_weight, "sample_weight": sample_weight}
+    features = {"image_features": image_features, "text_features": text_features}
+    if not _kernel(image_features, text_features):
+        _check_finite(**features)
+        return reference.similarity_confidence(
+            image_features, text_features, logit_scale, logit_bias=logit_bias, normalize=normalize, **weights
+        )
+    if isinstance(logit_bias, float):
+        logit_bias = None  # a softmax does not see what is added to every class alike
+    result = torch.ops.pyfastcal.similarity_confidence(
+        image_features, text_features, logit_scale, _float(logit_bias), _float(class_weight), _float(sample_weight), normalize
+    )
+    _explain_nan(result[0], **features)
+    return result
+
+
+@accepts_numpy
+def contrast_distance(
+    image_features: Tensor,
+    text_features: Tensor,
+    zeroshot_image_features: Tensor,
+    zeroshot_text_features: Tensor,
+    *,
+    on: str = "similarity",
+    logit_scale: Scale = 100.0,
+    normalize: bool = True,
+) -> Tensor:
+    """CAC's z: the mean absolute difference between a row of the tuned and of the zero-shot CLIP, from features.
+
+    ``z_i = mean_c abs(p[i, c] - p0[i, c])`` (CAC, arXiv 2501.19060, section 3), where p are cosine similarities
+    (``on="similarity"``) or the softmax of ``logit_scale`` times them (``on="probability"``). No (N, C) tensor is made.
+
+    Args:
+        image_features, text_features: (N, D), (C, D) floating point, of the tuned CLIP.
+        zeroshot_image_features, zeroshot_text_features: (N, D0), (C, D0), of the original CLIP.
+        on: ``"similarity"`` or ``"probability"``.
+        logit_scale: greater than 0; only probabilities depend on it.
+        normalize: divide every feature vector by its L2 norm first.
+
+    Returns:
+        z (N,) fp32 (fp64 if the features are).
+
+    Raises:
+        ValueError: wrong rank, shape, dtype or device; no classes; NaN or infinity; another ``on``.
+    """
+    checks.matrix("image_features", image_features)
+    checks.matrix("text_features", text_features, columns=image_features.shape[1], like="image_features", rows=True)
+    checks.matrix("zeroshot_image_features", zeroshot_image_features)
+    checks.matrix(
+        "zeroshot_text_features",
+        zeroshot_text_features,
+        columns=zeroshot_image_features.shape[1],
+        like="zeroshot_image_features",
+        rows=True,
+    )
+    for name, tuned, zeroshot in (
+        ("image_features", image_features, zeroshot_image_features),
+        ("text_features", text_features, zeroshot_text_features),
+    ):
+        if tuned.shape[0] != zeroshot.shape[0]:
+            raise ValueError(
+                f"zeroshot_{name} must have the {tuned.shape[0]} rows of {name}, got {checks.describe(zeroshot)}"
+            )
+    features = {
+        "image_features": image_features.detach(),
+        "text_features": text_features.detach(),
+        "zeroshot_image_features": zeroshot_image_features.detach(),
+        "zeroshot_text_features": zeroshot_text_features.detach(),
+    }
+    _check_devices("image_features", image_features, **features)
+    checks.choice("on", on, ("similarity", "probability"))
+    logit_scale = checks.number("logit_scale", logit_scale, low=0, strict=True)
+    if not _kernel(*features.values()):
+        _check_finite(**features)
+        return reference.contrast_distance(*features.values(), on=on, logit_scale=logit_scale, normalize=normalize)
+    z = torch.ops.pyfastcal.contrast_distance(*features.values(), on == "probability", logit_scale, normalize)
+    _explain_nan(z, **features)
+    return z
+
+
+def bin_edges(n_bins: int, device: torch.device | str = "cpu") -> Tensor:
+    """The edges of ``n_bins`` equal-width bins on [0, 1]: (n_bins + 1,) fp32."""
+    return reference.uniform_edges(checks.integer("n_bins", n_bins, 1)).to(device)
+
+
+def fixed_point_bin_counts(
+    confidence: Tensor,
+    correct: Tensor,
+    n_bins: int = 10,
+    *,
+    edges: Tensor | None = None,
+    group: Tensor | None = None,
+    n_groups: int = 1,
+    closed: str = "left",
+) -> Tensor:
+    """``bin_counts`` as integers: (3, G, B) int64 of counts, correct and confidence sums times 2^32, which can be added
+    over any split of the data in any order without changing a bit."""
+    checks.floating("confidence", confidence, 1)
+    n = confidence.shape[0]
+    correct = checks.correctness("correct", correct, n)
+    if edges is None:
+        edges = bin_edges(n_bins, confidence.device)
+    else:
+        edges = _check_edges(edges)
+    checks.integer("n_groups", n_groups, 1)
+    if group is not None:
+        group = checks.labels("group", group, n, n_groups, "confidence").long()
+    checks.choice("closed", closed, ("left", "right"))
+    _check_devices("confidence", confidence, correct=correct, edges=edges, group=group)
+    confidence = confidence.detach()
+    if not _extension.has_kernel(confidence.device.type):
+        checks.unit_interval("confidence", confidence)
+        return reference.fixed_point_bin_counts(
+            confidence, correct, edges=edges, group=group, n_groups=n_groups, closed=closed
+        )
+    totals, invalid = torch.ops.pyfastcal.bin_counts(confidence, correct, edges, group, n_groups, closed == "right")
+    if checks.values_visible(invalid) and int(invalid):
+        checks.unit_interval("confidence", confidence)
+    return totals
+
+
+def _check_edges(edges: Tensor) -> Tensor:
+    edges = checks.floating("edges", edges, 1).detach().float()
+    if edges.shape[0] < 2:
+        raise ValueError(f"edges must have at least 2 entries, got {checks.describe(edges)}")
+    checks.finite("edges", edges)
+    if checks.values_visible(edges) and bool((edges.diff() < 0).any()):
+        raise ValueError("edges must be in ascending order, got descending ones")
+    return edges
+
+
+@accepts_numpy
+def bin_counts(
+    confidence: Tensor,
+    correct: Tensor,
+    n_bins: int = 10,
+    *,
+    edges: Tensor | None = None,
+    group: Tensor | None = None,
+    n_groups: int = 1,
+    closed: str = "left",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """How many confidences fall in each bin, how many of them are correct, and their sum, per group.
+
+    The same bits in any order, on any number of threads: sums are kept in fixed point (confidence times 2^32, rounded
+    to even, in int64: good for 2^31 samples).
+
+    Args:
+        confidence: (N,) floating point in [0, 1].
+        correct: (N,) bool, or zeros and ones.
+        n_bins: number B of equal-width bins; ``edges`` overrides it.
+        edges: (B + 1,) ascending; compared as fp32. What lies outside the outer ones falls in the first or last bin.
+        group: (N,) integers in [0, n_groups): a histogram for each (proximity groups, classes). None: one group.
+        n_groups: number G of groups.
+        closed: ``"left"``: bins are [l, u), the last closed; ``"right"``: (l, u], the first closed.
+
+    Returns:
+        counts (G, B) int64, correct (G, B) int64, confidence sums (G, B) fp64.
+
+    Raises:
+        ValueError: wrong rank, shape, dtype or device; a confidence outside [0, 1] or NaN; a group out of range.
+    """
+    counts, right, sums = fixed_point_bin_counts(
+        confidence, correct, n_bins, edges=edges, group=group, n_groups=n_groups, closed=closed
+    ).unbind(0)
+    return counts, right, sums.double() * 2.0**-32
+
+
+if _extension.C is not None:
+
+    @torch.library.register_fake("pyfastcal::knn")
+    def _(queries, bank, k, exclude_self, normalize):
+        shape = (queries.shape[0], k)
+        return queries.new_empty(shape, dtype=torch.float32), queries.new_empty(shape, dtype=torch.int64)
+
+    def _fake_confidence(rows: Tensor) -> tuple[Tensor, Tensor]:
+        n = rows.shape[0]
+        return rows.new_empty(n, dtype=torch.float32), rows.new_empty(n, dtype=torch.int64)
+
+    @torch.library.register_fake("pyfastcal::confidence")
+    def _(logits, class_weight, sample_weight):
+        return _fake_confidence(logits)
+
+    @torch.library.register_fake("pyfastcal::similarity_confidence")
+    def _(image_features, text_features, logit_scale, logit_bias, class_weight, sample_weight, normalize):
+        return _fake_confidence(image_features)
+
+    @torch.library.register_fake("pyfastcal::contrast_distance")
+    def _(image_features, text_features, zeroshot_image, zeroshot_text, probability, logit_scale, normalize):
+        return image_features.new_empty(image_features.shape[0], dtype=torch.float32)
+
+    @torch.library.register_fake("pyfastcal::bin_counts")
+    def _(confidence, correct, edges, group, n_groups, closed_right):
+        shape = (3, n_groups, edges.shape[0] - 1)
+        return confidence.new_empty(shape, dtype=torch.int64), confidence.new_empty((), dtype=torch.int64)

@@ -1,0 +1,20 @@
+"""CLIP side of pyfastcal: bundled small models, open-vocabulary tasks, prompt learning, feature extraction.
+
+Needs the extra ``pyfastcal[clip]``; open_clip is imported at first use, through :func:`import_open_clip`
+alone."""
+
+from ._open_clip import import_open_clip
+from .features import ImageFolder, encode_dataset, encode_images, encode_text, load_clip, torchvision_dataset
+from .small import SmallCLIP, load_small
+
+__all__ = [
+    "ImageFolder",
+    "SmallCLIP",
+    "encode_dataset",
+    "encode_images",
+    "encode_text",
+    "import_open_clip",
+    "load_clip",
+    "load_small",
+    "torchvision_dataset",
+]

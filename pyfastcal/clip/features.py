@@ -1,0 +1,243 @@
+"""Image and text features of any open_clip model; files of tuned text features."""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from .. import checks
+from ..io import atomic_write
+from .datasets import ImageFolder, torchvision_dataset
+from .models import load_clip
+
+__all__ = [
+    "ImageFolder",
+    "encode_dataset",
+    "encode_images",
+    "encode_text",
+    "load_clip",
+    "load_text_features",
+    "save_text_features",
+    "torchvision_dataset",
+]
+
+Progress = Callable[[int, int], None]  # images done, images in all (0 where a loader does not know)
+Images = Tensor | Dataset | DataLoader
+TEXT_FORMAT = "pyfastcal.text_features/1"
+
+
+def encode_images(
+    model: nn.Module,
+    images: Images,
+    *,
+    batch_size: int = 256,
+    num_workers: int = 0,
+    autocast: torch.dtype | None = None,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Image features (N, D), float32, L2-normalised, on the model's device.
+
+    ``images``: a tensor (N, 3, H, W), preprocessed; or a dataset or DataLoader that gives such images,
+    alone or first in a tuple (a DataLoader keeps its own batch size and workers). The model, anything
+    with ``encode_image``, runs in evaluation mode without gradients where it is, under autocast to the
+    given dtype if there is one. ``progress(done, total)`` is called after every batch. ValueError for
+    images of another kind, or none at all."""
+    batches = _batches(images, batch_size, num_workers)
+    return _encode(model, ((batch, None) for batch, _ in batches), _size(images), autocast, progress)[0]
+
+
+def encode_dataset(
+    model: nn.Module,
+    dataset: Dataset | DataLoader,
+    *,
+    batch_size: int = 256,
+    num_workers: int = 0,
+    autocast: torch.dtype | None = None,
+    progress: Progress | None = None,
+) -> tuple[Tensor, Tensor]:
+    """As :func:`encode_images`, of a dataset or DataLoader of (image, label): features (N, D) and labels
+    (N,) int64, both on the model's device."""
+    batches = _batches(dataset, batch_size, num_workers)
+    features, labels = _encode(model, batches, _size(dataset), autocast, progress)
+    if labels is None:
+        raise ValueError("dataset must give (image, label), got images without labels")
+    return features, labels
+
+
+def _batches(images: Images, batch_size: int, num_workers: int) -> Iterator[tuple[Tensor, Any]]:
+    checks.integer("batch_size", batch_size, 1)
+    checks.integer("num_workers", num_workers, 0)
+    if isinstance(images, Tensor):
+        checks.floating("images", images, 4)
+        images = TensorDataset(images)
+    if not isinstance(images, DataLoader):
+        if not (hasattr(images, "__getitem__") or hasattr(images, "__iter__")) or isinstance(images, str):
+            raise ValueError(
+                f"images must be a tensor, a dataset or a DataLoader, got {checks.describe(images)}"
+            )
+        images = DataLoader(images, batch_size, num_workers=num_workers)
+    for batch in images:
+        if isinstance(batch, Tensor):
+            yield batch, None
+        elif isinstance(batch, (list, tuple)) and batch and isinstance(batch[0], Tensor):
+            yield batch[0], batch[1] if len(batch) > 1 else None
+        else:
+            raise ValueError(f"images must come as tensors or (image, label), got {checks.describe(batch)}")
+
+
+def _size(images: Images) -> int:
+    try:
+        return len(images.dataset if isinstance(images, DataLoader) else images)  # type: ignore[arg-type]
+    except TypeError:  # an iterable dataset
+        return 0
+
+
+@torch.no_grad()
+def _encode(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Any]],
+    total: int,
+    autocast: torch.dtype | None,
+    progress: Progress | None,
+) -> tuple[Tensor, Tensor | None]:
+    device, dtype = _placement(model)
+    features: list[Tensor] = []
+    labels: list[Tensor] = []
+    done = 0
+    with _evaluating(model), _autocast(device, autocast):
+        for batch, label in batches:
+            batch = checks.floating("images", batch, 4).to(device, dtype, non_blocking=True)
+            features.append(F.normalize(model.encode_image(batch).float(), dim=-1))
+            if label is not None:
+                labels.append(torch.as_tensor(label).to(device, torch.int64))
+            done += len(batch)
+            if progress is not None:
+                progress(done, total)
+    if not done:
+        raise ValueError("images must not be empty, got none")
+    return torch.cat(features), torch.cat(labels) if labels else None
+
+
+@torch.no_grad()
+def encode_text(
+    model: nn.Module,
+    tokenizer: Callable[..., Tensor],
+    classnames: Sequence[str],
+    template: str | Sequence[str] = "a photo of a {}.",
+    *,
+    batch_size: int = 256,
+) -> Tensor:
+    """Zero-shot text features (C, D), float32, L2-normalised, on the model's device: one row per class name.
+
+    Each of the templates takes the name at its ``{}``; the features of several are averaged and
+    normalised again, as in CLIP (Radford et al. 2021, section 3.1.4). ValueError for no names, no
+    templates, and a template without ``{}``."""
+    names = check_classnames(classnames)
+    templates = [template] if isinstance(template, str) else list(template)
+    if not templates:
+        raise ValueError("template must be a template or a list of them, got an empty list")
+    device, _ = _placement(model)
+    mean = 0.0
+    with _evaluating(model):
+        for one in templates:
+            ids = tokenizer([check_template("template", one).replace("{}", name) for name in names]).to(
+                device
+            )
+            rows = [model.encode_text(batch).float() for batch in ids.split(batch_size)]
+            mean = mean + F.normalize(torch.cat(rows), dim=-1) / len(templates)
+    return F.normalize(mean, dim=-1)  # type: ignore[arg-type]
+
+
+def check_template(name: str, template: Any) -> str:
+    """A string with one ``{}`` for the class name."""
+    if not isinstance(template, str) or template.count("{}") != 1:
+        raise ValueError(f"{name} must be a text with one {{}} for the class name, got {template!r}")
+    return template
+
+
+def check_classnames(classnames: Any) -> list[str]:
+    """At least one class name, all of them texts."""
+    if isinstance(classnames, str) or not all(isinstance(name, str) and name.strip() for name in classnames):
+        raise ValueError(f"classnames must be a list of names, got {classnames!r}")
+    if not len(classnames):
+        raise ValueError("classnames must not be empty, got no names")
+    return list(classnames)
+
+
+def save_text_features(
+    path: str | os.PathLike, features: Tensor, classnames: Sequence[str], **meta: Any
+) -> None:
+    """Write tuned text features (C, D), such as ``CoOp.text_features(classnames)``, with their class
+    names, to a safetensors file; ``meta``, anything JSON can hold, says where they come from."""
+    checks.matrix("features", features, rows=True)
+    checks.finite("features", features)
+    names = check_classnames(classnames)
+    if len(names) != len(features):
+        raise ValueError(
+            f"classnames must have {len(features)} entries, one per row of features, got {len(names)}"
+        )
+    metadata = {"format": TEXT_FORMAT, "classnames": json.dumps(names), "meta": json.dumps(meta)}
+    tensors = {"text_features": features.detach().cpu().clone(memory_format=torch.contiguous_format)}
+    atomic_write(path, lambda name: save_file(tensors, name, metadata=metadata))
+
+
+def load_text_features(
+    path: str | os.PathLike, classnames: Sequence[str] | None = None
+) -> tuple[Tensor, list[str]]:
+    """Read ``(features (C, D), classnames)``; given ``classnames``, the rows of those, in that order.
+
+    ValueError, naming the file, for a file that cannot be read, lacks a key or a class."""
+    where = os.fspath(path)
+    if not os.path.isfile(where):
+        raise ValueError(f"{where}: no such file")
+    try:
+        with safe_open(where, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if "text_features" not in file.keys() or "classnames" not in metadata:  # noqa: SIM118 (not a dict)
+                raise ValueError(f"{where}: text_features and classnames must be in the file")
+            features, names = file.get_tensor("text_features"), json.loads(metadata["classnames"])
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{where}: not a complete file of text features ({error})") from error
+    checks.finite(f"{where}: text_features", checks.matrix(f"{where}: text_features", features, rows=True))
+    if len(names) != len(features):
+        raise ValueError(f"{where}: classnames must have {len(features)} entries, got {len(names)}")
+    if classnames is None:
+        return features, names
+    missing = [name for name in check_classnames(classnames) if name not in names]
+    if missing:
+        raise ValueError(f"{where}: text_features lacks the class {missing[0]!r} (it has {', '.join(names)})")
+    return features[[names.index(name) for name in classnames]], list(classnames)
+
+
+def _placement(model: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """The model's device, and the dtype its image tower takes. Asked of the first convolution or linear
+    layer: a half-precision open_clip model keeps some of its other parameters in float32."""
+    if not hasattr(model, "encode_image"):
+        raise ValueError(f"model must have encode_image, as open_clip's have, got {checks.describe(model)}")
+    for module in getattr(model, "visual", model).modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            return module.weight.device, module.weight.dtype
+    return torch.device("cpu"), torch.float32
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and back to what it was."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager:
+    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)

@@ -1,0 +1,61 @@
+"""The bundled small CLIPs: real open_clip models of 0.47 M parameters, pre-trained by
+scripts/pretrain_small_clip.py.
+
+``digits`` saw warped glyphs of computer fonts, ``shapes`` a rendered world; docs/small_clips.md is their
+model card."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .. import _open_clip
+from ..tokenizer import WordTokenizer
+
+FOLDER = Path(__file__).parent
+NAMES = ("digits", "shapes")
+
+
+@dataclass(frozen=True)
+class SmallCLIP:
+    """A bundled model with what belongs to it.
+
+    ``model``: an ``open_clip.CLIP`` in evaluation mode, parameters frozen; ``tokenizer``: texts -> ids
+    (N, 26); ``preprocess``: PIL image -> normalised tensor (3, 32, 32); ``name``: ``"digits"`` or
+    ``"shapes"``."""
+
+    model: nn.Module
+    tokenizer: WordTokenizer
+    preprocess: Callable[[Any], Any]
+    name: str
+
+
+def files_of(name: str, folder: Path = FOLDER) -> tuple[Path, Path, Path]:
+    """open_clip's configuration (its stem is the model's name there), the vocabulary, the weights."""
+    inside = folder / name
+    return inside / f"pyfastcal-{name}.json", inside / "vocabulary.json", inside / "weights.safetensors"
+
+
+def load_small(name: str) -> SmallCLIP:
+    """Load a bundled model, through open_clip's own ``create_model_and_transforms(..., pretrained=path)``.
+
+    After the call the configuration stays registered with open_clip as ``"pyfastcal-<name>"``. ValueError
+    for a name other than "digits" and "shapes"."""
+    if name not in NAMES:
+        raise ValueError(f"name must be one of {', '.join(map(repr, NAMES))}, got {name!r}")
+    return load_from(name, FOLDER)
+
+
+def load_from(name: str, folder: Path) -> SmallCLIP:
+    """Load what ``scripts/pretrain_small_clip.py --out folder`` wrote."""
+    open_clip = _open_clip.import_open_clip()
+    config, vocabulary, weights = files_of(name, folder)
+    if f"pyfastcal-{name}" not in open_clip.list_models():
+        open_clip.add_model_config(config)
+    model, _, preprocess = open_clip.create_model_and_transforms(f"pyfastcal-{name}", pretrained=str(weights))
+    words = json.loads(vocabulary.read_text(encoding="utf-8"))["words"]
+    tokenizer = WordTokenizer(words, model.context_length)
+    return SmallCLIP(model.eval().requires_grad_(False), tokenizer, preprocess, name)

@@ -1,0 +1,27 @@
+"""Open-vocabulary tasks in small: tune on the base classes, then be asked about new ones.
+
+A task is a module with ``make(seed, shots, ...) -> Task``, entered in ``TASKS``.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from . import digits, shapes
+from .images import Split
+from .task import Task
+
+__all__ = ["TASKS", "Split", "Task", "load"]
+
+TASKS: dict[str, Callable[..., Task]] = {"digits": digits.make, "shapes": shapes.make}
+
+
+def load(name: str, seed: int = 0, shots: int = 16, **options: Any) -> Task:
+    """Make a task: ``"digits"`` (real images) or ``"shapes"`` (rendered ones).
+
+    ``seed`` chooses which classes are base and which new, and the images of every split, no image in two
+    of them; ``shots``: training images per base class, and as many held out for validation. ``options``:
+    see :func:`pyfastcal.clip.tasks.digits.make` and :func:`pyfastcal.clip.tasks.shapes.make`. ValueError
+    for unknown names and options out of range."""
+    if name not in TASKS:
+        raise ValueError(f"name must be one of {', '.join(map(repr, TASKS))}, got {name!r}")
+    return TASKS[name](seed=seed, shots=shots, **options)

@@ -80,8 +80,7 @@ def textual_deviation(
         checks.same_shape("base_zeroshot", base_zeroshot, "base_tuned", base_tuned)
     near, score = {}, {}
     for name, (features, bank) in banks.items():
-        own = bank is None
-        distances, _ = ops.knn(features, features if own else bank, k, exclude_self=own)
+        distances = _distances(name, features, bank, k)
         near[name], score[name] = distances[:, 0], proximity_of_distances(distances)
     gamma = score["tuned"] / score["zeroshot"]
     if base_tuned is None:
@@ -90,7 +89,6 @@ def textual_deviation(
 
 
 def _check_bank(name: str, features: Tensor, bank: Tensor | None, k: int) -> None:
-    checks.finite(name, features)
     if bank is None:
         if len(features) <= k:
             raise ValueError(
@@ -99,6 +97,16 @@ def _check_bank(name: str, features: Tensor, bank: Tensor | None, k: int) -> Non
         return
     checks.matrix(f"base_{name}", bank, columns=features.shape[1], like=name)
     checks.same_device(f"base_{name}", bank, name, features)
-    checks.finite(f"base_{name}", bank)
     if len(bank) < k:
         raise ValueError(f"base_{name} must have at least k={k} classes, got {len(bank)}")
+
+
+def _distances(name: str, features: Tensor, bank: Tensor | None, k: int) -> Tensor:
+    try:
+        own = bank is None
+        return ops.knn(features, features if own else bank, k, exclude_self=own)[0]
+    except ValueError:  # NaN or infinity is what is left to find: name it as it is called here
+        checks.finite(name, features)
+        if bank is not None:
+            checks.finite(f"base_{name}", bank)
+        raise

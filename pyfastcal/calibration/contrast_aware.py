@@ -218,8 +218,9 @@ def _checked(name: str, should: str, weight: Tensor, *, warn: bool = True) -> Te
     median, vanishing = float(weight.median()), int((weight < _SMALLEST).sum())
     if vanishing:
         raise ValueError(
-            f"{name} must be {should}, got contrast weights below {_SMALLEST} in {vanishing} of {len(weight)} "
-            f"rows (least {float(weight.min()):.2g}): check the scale of both inputs, or lower k"
+            f"{name} must be {should}, got contrast weights below {_SMALLEST} (least "
+            f"{float(weight.min()):.2g}) in {vanishing} of {len(weight)} rows: "
+            "check the scale of both inputs, or lower k"
         )
     if warn and not _USUAL[0] <= median <= _USUAL[1]:
         warnings.warn(

@@ -21,7 +21,7 @@ _DAMPING = 3.0  # k times the median distance goes from 0 to here
 _LAMBDA1 = (0.0, 0.7, 0.8, 0.9, 1.0)
 _LAMBDA2 = (1.0, 1.1, 1.2, _LARGEST)  # the first and the last pair leave gamma as it is on that side
 _GROUPS = 512  # rows the search looks at: those of nearly equal distance have nearly equal factors
-_CHUNK = 1 << 22
+_CHUNK = 1 << 18  # logits tabulated at a time: they stay in cache
 
 
 class LossTable:
@@ -40,14 +40,16 @@ class LossTable:
     def _rows(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         logits = logits - logits.gather(1, labels[:, None])  # the true class is at 0
+        top, predicted = logits.max(dim=1, keepdim=True)
         loss, slope = [], []
         for i in range(_POINTS):
             factor = _SMALLEST * math.exp(i * self.step)
             scaled = factor * logits
-            normaliser = scaled.logsumexp(dim=1)
-            loss.append(normaliser)
-            # d loss / d log(factor) is the mean of the scaled logits under the softmax; 0 * -inf cannot occur
-            slope.append(((scaled - normaliser[:, None]).exp() * scaled).sum(dim=1))
+            probs = scaled.softmax(dim=1)
+            # through the largest probability, which cannot underflow; the true class's can
+            loss.append((factor * top - probs.gather(1, predicted).log())[:, 0])
+            # d loss / d log(factor): the mean of the scaled logits under the softmax
+            slope.append(torch.einsum("nc,nc->n", probs, scaled))
         return torch.stack(loss, 1).double(), torch.stack(slope, 1).double()
 
     def mean(self, factor: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class DistanceAwareCalibration(LogitScaling):
 
     def factor(self, logits: Tensor) -> Tensor:
         """``class_weight[argmax]`` (N,) of each row of ``logits`` (N, C)."""
-        return self._weight("logits", logits.shape[1], logits)[logits.argmax(dim=1)]
+        return self._factor(logits, logits.argmax(dim=1))
 
     @accepts_numpy
     def forward(self, logits: Tensor) -> Tensor:
@@ -61,7 +61,8 @@ class DistanceAwareCalibration(LogitScaling):
             ValueError: ``logits`` is not a finite (N, C) matrix of the classes that ``fit`` saw.
         """
         check_logits("logits", logits)
-        return scale_logits(logits, self.factor(logits))
+        prediction = logits.argmax(dim=1)
+        return scale_logits(logits, self._factor(logits, prediction), prediction)
 
     @accepts_numpy
     def predict_features(
@@ -85,6 +86,9 @@ class DistanceAwareCalibration(LogitScaling):
             class_weight=self._weight("text_features", len(text_features), text_features),
             normalize=normalize,
         )
+
+    def _factor(self, logits: Tensor, prediction: Tensor) -> Tensor:
+        return self._weight("logits", logits.shape[1], logits)[prediction]
 
     def _weight(self, name: str, n_classes: int, like: Tensor) -> Tensor:
         if self.class_weight is None:

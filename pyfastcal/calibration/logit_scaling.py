@@ -18,19 +18,23 @@ class LogitScaling(nn.Module):
         raise NotImplementedError
 
 
-def scale_logits(logits: Tensor, factor: Tensor) -> Tensor:
-    """``factor[i] * logits[i]``, in the dtype of ``logits``, with every row's argmax where it was.
+def scale_logits(logits: Tensor, factor: Tensor, prediction: Tensor | None = None) -> Tensor:
+    """``factor[i] * logits[i]``, in the dtype of ``logits``, with every row's argmax where it was
+    (``prediction``, if the caller has it already).
 
     Rounding can make two close logits equal, and argmax would then take the first of them. The prediction is
     lifted by a unit in the last place where that happens.
     """
-    prediction = logits.argmax(dim=1, keepdim=True)
-    precision = torch.promote_types(logits.dtype, factor.dtype)
-    scaled = (logits.to(precision) * factor[:, None].to(precision)).to(logits.dtype)
-    top = scaled.gather(1, prediction)
+    prediction = (logits.argmax(dim=1) if prediction is None else prediction)[:, None]
+    scaled, top = (_times(x, factor) for x in (logits, logits.gather(1, prediction)))
     lifted = top + top.abs() * torch.finfo(logits.dtype).eps
     kept = scaled.argmax(dim=1, keepdim=True) == prediction
-    return scaled.scatter(1, prediction, torch.where(kept, top, lifted))
+    return scaled.scatter_(1, prediction, torch.where(kept, top, lifted))
+
+
+def _times(rows: Tensor, factor: Tensor) -> Tensor:
+    precision = torch.promote_types(rows.dtype, factor.dtype)
+    return (rows.to(precision) * factor[:, None].to(precision)).to(rows.dtype)
 
 
 def check_logits(name: str, logits: Tensor) -> Tensor:

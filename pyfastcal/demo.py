@@ -1,0 +1,99 @@
+"""The demo: tune CoOp on the base classes of a small open-vocabulary task, calibrate base and new classes,
+compare.
+
+Nothing is decided beforehand: whether tuning made the model over-confident and where a calibrator helped is
+read off the numbers of each run.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from .evaluate import evaluate_split
+from .io import FeatureSet
+from .report import Report, Run, environment
+
+TASKS = {
+    "digits": "handwritten digits (scikit-learn), for a small CLIP pre-trained on warped glyphs of fonts",
+    "shapes": "rendered coloured and textured shapes, for a small CLIP pre-trained on other domains",
+}
+METHODS = ("zero-shot", "conf", "dac", "cac", "cac-fit")
+Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
+
+
+def run(
+    task: str = "digits",
+    seeds: Iterable[int] = (0, 1, 2),
+    *,
+    shots: int = 16,
+    methods: Sequence[str] = METHODS,
+    n_bins: int = 10,
+    progress: Progress | None = None,
+    **tuning: Any,
+) -> Report:
+    """Run the demo and return its :class:`Report` (table, findings and figures are made from it).
+
+    ``seeds``: one run each, with its own choice of base classes, of the ``shots`` training images per class,
+    and start of the tuning. ``tuning``: keyword arguments of :class:`pyfastcal.clip.prompts.CoOp` (``epochs``
+    ...). Raises ValueError for an unknown task or no seeds, ImportError that says what to install where the
+    optional packages are missing.
+    """
+    if task not in TASKS:
+        raise ValueError(f"task must be one of {', '.join(map(repr, TASKS))}, got {task!r}")
+    seeds = tuple(seeds)
+    if not seeds:
+        raise ValueError("seeds must name at least one seed")
+    runs = []
+    for seed in seeds:
+        splits = features_of(task, seed, shots=shots, progress=progress, **tuning)
+        base = splits.pop("validation")
+        evaluations = [
+            evaluate_split(features, base, methods, n_bins, split=name) for name, features in splits.items()
+        ]
+        runs.append(Run(f"seed {seed}", tuple(evaluations)))
+    return Report(
+        title=f"pyfastcal demo: {task}",
+        runs=runs,
+        n_bins=n_bins,
+        description=_description(task, runs, shots),
+        environment=environment() | {"Seeds": ", ".join(map(str, seeds))},
+    )
+
+
+def features_of(
+    task: str, seed: int, *, shots: int = 16, progress: Progress | None = None, **tuning: Any
+) -> dict[str, FeatureSet]:
+    """Tune CoOp on the base classes of one run. Features of ``validation`` (held-out images of base classes),
+    ``base`` (their test images) and ``new`` (classes that tuning never saw)."""
+    from .clip import load_small, tasks
+    from .clip.prompts import CoOp
+
+    clip, data = load_small(task), tasks.load(task, seed=seed, shots=shots)
+    step = functools.partial(progress, f"seed {seed}: tune CoOp") if progress else None
+    learner = CoOp(clip, template=data.template, **tuning)
+    learner.fit(*data.train, data.base_classes, seed=seed, progress=step)
+    parts = {"validation": data.validation, "base": data.base_test, "new": data.new_test}
+    splits = {}
+    for name, (images, labels) in parts.items():
+        classnames = list(data.new_classes if name == "new" else data.base_classes)
+        splits[name] = FeatureSet(
+            image_features=learner.image_features(images),
+            text_features=learner.text_features(classnames),
+            labels=labels,
+            logit_scale=learner.logit_scale,
+            zeroshot_text_features=learner.zeroshot_text_features(classnames),
+            classnames=classnames,
+            meta={"task": task, "seed": seed, "split": name, "learner": "CoOp", "shots": shots},
+        )
+    return splits
+
+
+def _description(task: str, runs: list[Run], shots: int) -> list[str]:
+    base, new = (len(runs[0].split(name).features.text_features) for name in ("base", "new"))
+    times = f"In each of {len(runs)} runs" if len(runs) > 1 else "In one run"
+    return [
+        f"Task: {TASKS[task]}.",
+        f"{times} CoOp learned its prompt on {shots} images of each of {base} base classes; the {new} new "
+        "classes are ones it never saw. Classes, images and start differ between runs. The CLIP "
+        "is a small one trained for this demo: its figures say nothing about large models.",
+    ]

@@ -1,0 +1,254 @@
+"""Features of a split in, one row of metrics per calibration method out.
+
+A method is one function of ``(features, base)`` in ``METHODS`` that returns a :class:`Calibrated`; where it
+cannot apply it raises :class:`NotApplicable` with the reason, and its row shows that reason in place of
+numbers.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from . import metrics, ops, reference
+from .calibration import ContrastAwareCalibration, DistanceAwareCalibration
+from .io import FeatureSet
+from .proximity import proximity
+
+PROXIMITY_NEIGHBOURS = 5
+CHUNK = 4096  # rows whose N x C probabilities exist at a time, for the two scores that need all classes
+
+
+class NotApplicable(Exception):
+    """Why a method cannot be used on these features."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What a method makes of a split: (N,) confidences and predictions, the (N,) factor of every row of
+    logits, the (C,) weight per class where there is one, and the constants it was used with."""
+
+    confidence: Tensor
+    prediction: Tensor
+    factor: Tensor | None = None
+    class_weight: Tensor | None = None
+    source: tuple[Tensor, Tensor] | None = None  # image and text features, where they are not the tuned ones
+    settings: dict[str, float] = field(default_factory=dict)
+
+
+Method = Callable[[FeatureSet, FeatureSet | None], Calibrated]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One split: its features, the rows of metrics, and by method what the figures of a report are drawn
+    from."""
+
+    split: str
+    features: FeatureSet
+    base: FeatureSet | None
+    rows: list[dict[str, Any]]
+    calibrated: dict[str, Calibrated]
+
+    def correct(self, method: str) -> Tensor:
+        return self.calibrated[method].prediction == self.features.labels
+
+
+def uncalibrated(features: FeatureSet, base: FeatureSet | None) -> Calibrated:
+    return Calibrated(
+        *ops.similarity_confidence(features.image_features, features.text_features, features.logit_scale)
+    )
+
+
+def zero_shot(features: FeatureSet, base: FeatureSet | None) -> Calibrated:
+    """The model before tuning, for comparison: its predictions are its own."""
+    source = features.zeroshot_images, _zeroshot_texts(features)
+    return Calibrated(*ops.similarity_confidence(*source, features.logit_scale), source=source)
+
+
+def distance_aware(features: FeatureSet, base: FeatureSet | None) -> Calibrated:
+    banks = () if base is None else (base.text_features, _zeroshot_texts(base, "of the base file"))
+    dac = DistanceAwareCalibration().fit(features.text_features, _zeroshot_texts(features), *banks)
+    confidence, prediction = dac.predict_features(
+        features.image_features, features.text_features, features.logit_scale
+    )
+    weight = dac.class_weight
+    return Calibrated(confidence, prediction, weight[prediction], weight, settings={"k": dac.k})
+
+
+def contrast_aware(features: FeatureSet, base: FeatureSet | None) -> Calibrated:
+    return _contrast_aware(features, ContrastAwareCalibration())
+
+
+def contrast_aware_fitted(features: FeatureSet, base: FeatureSet | None) -> Calibrated:
+    if base is None:
+        raise NotApplicable("alpha and k are fitted on labelled base classes: give a base file")
+    texts = _zeroshot_texts(base, "of the base file")
+    logits = _logits(base.image_features, base.text_features, base.logit_scale)
+    zeroshot_logits = _logits(base.zeroshot_images, texts, base.logit_scale)
+    cac = ContrastAwareCalibration().fit(logits, zeroshot_logits, base.labels, base.logit_scale)
+    return _contrast_aware(features, cac)
+
+
+def _contrast_aware(features: FeatureSet, cac: ContrastAwareCalibration) -> Calibrated:
+    inputs = (
+        features.image_features,
+        features.text_features,
+        features.zeroshot_images,
+        _zeroshot_texts(features),
+    )
+    confidence, prediction = cac.predict_features(*inputs, features.logit_scale)
+    z = ops.contrast_distance(*inputs, on=cac.on, logit_scale=features.logit_scale)
+    factor = reference.weight_of_distance(z, cac.alpha, cac.k, cac.lambda1, cac.lambda2)
+    constants = {name: float(getattr(cac, name)) for name in ("alpha", "k", "lambda1", "lambda2")}
+    return Calibrated(confidence, prediction, factor, settings=constants | {"median_z": float(z.median())})
+
+
+METHODS: dict[str, Method] = {
+    "zero-shot": zero_shot,
+    "conf": uncalibrated,
+    "dac": distance_aware,
+    "cac": contrast_aware,
+    "cac-fit": contrast_aware_fitted,
+}
+DEFAULT_METHODS = ("conf", "dac", "cac", "cac-fit")
+METRICS = ("accuracy", "confidence", "ece", "ace", "mce", "mce_weighted", "piece", "nll", "brier")
+
+
+def check_methods(methods: Iterable[str]) -> tuple[str, ...]:
+    """The methods, each once, in the order given; ValueError at an unknown name or none at all."""
+    chosen = tuple(dict.fromkeys(methods))
+    for method in chosen:
+        if method not in METHODS:
+            raise ValueError(f"methods must be among {', '.join(METHODS)}, got {method!r}")
+    if not chosen:
+        raise ValueError(f"methods must name at least one of {', '.join(METHODS)}")
+    return chosen
+
+
+def evaluate(
+    features: FeatureSet,
+    base: FeatureSet | None = None,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    n_bins: int = 10,
+    *,
+    split: str = "new",
+    progress: Callable[[str], None] | None = None,
+) -> list[dict[str, Any]]:
+    """One row (a dictionary) of metrics per method: see :func:`evaluate_split`, whose ``rows`` these are."""
+    return evaluate_split(features, base, methods, n_bins, split=split, progress=progress).rows
+
+
+def evaluate_split(
+    features: FeatureSet,
+    base: FeatureSet | None = None,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    n_bins: int = 10,
+    *,
+    split: str = "new",
+    progress: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Calibrate and measure one split.
+
+    ``base`` holds the classes the model was tuned on, with images held out from the tuning: DAC measures
+    distances to its text features, fitted methods are fitted on its labelled images, and PIECE takes a row's
+    proximity (K = 5) to its image features; without it, to the split's own (self excluded).
+
+    A row has ``split``, ``method``, ``images``, ``classes``, the metrics of ``METRICS`` (fractions; None
+    where they cannot be had), ``gap`` (confidence minus accuracy), ``settings`` and ``note`` (why there are
+    no numbers, or what the method warned of). ``progress`` is called with each method's name when it is done.
+    """
+    methods = check_methods(methods)
+    features.validate("features")
+    if base is not None:
+        _check_base(base.validate("base"), features)
+    near = _image_proximity(features, base)
+    rows, calibrated = [], {}
+    for method in methods:
+        row: dict[str, Any] = {"split": split, "method": method, "images": len(features.labels)}
+        row |= {"classes": len(features.text_features)} | dict.fromkeys((*METRICS, "gap"))
+        row |= {"settings": {}, "note": ""}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                calibrated[method] = METHODS[method](features, base)
+            except (
+                NotApplicable,
+                ValueError,
+            ) as error:  # the features were checked: the method cannot use them
+                row["note"] = str(error)
+        if method in calibrated:
+            row["note"] = "; ".join(dict.fromkeys(str(w.message) for w in caught))
+            row["settings"] = calibrated[method].settings
+            row |= measure(calibrated[method], features, near, n_bins)
+        rows.append(row)
+        if progress:
+            progress(method)
+    return Evaluation(split, features, base, rows, calibrated)
+
+
+def measure(
+    result: Calibrated, features: FeatureSet, near: Tensor | None, n_bins: int = 10
+) -> dict[str, Any]:
+    """The metrics of one method on one split; ``near``: (N,) proximity of the images, or None (no PIECE
+    then)."""
+    confidence, correct = result.confidence, result.prediction == features.labels
+    values = {
+        "accuracy": correct.double().mean(),
+        "confidence": confidence.double().mean(),
+        "ece": metrics.expected_calibration_error(confidence, correct, n_bins),
+        "ace": metrics.adaptive_calibration_error(confidence, correct, n_bins),
+        "mce": metrics.maximum_calibration_error(confidence, correct, n_bins),
+        "mce_weighted": metrics.maximum_calibration_error(confidence, correct, n_bins, weighted=True),
+        "piece": None
+        if near is None
+        else metrics.proximity_informed_ece(confidence, correct, near, n_bins=n_bins),
+    }
+    numbers = {key: None if value is None else float(value) for key, value in values.items()}
+    numbers |= _proper_scores(result, features)
+    return numbers | {"gap": numbers["confidence"] - numbers["accuracy"]}
+
+
+def _proper_scores(result: Calibrated, features: FeatureSet) -> dict[str, float]:
+    """NLL and Brier score, which need the probabilities of all classes: ``CHUNK`` rows at a time."""
+    totals, n = {"nll": 0.0, "brier": 0.0}, len(features.labels)
+    images, texts = result.source or (features.image_features, features.text_features)
+    for start in range(0, n, CHUNK):
+        rows = slice(start, start + CHUNK)
+        logits = _logits(images[rows], texts, features.logit_scale)
+        if result.factor is not None:
+            logits = logits * result.factor[rows, None]
+        probs, labels = logits.softmax(-1), features.labels[rows]
+        totals["nll"] += float(metrics.negative_log_likelihood(probs, labels)) * len(labels)
+        totals["brier"] += float(metrics.brier_score(probs, labels)) * len(labels)
+    return {key: value / n for key, value in totals.items()}
+
+
+def _logits(images: Tensor, texts: Tensor, logit_scale: float) -> Tensor:
+    """(N, C); the logit bias is left out: the same for all classes, it changes no probability."""
+    return logit_scale * normalize(images.float(), dim=-1) @ normalize(texts.float(), dim=-1).T
+
+
+def _image_proximity(features: FeatureSet, base: FeatureSet | None) -> Tensor | None:
+    bank, own = (features, True) if base is None else (base, False)
+    if len(bank.image_features) - own < PROXIMITY_NEIGHBOURS:
+        return None
+    return proximity(features.image_features, bank.image_features, PROXIMITY_NEIGHBOURS, exclude_self=own)
+
+
+def _zeroshot_texts(features: FeatureSet, of: str = "of these classes") -> Tensor:
+    if features.zeroshot_text_features is None:
+        raise NotApplicable(f"needs the zeroshot_text_features {of}")
+    return features.zeroshot_text_features
+
+
+def _check_base(base: FeatureSet, features: FeatureSet) -> None:
+    for key in ("image_features", "text_features"):
+        mine, theirs = getattr(features, key).shape[1], getattr(base, key).shape[1]
+        if mine != theirs:
+            raise ValueError(
+                f"base {key} must have {mine} columns as those of the features have, got {theirs}"
+            )

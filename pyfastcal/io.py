@@ -1,0 +1,182 @@
+"""Feature files: the CLIP features of one split, in one safetensors file.
+
+=========================== ======= ========================================================================
+key                         shape   what
+=========================== ======= ========================================================================
+``image_features``          (N, D)  of the tuned model; float32, float16, bfloat16 or float64
+``text_features``           (C, D)  of the tuned model, one row per class of the split
+``labels``                  (N,)    integers in [0, C): the row of ``text_features`` that is right
+``logit_scale``             ()      tau, the factor of the cosine similarities (100 for OpenAI's models)
+``zeroshot_text_features``  (C, D0) optional: the same classes before tuning (DAC and CAC need them)
+``zeroshot_image_features`` (N, D0) optional: the same images before tuning; without it the image encoder
+                                    was not tuned, and D0 = D
+``logit_bias``              ()      optional: added to every logit (SigLIP)
+=========================== ======= ========================================================================
+
+Metadata (strings, all optional): ``format`` = ``pyfastcal.features/1``; ``classnames``, a JSON list of C
+strings; ``meta``, a JSON object with whatever the writer wants to keep (model, split, template ...).
+Features need not be normalised. Any program that writes safetensors can write such a file.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from . import checks
+
+FORMAT = "pyfastcal.features/1"
+REQUIRED = ("image_features", "text_features", "labels", "logit_scale")
+OPTIONAL = ("zeroshot_text_features", "zeroshot_image_features", "logit_bias")
+
+
+@dataclass
+class FeatureSet:
+    """The features of one split: N images, C classes, D dimensions. Shapes as in the table above."""
+
+    image_features: Tensor
+    text_features: Tensor
+    labels: Tensor
+    logit_scale: float
+    zeroshot_text_features: Tensor | None = None
+    zeroshot_image_features: Tensor | None = None
+    logit_bias: float | None = None
+    classnames: list[str] | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def zeroshot_images(self) -> Tensor:
+        """The image features before tuning: those after it where the image encoder was not tuned."""
+        return self.image_features if self.zeroshot_image_features is None else self.zeroshot_image_features
+
+    def validate(self, source: str = "") -> "FeatureSet":
+        """Raise a one-line ValueError that names ``source`` and the field where anything does not fit."""
+        at = f"{source}: " if source else ""
+        images = checks.matrix(f"{at}image_features", self.image_features, rows=True)
+        n, dim = images.shape
+        texts = checks.matrix(
+            f"{at}text_features", self.text_features, columns=dim, like="image_features", rows=True
+        )
+        matrices = {"image_features": images, "text_features": texts}
+        zs_images, zs_texts = self.zeroshot_image_features, self.zeroshot_text_features
+        if zs_images is not None:
+            dim = checks.matrix(f"{at}zeroshot_image_features", zs_images).shape[1]
+            _rows(f"{at}zeroshot_image_features", zs_images, "image_features", n)
+            matrices["zeroshot_image_features"] = zs_images
+            if zs_texts is None:
+                raise ValueError(f"{at}zeroshot_text_features is missing, zeroshot_image_features needs it")
+        if zs_texts is not None:
+            like = "image_features" if zs_images is None else "zeroshot_image_features"
+            checks.matrix(f"{at}zeroshot_text_features", zs_texts, columns=dim, like=like)
+            _rows(f"{at}zeroshot_text_features", zs_texts, "text_features", len(texts))
+            matrices["zeroshot_text_features"] = zs_texts
+        for key, value in matrices.items():
+            checks.finite(f"{at}{key}", value)
+        self.labels = checks.labels(f"{at}labels", self.labels, n, len(texts), of="image").long()
+        self.logit_scale = checks.number(f"{at}logit_scale", self.logit_scale, low=0.0, strict=True)
+        if self.logit_bias is not None:
+            self.logit_bias = checks.number(f"{at}logit_bias", self.logit_bias)
+        names = self.classnames
+        if names is not None:
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise ValueError(f"{at}classnames must be a list of strings, got {checks.describe(names)}")
+            if len(names) != len(texts):
+                per = f"{len(texts)} entries, one per row of text_features"
+                raise ValueError(f"{at}classnames must have {per}, got {len(names)}")
+        if not isinstance(self.meta, dict):
+            raise ValueError(f"{at}meta must be a dictionary, got {checks.describe(self.meta)}")
+        return self
+
+
+def _rows(name: str, x: Tensor, like: str, rows: int) -> None:
+    if x.shape[0] != rows:
+        raise ValueError(f"{name} must have {rows} rows as {like} has, got {checks.describe(x)}")
+
+
+def atomic_write(path: str | os.PathLike, write: Callable[[str], object]) -> Path:
+    """Call ``write(temporary name)`` and rename the result to ``path``: readers see the old file or the whole
+    new one, and a failure leaves nothing behind. Missing folders are made."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    try:
+        write(temporary)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's 0600 would hide the file from the user's group
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def write_text(path: str | os.PathLike, text: str) -> Path:
+    """Write UTF-8 text through :func:`atomic_write`."""
+    return atomic_write(path, lambda name: Path(name).write_text(text, encoding="utf-8"))
+
+
+def save_features(path: str | os.PathLike, features: FeatureSet) -> Path:
+    """Write ``features`` to ``path``; ValueError where they do not fit together. Nothing partial is ever
+    left."""
+    features.validate()
+    tensors = {key: getattr(features, key) for key in (*REQUIRED, *OPTIONAL)}
+    for key in ("logit_scale", "logit_bias"):
+        if tensors[key] is not None:
+            tensors[key] = torch.tensor(tensors[key], dtype=torch.float64)
+    tensors = {  # cloned: safetensors refuses tensors that share memory, as tuned and zero-shot features may
+        key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for key, value in tensors.items()
+        if value is not None
+    }
+    metadata = {"format": FORMAT, "meta": json.dumps(features.meta)}
+    if features.classnames is not None:
+        metadata["classnames"] = json.dumps(features.classnames, ensure_ascii=False)
+    return atomic_write(path, lambda name: save_file(tensors, name, metadata=metadata))
+
+
+def load_features(path: str | os.PathLike) -> FeatureSet:
+    """Read a feature file and check all of it.
+
+    Raises a one-line ValueError that names the file, and the key where it is one key's fault: no such file,
+    not a safetensors file, truncated, a key missing, wrong rank or dtype, rows that do not match, labels out
+    of range, NaN or infinite values.
+    """
+    name = os.fspath(path)
+    if not os.path.exists(name):
+        raise ValueError(f"{name}: no such file")
+    if os.path.isdir(name):
+        raise ValueError(f"{name}: is a folder, not a feature file")
+    try:
+        with safe_open(name, framework="pt") as file:
+            keys, metadata = set(file.keys()), file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in (*REQUIRED, *OPTIONAL) if key in keys}
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{name}: not a complete safetensors file ({reason})") from error
+    for key in REQUIRED:
+        if key not in tensors:
+            found = ", ".join(sorted(keys)) or "none"
+            raise ValueError(f"{name}: {key} is missing (keys in the file: {found})")
+    values: dict[str, Any] = dict(tensors)
+    for key in ("logit_scale", "logit_bias"):
+        if key in values:
+            if values[key].numel() != 1:
+                raise ValueError(f"{name}: {key} must be one number, got {checks.describe(values[key])}")
+            values[key] = values[key].item()
+    for key in ("classnames", "meta"):
+        if key in metadata:
+            try:
+                values[key] = json.loads(metadata[key])
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{name}: {key} (metadata) must be JSON: {error}") from error
+    return FeatureSet(**values).validate(name)

@@ -1,0 +1,55 @@
+"""What a result was made with: versions, the kernels in use, the optional parts that are installed."""
+
+import platform
+from importlib import metadata
+from typing import Any
+
+from ..info import build_info
+
+RUNTIME = ("torch", "numpy", "safetensors", "typer", "rich")
+OPTIONAL = {
+    "open_clip_torch": "clip",
+    "torchvision": "clip",
+    "pillow": "clip",
+    "matplotlib": "report",
+    "scikit-learn": "demo",
+}
+
+
+def version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def kernels(build: dict[str, Any]) -> str:
+    """What the ops run on: the compiled kernels, or the reference path and why."""
+    if build["kernels"]:
+        return f"compiled CPU kernels ({build['cpu_capability']})"
+    return f"the reference path, in plain torch: slower, same results ({build['problem']})"
+
+
+def environment() -> dict[str, str]:
+    """A few lines for the foot of a report."""
+    build = build_info()
+    return {
+        "pyfastcal": build["pyfastcal"],
+        "Runs on": kernels(build),
+        "torch": f"{build['torch']}, {build['threads']} threads",
+        "Python": f"{build['python']}, {platform.system()} {platform.machine()}",
+    }
+
+
+def describe() -> dict[str, dict[str, Any]]:
+    """Everything ``pyfastcal info`` shows, by section."""
+    build = build_info()
+    parts = {}
+    for name, extra in OPTIONAL.items():
+        parts[name] = version(name) or f"not installed: pip install 'pyfastcal[{extra}]'"
+    return {
+        "runs on": {"kernels": kernels(build)},
+        "build": build,
+        "packages": {name: version(name) or "not installed" for name in RUNTIME},
+        "optional packages": parts,
+    }

@@ -1,0 +1,190 @@
+"""The command line: results on stdout, errors in one line on stderr, exit codes, files whole or not there."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import normalize
+from typer.testing import CliRunner
+
+from pyfastcal import reference
+from pyfastcal.cli import app
+from pyfastcal.io import FeatureSet, load_features, save_features
+
+
+def invoke(*arguments: object, code: int = 0):
+    result = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "120"})
+    assert result.exit_code == code, result.output
+    return result
+
+
+def error_of(*arguments: object, code: int = 1) -> str:
+    """The one line on stderr; nothing on stdout."""
+    result = invoke(*arguments, code=code)
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1 and "Traceback" not in result.stderr
+    return result.stderr
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """A new and a base feature file."""
+    g = torch.Generator().manual_seed(0)
+    zeroshot = normalize(torch.randn(1, 16, generator=g) + torch.randn(12, 16, generator=g), dim=-1)
+    tuned = normalize(zeroshot + 0.1 * torch.randn(12, 16, generator=g), dim=-1)
+    paths = []
+    for name, first in (("new", 6), ("base", 0)):
+        labels = torch.randint(0, 6, (150,), generator=g)
+        images = zeroshot[first + labels] + 0.2 * torch.randn(150, 16, generator=g)
+        rows = slice(first, first + 6)
+        features = FeatureSet(images, tuned[rows], labels, 30.0, zeroshot[rows])
+        paths.append(save_features(tmp_path / f"{name}.safetensors", features))
+    return paths[0], paths[1]
+
+
+def test_evaluate_prints_and_writes(files: tuple[Path, Path], tmp_path: Path) -> None:
+    new, base = files
+    out, page = tmp_path / "out" / "new.json", tmp_path / "new.html"
+    result = invoke("evaluate", new, "--base", base, "--json", out, "--report", page)
+    for word in ("Conf", "DAC", "CAC-fit", "ECE", "PIECE", f"Written: {page}, {out}"):
+        assert word in result.stdout
+    content = json.loads(out.read_text())
+    rows = {row["method"]: row for row in content["runs"][0]["rows"]}
+    assert list(rows) == ["conf", "dac", "cac", "cac-fit"] and rows["conf"]["split"] == "new"
+    features = load_features(new)
+    confidence, prediction = reference.similarity_confidence(
+        features.image_features, features.text_features, 30.0
+    )
+    ece = reference.expected_calibration_error(confidence, prediction == features.labels)
+    assert rows["conf"]["ece"] == pytest.approx(float(ece), abs=1e-4)
+    assert page.read_text().startswith("<!doctype html>")
+    assert sorted(p.name for p in tmp_path.rglob("*.*")) == [
+        "base.safetensors",
+        "new.html",
+        "new.json",
+        "new.safetensors",
+    ]
+
+
+def test_evaluate_several_files_bins_and_methods(files: tuple[Path, Path], tmp_path: Path) -> None:
+    new, base = files
+    invoke(
+        "evaluate",
+        new,
+        base,
+        "--base",
+        base,
+        "--methods",
+        "conf, dac",
+        "--n-bins",
+        5,
+        "--json",
+        tmp_path / "o.json",
+    )
+    content = json.loads((tmp_path / "o.json").read_text())
+    assert content["n_bins"] == 5
+    assert [(r["split"], r["method"]) for r in content["runs"][0]["rows"]] == [
+        ("new", "conf"),
+        ("new", "dac"),
+        ("base", "conf"),
+        ("base", "dac"),
+    ]
+
+
+def test_a_method_that_cannot_apply_is_a_dash_with_a_reason(files: tuple[Path, Path]) -> None:
+    result = invoke("evaluate", files[0], "--methods", "conf,cac-fit")
+    assert "CAC-fit, new: alpha and k are fitted on labelled base classes: give a base file" in result.stdout
+
+
+def test_bad_files_leave_nothing_behind(files: tuple[Path, Path], tmp_path: Path) -> None:
+    new, base = files
+    tensors = load_file(new)
+    outputs = ["--json", tmp_path / "o.json", "--report", tmp_path / "o.html"]
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(new.read_bytes()[:-10])
+    assert "broken.safetensors: not a complete safetensors file" in error_of("evaluate", broken, *outputs)
+    save_file(tensors | {"labels": tensors["labels"] + 6}, broken)
+    assert "broken.safetensors: labels must lie in [0, 6)" in error_of("evaluate", new, broken, *outputs)
+    assert "broken.safetensors: labels" in error_of("evaluate", new, "--base", broken, *outputs)
+    assert "none: no such file" in error_of("evaluate", tmp_path / "none", *outputs)
+    invoke("evaluate", new, "--json", new / "o.json", code=1)  # the folder cannot be made
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([base.name, broken.name, new.name])
+
+
+def test_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["evaluate", str(tmp_path / "none"), "--debug"])
+    assert result.exit_code == 1 and isinstance(result.exception, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["evaluate"], "Missing argument"),
+        (["evaluate", "x", "--methods", "conf,magic"], "got 'magic'"),
+        (["evaluate", "x", "--methods", ","], "at least one"),
+        (["evaluate", "x", "--n-bins", "0"], "greater than or equal to 1"),
+        (["demo", "--task", "cats"], "digits, shapes"),
+        (["demo", "--seeds", "0"], "greater than or equal to 1"),
+        (["extract", "x", "y"], "--model"),
+        (["nonsense"], "No such command"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str], words: str) -> None:
+    assert words in invoke(*arguments, code=2).stderr
+
+
+@pytest.mark.parametrize("name", ["demo", "evaluate", "extract", "info"])
+def test_help(name: str) -> None:
+    text = invoke(name, "--help").stdout
+    assert "Usage: pyfastcal" in text or "Usage: root" in text
+    assert name == "info" or f"pyfastcal {name} " in text.split("Options")[0]  # examples
+
+
+def test_info() -> None:
+    import pyfastcal
+
+    text = invoke("info").stdout
+    build = pyfastcal.build_info()
+    assert torch.__version__ in text and build["pyfastcal"] in text
+    assert ("compiled CPU kernels" in text) == build["kernels"] and ("reference path" in text) != build[
+        "kernels"
+    ]
+    found = json.loads(invoke("info", "--json").stdout)
+    assert found["build"]["torch"] == torch.__version__ and "matplotlib" in found["optional packages"]
+
+
+def python(*arguments: object, hide: str = "") -> subprocess.CompletedProcess:
+    """A process of its own, in which the packages ``hide`` cannot be imported."""
+    code = (
+        "import sys\n"
+        f"for name in {hide.split()!r}: sys.modules[name] = None\n"
+        f"sys.argv = ['pyfastcal', *{[str(a) for a in arguments]!r}]\n"
+        "from pyfastcal.cli import main\nmain()"
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120
+    )
+
+
+def test_without_the_optional_packages(files: tuple[Path, Path], tmp_path: Path) -> None:
+    hidden = "matplotlib open_clip torchvision sklearn PIL torchmetrics"
+    done = python("evaluate", files[0], "--base", files[1], hide=hidden)
+    assert done.returncode == 0 and "DAC" in done.stdout, done.stderr
+    assert "new: calibrate and measure: 4 in" in done.stderr  # plain progress, no control characters
+    assert "\x1b" not in done.stderr + done.stdout
+    done = python("evaluate", files[0], "--report", tmp_path / "r.html", hide=hidden)
+    assert done.returncode == 1 and done.stdout == "" and not (tmp_path / "r.html").exists()
+    assert "needs matplotlib for this: pip install 'pyfastcal[report]'" in done.stderr
+
+
+def test_module_entry_and_version() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pyfastcal", "--version"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0 and done.stdout.startswith("pyfastcal ") and done.stderr == ""

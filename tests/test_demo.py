@@ -1,0 +1,96 @@
+"""The demo for real, cut short: one run, few epochs; and its feature files through ``evaluate``."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from pyfastcal import demo
+from pyfastcal.cli import app
+from pyfastcal.report import Report, findings
+
+pytest.importorskip("open_clip", reason="the extra 'demo' is not installed")
+pytest.importorskip("sklearn", reason="the extra 'demo' is not installed")
+
+
+@pytest.fixture(scope="module")
+def seen() -> list[tuple[str, int, int]]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def report(seen: list[tuple[str, int, int]]) -> Report:
+    return demo.run("digits", [5], epochs=12, progress=lambda *step: seen.append(step))
+
+
+def test_splits_and_methods(report: Report) -> None:
+    (run,) = report.runs
+    base, new = run.evaluations
+    assert (base.split, new.split) == ("base", "new")
+    assert set(base.features.classnames).isdisjoint(new.features.classnames)
+    assert base.base.classnames == base.features.classnames == new.base.classnames
+    for evaluation in run.evaluations:
+        assert [row["method"] for row in evaluation.rows] == list(demo.METHODS)
+        assert all(0 <= row["ece"] <= 1 for row in evaluation.rows)
+        plain = evaluation.calibrated["conf"].prediction
+        assert all(torch.equal(evaluation.calibrated[m].prediction, plain) for m in ("dac", "cac", "cac-fit"))
+    chance = 1 / len(new.features.classnames)
+    assert all(row["accuracy"] > 1.5 * chance for e in run.evaluations for row in e.rows)
+
+
+def test_held_out_images_are_not_the_test_images(report: Report) -> None:
+    base = report.runs[0].evaluations[0]
+    distance = torch.cdist(base.base.image_features, base.features.image_features)
+    assert float((distance.min(1).values < 1e-4).float().mean()) < 0.1
+
+
+def test_tuning_is_reported_and_repeatable(report: Report, seen: list[tuple[str, int, int]]) -> None:
+    assert seen == [("seed 5: tune CoOp", epoch, 12) for epoch in range(1, 13)]
+    again = demo.features_of("digits", 5, epochs=12)
+    torch.testing.assert_close(
+        again["new"].text_features, report.runs[0].evaluations[1].features.text_features
+    )
+
+
+def test_findings_are_about_both_splits(report: Report) -> None:
+    text = " ".join(findings(report))
+    assert "Base classes without calibration" in text and "DAC on new classes" in text
+
+
+def test_command_writes_report_numbers_picture_and_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = demo.run
+    monkeypatch.setattr(demo, "run", lambda *a, **k: run(*a, **k, epochs=3))
+    picture = tmp_path / "demo.png"
+    arguments = ["demo", "--seeds", "1", "--out", str(tmp_path), "--picture", str(picture), "--features"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "New classes without calibration" in done.stdout and "DAC" in done.stdout
+    names = {p.name for p in tmp_path.rglob("*.*")}
+    stem = "digits-seed0"
+    assert names == {"digits.html", "digits.json", "demo.png"} | {
+        f"{stem}-{split}.safetensors" for split in ("base", "new", "validation")
+    }
+    rows = {
+        (row["split"], row["method"]): row
+        for row in json.loads((tmp_path / "digits.json").read_text())["runs"][0]["rows"]
+    }
+    folder = tmp_path / "features"
+    files = [
+        str(folder / f"{stem}-new.safetensors"),
+        "--base",
+        str(folder / f"{stem}-validation.safetensors"),
+    ]
+    done = CliRunner().invoke(app, ["evaluate", *files, "--json", str(tmp_path / "again.json")])
+    assert done.exit_code == 0, done.output
+    for row in json.loads((tmp_path / "again.json").read_text())["runs"][0]["rows"]:
+        assert row["ece"] == rows["new", row["method"]]["ece"], row["method"]
+
+
+@pytest.mark.parametrize(("task", "seeds", "name"), [("cats", [0], "task"), ("digits", [], "seeds")])
+def test_bad_arguments(task: str, seeds: list[int], name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must"):
+        demo.run(task, seeds)

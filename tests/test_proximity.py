@@ -110,7 +110,8 @@ def test_numpy_in_numpy_out():
     np.testing.assert_array_equal(textual_deviation(*arrays), textual_deviation(*features).numpy())
 
 
-FIVE, SIX = torch.rand(5, 4) + 0.1, torch.rand(6, 4) + 0.1
+GENERATOR = torch.Generator().manual_seed(0)
+FIVE, SIX = (torch.rand(n, 4, generator=GENERATOR) + 0.1 for n in (5, 6))
 NAN = SIX.clone()
 NAN[2, 1] = torch.nan
 

@@ -232,7 +232,7 @@ def test_no_rows():
     assert ContrastAwareCalibration()(torch.empty(0, 3), torch.empty(0, 3)).shape == (0, 3)
 
 
-S = torch.rand(4, 3)
+S = torch.arange(12.0).view(4, 3) / 12
 NAN = torch.full((4, 3), torch.nan)
 Y = torch.tensor([0, 1, 2, 0])
 F16 = torch.ones(4, 16)

@@ -25,15 +25,21 @@ FILLERS = (
 MAX_PREFIX_WORDS = 18
 
 
-def filler(rng: random.Random, phrases: int) -> list[str]:
-    """The words of ``phrases`` random phrases."""
-    return [word for _ in range(phrases) for word in rng.choice(FILLERS).split()]
+def filler_length(rng: random.Random) -> int:
+    """Number of filler words of a batch's captions: none half of the time, else 1 to 15. One number for
+    the whole batch, so that the batches of short captions are cheap."""
+    return rng.randint(1, 15) if rng.random() < 0.5 else 0
 
 
-def prefixed(rng: random.Random, phrases: int, prefix: str, name: str) -> str:
-    """``"<filler> <prefix> <name>."``, the filler cut so that at most 18 words stand before the name."""
+def prefixed(rng: random.Random, length: int, prefix: str, name: str) -> str:
+    """``"<filler> <prefix> <name>."`` with ``length`` filler words, fewer where more than 18 words would
+    stand before the name."""
     words = prefix.split()
-    return " ".join([*filler(rng, phrases)[: MAX_PREFIX_WORDS - len(words)], *words, name]) + "."
+    length = min(length, MAX_PREFIX_WORDS - len(words))
+    filler: list[str] = []
+    while len(filler) < length:
+        filler += rng.choice(FILLERS).split()
+    return " ".join([*filler[:length], *words, name]) + "."
 
 
 def words_of(texts: object) -> set[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from captions import FILLERS, prefixed, words_of
+from captions import FILLERS, filler_length, prefixed, words_of
 from torch import Tensor
 
 from pyfastcal.clip.tasks import digits
@@ -58,9 +58,9 @@ class Glyphs:
         symbol = torch.where(digit, self._integers(0, 10, size), self._integers(10, len(self.names), size))
         glyphs = self.bank[symbol, self._integers(0, self.bank.shape[1], size)][:, None]
         images = normalize(self._scan(_fill_box(self._warp(glyphs), self._uniform(0.75, 1.3, size))))
-        phrases = max(0, self.rng.randint(-2, 3))
+        filler = filler_length(self.rng)
         captions = {
-            i: prefixed(self.rng, phrases, self.rng.choice(PREFIXES), self.names[i])
+            i: prefixed(self.rng, filler, self.rng.choice(PREFIXES), self.names[i])
             for i in set(symbol.tolist())
         }
         return images.expand(-1, 3, -1, -1), [captions[i] for i in symbol.tolist()]
@@ -68,11 +68,11 @@ class Glyphs:
     def _warp(self, glyphs: Tensor) -> Tensor:
         """A random affine map and a smooth random field of displacements."""
         n = len(glyphs)
-        angle, shear = self._uniform(-0.3, 0.3, n), self._uniform(-0.4, 0.4, n)
+        angle, shear = self._uniform(-0.25, 0.25, n), self._uniform(-0.3, 0.3, n)
         affine = torch.zeros(n, 2, 3)
         affine[:, 0, 0], affine[:, 0, 1] = angle.cos(), -angle.sin() + shear
         affine[:, 1, 0], affine[:, 1, 1] = angle.sin(), angle.cos()
-        field = 0.12 * torch.randn(n, 2, 4, 4, generator=self.generator)
+        field = 0.09 * torch.randn(n, 2, 4, 4, generator=self.generator)
         field = F.interpolate(field, CANVAS, mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
         grid = F.affine_grid(1.15 * affine, list(glyphs.shape), align_corners=False) + field
         return F.grid_sample(glyphs, grid, align_corners=False)
@@ -127,11 +127,14 @@ def _draw(symbols: str) -> Tensor:
     folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
     fonts = [ImageFont.truetype(str(folder / f"{name}.ttf"), 40) for name in FONTS]
 
-    def glyph(symbol: str, font: object, stroke: int) -> np.ndarray:
+    def glyph(symbol: str, font: object, stroke: int, barred: bool) -> np.ndarray:
         image = Image.new("L", (CANVAS, CANVAS), 0)
-        middle = CANVAS // 2, CANVAS // 2
-        ImageDraw.Draw(image).text(middle, symbol, fill=255, font=font, anchor="mm", stroke_width=stroke)
+        draw, middle = ImageDraw.Draw(image), CANVAS // 2
+        draw.text((middle, middle), symbol, fill=255, font=font, anchor="mm", stroke_width=stroke)
+        if barred and symbol == "7":  # as many hands write it and no font has it
+            draw.line((middle - 11, middle + 1, middle + 11, middle + 1), fill=255, width=3 + 2 * stroke)
         return np.asarray(image)
 
-    bank = [[glyph(symbol, font, stroke) for font in fonts for stroke in STROKES] for symbol in symbols]
+    variants = [(font, stroke, i % 2 == 1) for i, font in enumerate(fonts) for stroke in STROKES]
+    bank = [[glyph(symbol, *variant) for variant in variants] for symbol in symbols]
     return torch.from_numpy(np.array(bank)).float() / 255

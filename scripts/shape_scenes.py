@@ -3,7 +3,7 @@
 import random
 
 import torch
-from captions import FILLERS, prefixed, words_of
+from captions import FILLERS, filler_length, prefixed, words_of
 from torch import Tensor
 
 from pyfastcal.clip.tasks import world
@@ -44,11 +44,11 @@ class ShapeScenes:
         other = torch.randint(1, len(world.STYLE_NAMES), (size,), generator=self.generator)
         style = torch.where(torch.rand(size, generator=self.generator) < 0.5, 0, other)
         images = world.render(shape, colour, texture, style, self.generator)
-        phrases = max(0, self.rng.randint(-2, 3))  # of the whole batch: short batches are cheap
+        filler = filler_length(self.rng)
         scenes = zip(shape.tolist(), colour.tolist(), texture.tolist(), style.tolist(), strict=True)
-        return normalize(images), [self._caption(*scene, phrases) for scene in scenes]
+        return normalize(images), [self._caption(*scene, filler) for scene in scenes]
 
-    def _caption(self, shape: int, colour: int, texture: int, style: int, phrases: int) -> str:
+    def _caption(self, shape: int, colour: int, texture: int, style: int, filler: int) -> str:
         named = self.rng.random() < 0.5
         prefix = self.rng.choice(STYLED[world.STYLE_NAMES[style]] if named else NEUTRAL)
         words = world.class_name(shape, colour, texture).split()
@@ -61,4 +61,4 @@ class ShapeScenes:
             words = words[2:]
         elif kept >= 0.90:
             words = [*words[:2], "object"]
-        return prefixed(self.rng, phrases, prefix, " ".join(words))
+        return prefixed(self.rng, filler, prefix, " ".join(words))

@@ -19,9 +19,8 @@ def import_open_clip() -> ModuleType:
 
     Raises ImportError that says what to install where open_clip or torchvision is missing.
     """
-    if "open_clip" in sys.modules:
-        return sys.modules["open_clip"]
-    _import_torchvision()
+    if sys.modules.get("open_clip") is None:
+        _import_torchvision()
     return require("open_clip", "clip")
 
 

@@ -76,7 +76,9 @@ def torchvision_dataset(
         options.setdefault("train", train)
     elif "split" in parameters:
         options.setdefault("split", "train" if train else "test")
+    if "root" in parameters:
+        options["root"] = os.fspath(root)
     try:
-        return kind(os.fspath(root), transform=preprocess, **options)
+        return kind(transform=preprocess, **options)
     except (RuntimeError, FileNotFoundError, TypeError, ModuleNotFoundError) as error:
         raise ValueError(f"root: {name} cannot be opened in {os.fspath(root)!r}: {error}") from error

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 
 from .. import checks
 from ..io import atomic_write
@@ -76,14 +76,16 @@ def _batches(images: Images, batch_size: int, num_workers: int) -> Iterator[tupl
     checks.integer("batch_size", batch_size, 1)
     checks.integer("num_workers", num_workers, 0)
     if isinstance(images, Tensor):
-        checks.floating("images", images, 4)
-        images = TensorDataset(images)
+        checks.not_empty("images", checks.floating("images", images, 4))
+        yield from ((batch, None) for batch in images.split(batch_size))
+        return
     if not isinstance(images, DataLoader):
         if not (hasattr(images, "__getitem__") or hasattr(images, "__iter__")) or isinstance(images, str):
             raise ValueError(
                 f"images must be a tensor, a dataset or a DataLoader, got {checks.describe(images)}"
             )
-        images = DataLoader(images, batch_size, num_workers=num_workers)
+        own = torch.Generator()  # a loader draws a seed for its workers: not from the caller's generator
+        images = DataLoader(images, batch_size, num_workers=num_workers, generator=own)
     for batch in images:
         if isinstance(batch, Tensor):
             yield batch, None

@@ -79,4 +79,4 @@ class Towers:
         projection = text.text_projection
         if projection is not None:
             x = projection(x) if isinstance(projection, nn.Linear) else x @ projection
-        return F.normalize(x.float(), dim=-1)
+        return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)

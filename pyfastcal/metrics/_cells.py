@@ -28,6 +28,14 @@ class Cells(NamedTuple):
         """``conf_b - acc_b`` (B,), NaN where the cell is empty."""
         return self.excess / self.count
 
+    @property
+    def mean_confidence(self) -> Tensor:
+        return self.confidence_sum / self.count
+
+    @property
+    def accuracy(self) -> Tensor:
+        return self.correct.double() / self.count
+
 
 def count_cells(
     confidence: Tensor,

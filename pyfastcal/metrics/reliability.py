@@ -56,8 +56,8 @@ def reliability_curve(
     return ReliabilityCurve(
         uniform_edges(n_bins, confidence.device),
         cells.count,
-        cells.confidence_sum / cells.count,
-        cells.correct / cells.count,
+        cells.mean_confidence,
+        cells.accuracy,
         lower,
         upper,
     )

@@ -1,3 +1,38 @@
-"""pyfastcal: trustworthy confidences for CLIP, at any scale."""
-from . import ops, reference
+"""pyfastcal: trustworthy confidences for CLIP, at any scale.
+
+Data flows one way: features -> factor per row -> (confidence, prediction) -> bin counts -> metrics -> report.
+"""
+
+import importlib
+from types import ModuleType
+
+from . import metrics, reference
+from .calibration import ContrastAwareCalibration, DistanceAwareCalibration, contrast_weight
+from .info import build_info, package_version
 from .ops import bin_counts, confidence, knn, similarity_confidence
+from .proximity import proximity, textual_deviation
+
+__version__ = package_version()
+
+__all__ = [
+    "ContrastAwareCalibration",
+    "DistanceAwareCalibration",
+    "bin_counts",
+    "build_info",
+    "confidence",
+    "contrast_weight",
+    "knn",
+    "metrics",
+    "proximity",
+    "reference",
+    "similarity_confidence",
+    "textual_deviation",
+]
+
+_LAZY = ("clip", "evaluate", "io", "report")  # what most programs never touch
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _LAZY:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -131,7 +131,8 @@ def number(name: str, x: Any, *, low: float = -math.inf, high: float = math.inf,
         value = float(x)
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be a number, got {describe(x)}") from None
-    if not (math.isfinite(value) and (value > low if strict else value >= low) and value <= high):
+    # comparisons only: torch.compile traces them, and they are false for NaN
+    if not (-math.inf < value < math.inf and (value > low if strict else value >= low) and value <= high):
         bound = f"greater than {low}" if strict else f"at least {low}" if low > -math.inf else "finite"
         bound += f" and at most {high}" if high < math.inf else ""
         raise ValueError(f"{name} must be a finite number{'' if bound == 'finite' else ', ' + bound}, got {value}")

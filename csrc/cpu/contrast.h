@@ -1,5 +1,7 @@
 // contrast: the mean absolute difference of a row between the tuned and the zero-shot CLIP (CAC's z).
 #pragma once
+#include <optional>
+
 #include "similarity_confidence.h"
 
 namespace pyfastcal::PYFASTCAL_VARIANT {
@@ -33,26 +35,49 @@ inline void softmax(float* row, int64_t n, float factor) {
   for (int64_t c = 0; c < n; ++c) row[c] *= inverse;
 }
 
+// Whether both models see the same image features, as with learners that tune the text side alone.
+inline bool same_rows(const Matrix& a, const Matrix& b) {
+  return a.data == b.data && a.dtype == b.dtype && a.cols == b.cols && a.stride == b.stride;
+}
+
+// The classes as (normalised text - normalised zero-shot text): x.t - x.t0 = x.(t - t0), one product instead of two.
+inline Packed pack_difference(const Matrix& text, const Matrix& text0, bool normalize, float* difference) {
+  const int64_t d = text.cols;
+  parallel_tasks(text.rows, [&](int64_t c) {
+    Buffer<float> scratch(2 * d);
+    const float *a = float_rows(text, c, 1, scratch).data, *b = float_rows(text0, c, 1, scratch + d).data;
+    const double scale_a = normalize ? inverse_norm(norm(a, d)) : 1.0, scale_b = normalize ? inverse_norm(norm(b, d)) : 1.0;
+    for (int64_t k = 0; k < d; ++k) difference[c * d + k] = float(a[k] * scale_a - b[k] * scale_b);
+  });
+  return Packed({difference, Dtype::kFloat, text.rows, d, d}, [](int64_t, const float*) { return 1.0; });
+}
+
 inline void contrast(const Matrix& image, const Matrix& text, const Matrix& image0, const Matrix& text0, bool probability,
                      float logit_scale, bool normalize, float* z) {
-  const Packed tuned = pack_text(text, normalize), zeroshot = pack_text(text0, normalize);
+  const bool one_product = !probability && same_rows(image, image0);
+  Buffer<float> difference(one_product ? text.rows * text.cols : 0);
+  const Packed tuned = one_product ? pack_difference(text, text0, normalize, difference) : pack_text(text, normalize);
+  std::optional<Packed> zeroshot;
+  if (!one_product) zeroshot.emplace(text0, text_scale(text0, normalize));
   const int64_t n = image.rows, classes = text.rows;
   // Probabilities need the whole row; similarities are summed tile by tile, so that any number of classes fits.
   const int64_t tile = probability ? classes : min(classes, 4096), width = panels(tile) * kPanel;
   const int64_t rows = block_rows(n, 2 * max(image.cols, image0.cols), 2 * width);
   parallel_tasks((n + rows - 1) / rows, [&](int64_t task) {
     const int64_t begin = task * rows, count = min(rows, n - begin);
-    ScoreBlock s(image, tuned, normalize, rows, width), s0(image0, zeroshot, normalize, rows, width);
+    ScoreBlock s(image, tuned, normalize, rows, width);
+    std::optional<ScoreBlock> s0;
     s.load(begin, count);
-    s0.load(begin, count);
+    if (zeroshot) s0.emplace(image0, *zeroshot, normalize, rows, width).load(begin, count);
     Buffer<double> sum(count);
     for (int64_t i = 0; i < count; ++i) sum[i] = 0;
     for (int64_t c = 0; c < classes; c += tile) {
       const int64_t m = min(tile, classes - c), last = c / kPanel + panels(m);
       s.multiply(c / kPanel, last);
-      s0.multiply(c / kPanel, last);
+      if (s0) s0->multiply(c / kPanel, last);
       for (int64_t i = 0; i < count; ++i) {
-        float *a = s.scores + i * width, *b = s0.scores + i * width, scale_a = s.scale[i], scale_b = s0.scale[i];
+        float *a = s.scores + i * width, *b = s0 ? s0->scores + i * width : a;
+        float scale_a = s.scale[i], scale_b = s0 ? s0->scale[i] : 0.0f;
         if (probability) {
           softmax(a, m, logit_scale * scale_a);
           softmax(b, m, logit_scale * scale_b);

@@ -109,7 +109,7 @@ inline int64_t block_rows(int64_t n, int64_t depth, int64_t width) {
   const int64_t low = 4 * kTileRows, high = 16 * kTileRows;  // under 4 tiles a panel is used too little
   int64_t rows = (320 << 10) / (4 * (depth + width)) / kTileRows * kTileRows;
   rows = min(max(rows, low), high);
-  const int64_t share = (n + thread_count() - 1) / thread_count();
+  const int64_t share = max(1, (n + thread_count() - 1) / thread_count());
   return min(rows, (share + kTileRows - 1) / kTileRows * kTileRows);
 }
 

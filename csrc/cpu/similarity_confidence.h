@@ -50,9 +50,10 @@ struct ScoreBlock {
   int64_t n_ = 0;
 };
 
-inline Packed pack_text(const Matrix& text, bool normalize) {
-  return Packed(text, [&](int64_t, const float* row) { return normalize ? inverse_norm(norm(row, text.cols)) : 1.0; });
+inline auto text_scale(const Matrix& text, bool normalize) {
+  return [d = text.cols, normalize](int64_t, const float* row) { return normalize ? inverse_norm(norm(row, d)) : 1.0; };
 }
+inline Packed pack_text(const Matrix& text, bool normalize) { return Packed(text, text_scale(text, normalize)); }
 
 inline void add_bias(float* row, int64_t n, float scale, const float* bias) {
   for (int64_t c = 0; c < n; ++c) row[c] = row[c] * scale + bias[c];

@@ -1,0 +1,93 @@
+"""The ops as torch sees them: schemas, fake kernels, torch.compile, torch.export."""
+
+import pytest
+import torch
+
+import pyfastcal as fc
+from pyfastcal import _extension, ops
+
+from .cases import normal, weights
+
+needs_kernels = pytest.mark.skipif(_extension.C is None, reason="built without the compiled kernels")
+
+EDGES = ops.bin_edges(10)
+CALLS = {
+    "knn": lambda: (normal(0, 5, 8), normal(1, 9, 8), 3, False, True),
+    "confidence": lambda: (normal(0, 5, 8), weights(0, 8), weights(1, 5)),
+    "similarity_confidence": lambda: (normal(0, 5, 8), normal(1, 4, 8), 10.0, None, weights(0, 4), None, True),
+    "contrast_distance": lambda: (*(normal(i, 5, 8) for i in range(4)), False, 10.0, True),
+    "bin_counts": lambda: (torch.rand(20), torch.rand(20) < 0.5, EDGES, torch.arange(20) % 2, 2, False),
+}
+
+
+@needs_kernels
+@pytest.mark.parametrize("name", CALLS)
+def test_opcheck(name):
+    torch.library.opcheck(getattr(torch.ops.pyfastcal, name), CALLS[name]())
+
+
+FUNCTIONS = {
+    "knn": (lambda q, b: fc.knn(q, b, 3), lambda n: (normal(0, n, 8), normal(1, 9, 8))),
+    "confidence": (lambda x, w: fc.confidence(x, class_weight=w), lambda n: (normal(0, n, 8), weights(0, 8))),
+    "similarity_confidence": (
+        lambda x, t: fc.similarity_confidence(x, t, 10.0),
+        lambda n: (normal(0, n, 8), normal(1, 4, 8)),
+    ),
+    "contrast_distance": (
+        lambda *f: ops.contrast_distance(*f, on="probability"),
+        lambda n: (normal(0, n, 8), normal(1, 4, 8), normal(2, n, 8), normal(3, 4, 8)),
+    ),
+    "bin_counts": (lambda c, k: fc.bin_counts(c, k, 10), lambda n: (torch.rand(n), torch.rand(n) < 0.5)),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiles_without_a_graph_break(name, dynamic):
+    torch._dynamo.reset()
+    function, arguments = FUNCTIONS[name]
+    compiled = torch.compile(function, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+    for n in (7, 12):
+        inputs = arguments(n)
+        torch.testing.assert_close(compiled(*inputs), function(*inputs), rtol=0, atol=0)
+
+
+def test_compiles_with_inductor():
+    torch._dynamo.reset()
+
+    def pipeline(image, text, gamma, labels):
+        confidence, prediction = fc.similarity_confidence(image * 2, text, 10.0, class_weight=gamma)
+        return fc.bin_counts(confidence, prediction == labels, 5)
+
+    inputs = normal(0, 30, 16), normal(1, 7, 16), weights(0, 7), torch.arange(30) % 7
+    compiled = torch.compile(pipeline, fullgraph=True)
+    torch.testing.assert_close(compiled(*inputs), pipeline(*inputs), rtol=0, atol=0)
+
+
+@needs_kernels
+def test_exports():
+    class Confidence(torch.nn.Module):
+        def forward(self, image, text):
+            return fc.similarity_confidence(image, text, 10.0)
+
+    n = torch.export.Dim("n", min=2, max=100)
+    inputs = normal(0, 8, 16), normal(1, 5, 16)
+    program = torch.export.export(Confidence(), inputs, dynamic_shapes={"image": {0: n}, "text": None})
+    other = normal(2, 33, 16)
+    torch.testing.assert_close(program.module()(other, inputs[1]), fc.similarity_confidence(other, inputs[1], 10.0))
+
+
+def test_results_carry_no_gradient():
+    logits = normal(0, 4, 5).requires_grad_()
+    assert not fc.confidence(logits)[0].requires_grad
+    features = normal(0, 4, 5).requires_grad_()
+    assert not fc.similarity_confidence(features, features, 10.0)[0].requires_grad
+    assert not fc.knn(features, features, 2)[0].requires_grad
+
+
+@needs_kernels
+def test_non_finite_input_shows_as_nan_where_values_cannot_be_looked_at():
+    logits = torch.tensor([[1.0, 2.0], [1.0, float("nan")]])
+    torch._dynamo.reset()
+    confidence, _ = torch.compile(fc.confidence, fullgraph=True, backend="eager")(logits)
+    assert confidence.isnan().tolist() == [False, True]

@@ -1,0 +1,114 @@
+"""confidence: against fp64, in every variant, to the last tie."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pyfastcal as fc
+from pyfastcal import reference
+
+from .cases import KERNEL_DTYPES, assert_within_budget, dtypes, normal, scales, seeds, sizes, weights
+
+
+@given(n=st.sampled_from((0, 1, 3, 50)), c=sizes, dtype=dtypes, seed=seeds, scale=scales, weighted=st.booleans())
+def test_matches_the_definition(capability, n, c, dtype, seed, scale, weighted):
+    logits = normal(seed, n, c, scale=scale, dtype=dtype)
+    w = {"class_weight": weights(seed, c), "sample_weight": weights(seed + 7, n)} if weighted else {}
+    confidence, prediction = fc.confidence(logits, **w)
+    exact, exact_prediction = reference.confidence(logits.double(), **{k: v.double() for k, v in w.items()})
+    assert confidence.dtype == torch.float32 and prediction.dtype == torch.int64
+    assert torch.equal(prediction, exact_prediction)
+    if n:
+        assert_within_budget(confidence, reference.confidence(logits, **w)[0], exact)
+
+
+@pytest.mark.parametrize("c", [1000, 2047, 2048, 2049, 65_537])
+@pytest.mark.parametrize("dtype", KERNEL_DTYPES)
+def test_long_rows(capability, c, dtype):
+    logits = normal(3, 5, c, scale=2.0, dtype=dtype)
+    confidence, prediction = fc.confidence(logits)
+    exact, exact_prediction = reference.confidence(logits.double())
+    assert torch.equal(prediction, exact_prediction)
+    assert_within_budget(confidence, logits.softmax(-1).amax(-1), exact)
+
+
+def test_float64_stays_float64():
+    logits = normal(0, 4, 9).double()
+    assert torch.equal(fc.confidence(logits)[0], reference.confidence(logits)[0])
+    assert fc.confidence(logits)[0].dtype == torch.float64
+
+
+@given(c=st.integers(2, 70), seed=seeds)
+def test_ties_go_to_the_first_class(capability, c, seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randint(0, 2, (20, c), generator=generator).float()
+    expected = (logits == logits.amax(1, keepdim=True)).int().argmax(1)
+    assert torch.equal(fc.confidence(logits)[1], expected)
+
+
+def test_weights_pick_the_class_before_they_scale(capability):
+    logits = torch.tensor([[1.0, 2.0], [3.0, 1.0]])
+    confidence, prediction = fc.confidence(logits, class_weight=torch.tensor([0.01, 100.0]))
+    assert prediction.tolist() == [1, 0]
+    torch.testing.assert_close(confidence, torch.tensor([1.0, 1 / (1 + torch.exp(torch.tensor(-0.02)))]))
+
+
+@pytest.mark.parametrize("top", [1e-30, 1.0, 1e4, 3e38])
+def test_extreme_logits_are_not_lost(capability, top):
+    logits = torch.tensor([[top, 0.0, -top], [0.0, 0.0, 0.0], [-top, -top, -top]])
+    confidence, prediction = fc.confidence(logits)
+    exact, exact_prediction = reference.confidence(logits.double())
+    assert torch.equal(prediction, exact_prediction)
+    torch.testing.assert_close(confidence, exact.float(), rtol=1e-6, atol=0)
+
+
+def test_layouts(capability):
+    whole = normal(1, 40, 66)
+    expected, _ = fc.confidence(whole[:, ::2].contiguous())
+    assert torch.equal(fc.confidence(whole[:, ::2])[0], expected)
+    assert torch.equal(fc.confidence(whole[:, ::2].contiguous().T.contiguous().T)[0], expected)
+    rows = whole[::3, :50]
+    assert torch.equal(fc.confidence(rows)[0], fc.confidence(rows.contiguous())[0])
+
+
+def test_same_bits_for_any_batch_or_thread_count(capability, threads):
+    logits = normal(5, 501, 333)
+    expected, _ = fc.confidence(logits)
+    assert torch.equal(torch.cat([fc.confidence(part)[0] for part in logits.split(37)]), expected)
+    order = torch.randperm(501, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(fc.confidence(logits[order])[0], expected[order])
+    for n in (1, 2, 3):
+        threads(n)
+        assert torch.equal(fc.confidence(logits)[0], expected)
+
+
+def test_numpy_in_numpy_out():
+    logits = normal(0, 3, 4)
+    confidence, prediction = fc.confidence(logits.numpy())
+    assert type(confidence).__module__ == "numpy" and prediction.dtype.name == "int64"
+    assert confidence.tolist() == fc.confidence(logits)[0].tolist()
+
+
+X = torch.zeros(3, 4)
+BAD = [
+    ("logits", dict(logits=X[0]), "2 dimensions"),
+    ("logits", dict(logits=X[:, :0]), "empty"),
+    ("logits", dict(logits=X.long()), "floating point"),
+    ("logits", dict(logits=[[1.0]]), "torch tensor"),
+    ("logits", dict(logits=X.index_fill(1, torch.tensor(2), float("nan"))), "3 NaN"),
+    ("logits", dict(logits=X.index_fill(1, torch.tensor(3), -float("inf"))), "finite"),
+    ("class_weight", dict(logits=X, class_weight=torch.ones(3)), "4 entries"),
+    ("class_weight", dict(logits=X, class_weight=torch.tensor([1.0, 2, -1, 1])), "greater than 0, got -1"),
+    ("class_weight", dict(logits=X, class_weight=torch.ones(4, dtype=torch.int64)), "floating point"),
+    ("sample_weight", dict(logits=X, sample_weight=torch.ones(4)), "3 entries"),
+    ("sample_weight", dict(logits=X, sample_weight=torch.tensor([1.0, float("nan"), 1])), "finite"),
+    ("sample_weight", dict(logits=X, sample_weight=torch.ones(3, device="meta")), "must be on cpu"),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "says"), BAD)
+def test_bad_input(capability, name, arguments, says):
+    with pytest.raises(ValueError, match=rf"^{name} .*{says}") as caught:
+        fc.confidence(**arguments)
+    assert "\n" not in str(caught.value)

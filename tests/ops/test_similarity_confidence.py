@@ -1,0 +1,143 @@
+"""similarity_confidence: features in, the confidence of the logits that were never made."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pyfastcal as fc
+from pyfastcal import reference
+
+from .cases import assert_within_budget, dtypes, normal, scales, seeds, sizes, weights
+
+
+def agree(ours, image, text, scale=20.0, **options):
+    """Predictions equal up to rounding ties; confidences within the budget of torch's own fp32."""
+    exact_options = {k: v.double() if isinstance(v, torch.Tensor) else v for k, v in options.items()}
+    exact, prediction = reference.similarity_confidence(image.double(), text.double(), scale, **exact_options)
+    naive, naive_prediction = reference.similarity_confidence(image, text, scale, **options)
+    same = ours[1] == prediction
+    assert same.sum() >= (naive_prediction == prediction).sum() - 1  # two classes within rounding of each other
+    both = same & (naive_prediction == prediction)
+    if both.any():
+        assert_within_budget(ours[0][both], naive[both], exact[both], factor=4.0)
+
+
+@given(
+    n=st.sampled_from((0, 1, 6, 7, 50, 101)),
+    c=sizes,
+    d=sizes,
+    dtype=dtypes,
+    seed=seeds,
+    scale=scales,
+    weighted=st.booleans(),
+    normalize=st.booleans(),
+)
+def test_matches_the_definition(capability, n, c, d, dtype, seed, scale, weighted, normalize):
+    image, text = normal(seed, n, d, scale=scale, dtype=dtype), normal(seed + 1, c, d, dtype=dtype)
+    w = {"class_weight": weights(seed, c), "sample_weight": weights(seed + 7, n)} if weighted else {}
+    ours = fc.similarity_confidence(image, text, 5.0, normalize=normalize, **w)
+    assert ours[0].dtype == torch.float32 and ours[0].shape == (n,)
+    if n:
+        agree(ours, image, text, 5.0, normalize=normalize, **w)
+
+
+def test_more_classes_than_a_sweep_holds(capability):
+    image, text = normal(0, 5, 8), normal(1, 65_536 + 40, 8)
+    image[2] = text[65_550]  # the maximum in the last tile
+    for w in ({}, {"class_weight": weights(0, len(text))}):
+        ours = fc.similarity_confidence(image, text, 30.0, **w)
+        agree(ours, image, text, 30.0, **w)
+        assert ours[1][2] == 65_550
+
+
+def test_bias_per_class_and_for_all(capability):
+    image, text, bias = normal(0, 30, 20), normal(1, 11, 20), normal(2, 11)
+    agree(fc.similarity_confidence(image, text, 20.0, logit_bias=bias), image, text, logit_bias=bias)
+    plain = fc.similarity_confidence(image, text, 20.0)
+    for same_for_all in (-10.0, torch.tensor(-10.0)):
+        biased = fc.similarity_confidence(image, text, 20.0, logit_bias=same_for_all)
+        torch.testing.assert_close(biased[0], plain[0])
+
+
+def test_agrees_with_confidence_of_the_logits(capability):
+    image, text, gamma = normal(0, 64, 96), normal(1, 40, 96), weights(2, 40)
+    unit = torch.nn.functional.normalize
+    logits = 100.0 * unit(image, dim=1) @ unit(text, dim=1).T
+    fused = fc.similarity_confidence(image, text, 100.0, class_weight=gamma)
+    plain = fc.confidence(logits, class_weight=gamma)
+    assert torch.equal(fused[1], plain[1])
+    torch.testing.assert_close(fused[0], plain[0], rtol=1e-4, atol=0)
+
+
+def test_scale_as_a_tensor():
+    image, text = normal(0, 6, 8), normal(1, 3, 8)
+    ours = fc.similarity_confidence(image, text, torch.tensor(50.0))
+    assert torch.equal(ours[0], fc.similarity_confidence(image, text, 50.0)[0])
+
+
+@pytest.mark.parametrize("size", [1e-10, 1.0, 1e18, 1e30])
+def test_length_of_the_features_does_not_matter(capability, size):
+    image, text = normal(0, 20, 32), normal(1, 7, 32)
+    expected = fc.similarity_confidence(image, text)
+    image = image.clone()
+    image[5:] *= size
+    ours = fc.similarity_confidence(image, text * size)
+    torch.testing.assert_close(ours[0], expected[0], rtol=2e-5, atol=0)
+    assert torch.equal(ours[1], expected[1])
+
+
+def test_zero_features_are_undecided(capability):
+    confidence, prediction = fc.similarity_confidence(torch.zeros(2, 8), normal(1, 4, 8))
+    assert prediction.tolist() == [0, 0] and confidence.tolist() == [0.25, 0.25]
+
+
+@given(n=st.integers(1, 130), seed=seeds)
+def test_a_row_does_not_depend_on_its_batch(capability, n, seed):
+    image, text = normal(seed, 130, 40), normal(seed + 1, 33, 40)
+    whole = fc.similarity_confidence(image, text, 50.0)
+    part = fc.similarity_confidence(image[-n:], text, 50.0)
+    assert torch.equal(whole[0][-n:], part[0]) and torch.equal(whole[1][-n:], part[1])
+
+
+def test_same_bits_on_any_number_of_threads(capability, threads):
+    image, text = normal(0, 300, 64), normal(1, 100, 64)
+    expected = fc.similarity_confidence(image, text)[0]
+    for n in (1, 2, 5):
+        threads(n)
+        assert torch.equal(fc.similarity_confidence(image, text)[0], expected)
+
+
+def test_layouts_and_mixed_dtypes(capability):
+    image, text = normal(0, 30, 64), normal(1, 20, 64)
+    expected = fc.similarity_confidence(image[::2, ::2].contiguous(), text[:, ::2].contiguous())[0]
+    assert torch.equal(fc.similarity_confidence(image[::2, ::2], text[:, ::2])[0], expected)
+    mixed = fc.similarity_confidence(image.bfloat16(), text)
+    agree(mixed, image.bfloat16().float(), text, 100.0)
+
+
+X, T = torch.ones(3, 4), torch.ones(5, 4)
+NAN = torch.full((1, 4), float("nan"))
+BAD = [
+    ("image_features", dict(image_features=X[0], text_features=T), "2 dimensions"),
+    ("image_features", dict(image_features=X.int(), text_features=T), "floating"),
+    ("image_features", dict(image_features=torch.cat([X, NAN]), text_features=T), "4 NaN"),
+    ("text_features", dict(image_features=X, text_features=T[:, :3]), "4 columns as image_features"),
+    ("text_features", dict(image_features=X, text_features=T[:0]), "empty"),
+    ("text_features", dict(image_features=X, text_features=torch.cat([T, NAN])), "NaN"),
+    ("text_features", dict(image_features=X, text_features=T.to("meta")), "must be on cpu"),
+    ("logit_scale", dict(image_features=X, text_features=T, logit_scale=0.0), "greater than 0, .*got 0"),
+    ("logit_scale", dict(image_features=X, text_features=T, logit_scale=float("inf")), "finite"),
+    ("logit_scale", dict(image_features=X, text_features=T, logit_scale="big"), "number"),
+    ("logit_bias", dict(image_features=X, text_features=T, logit_bias=torch.ones(4)), "5 entries"),
+    ("logit_bias", dict(image_features=X, text_features=T, logit_bias=float("nan")), "finite"),
+    ("class_weight", dict(image_features=X, text_features=T, class_weight=torch.zeros(5)), "greater than 0"),
+    ("sample_weight", dict(image_features=X, text_features=T, sample_weight=torch.ones(5)), "3 entries"),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "says"), BAD)
+def test_bad_input(capability, name, arguments, says):
+    with pytest.raises(ValueError, match=rf"^{name} .*{says}") as caught:
+        fc.similarity_confidence(**arguments)
+    assert "\n" not in str(caught.value)

@@ -91,7 +91,7 @@ ReportFile = Annotated[
 @command()
 def demo(
     task: Annotated[str, typer.Option(help="digits: real images; shapes: a rendered world.")] = "digits",
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="How many runs.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="How many runs.")] = 5,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the report and the numbers.")] = Path(
         "demo"
     ),
@@ -114,7 +114,7 @@ def demo(
 
         pyfastcal demo
 
-        pyfastcal demo --task shapes --seeds 5 --out results
+        pyfastcal demo --task shapes --seeds 10 --out results
     """
     from . import demo as demonstration
     from ._optional import require
@@ -135,7 +135,7 @@ def demo(
     if picture:
         written.append(write_picture(picture, result))
     if features:
-        written += _write_features(out / "features", result)
+        written.append(_write_features(out / "features", result))
     _print(result)
     print("Written:", ", ".join(map(str, written)))
 
@@ -301,15 +301,15 @@ def _print(report: Any) -> None:
     print_report(report)
 
 
-def _write_features(folder: Path, report: Any) -> list[Path]:
+def _write_features(folder: Path, report: Any) -> Path:
     from .io import save_features
 
-    written = []
     for run in report.runs:
         stem = f"{run.evaluations[0].features.meta['task']}-{run.name.replace(' ', '')}"
         sets = {e.split: e.features for e in run.evaluations} | {"validation": run.evaluations[0].base}
-        written += [save_features(folder / f"{stem}-{name}.safetensors", sets[name]) for name in sets]
-    return written
+        for name, features in sets.items():
+            save_features(folder / f"{stem}-{name}.safetensors", features)
+    return folder
 
 
 def _write_json(path: Path, report: Any) -> Path:

@@ -8,6 +8,7 @@ numbers.
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 from torch import Tensor
@@ -19,7 +20,7 @@ from .io import FeatureSet
 from .proximity import proximity
 
 PROXIMITY_NEIGHBOURS = 5
-CHUNK = 4096  # rows whose N x C probabilities exist at a time, for the two scores that need all classes
+CHUNK = 1 << 21  # probabilities that exist at a time, for the two scores that need all classes
 
 
 class NotApplicable(Exception):
@@ -209,19 +210,21 @@ def measure(
     }
     numbers = {key: None if value is None else float(value) for key, value in values.items()}
     numbers |= _proper_scores(result, features)
-    return numbers | {"gap": numbers["confidence"] - numbers["accuracy"]}
+    numbers["gap"] = numbers["confidence"] - numbers["accuracy"]
+    return {key: value if value is not None and isfinite(value) else None for key, value in numbers.items()}
 
 
 def _proper_scores(result: Calibrated, features: FeatureSet) -> dict[str, float]:
-    """NLL and Brier score, which need the probabilities of all classes: ``CHUNK`` rows at a time."""
+    """NLL and Brier score, which need the probabilities of all classes, a piece at a time."""
     totals, n = {"nll": 0.0, "brier": 0.0}, len(features.labels)
     images, texts = result.source or (features.image_features, features.text_features)
-    for start in range(0, n, CHUNK):
-        rows = slice(start, start + CHUNK)
+    step = max(1, CHUNK // len(texts))
+    for start in range(0, n, step):
+        rows = slice(start, start + step)
         logits = _logits(images[rows], texts, features.logit_scale)
         if result.factor is not None:
             logits = logits * result.factor[rows, None]
-        probs, labels = logits.softmax(-1), features.labels[rows]
+        probs, labels = logits.double().softmax(-1), features.labels[rows]  # float32 could underflow to 0
         totals["nll"] += float(metrics.negative_log_likelihood(probs, labels)) * len(labels)
         totals["brier"] += float(metrics.brier_score(probs, labels)) * len(labels)
     return {key: value / n for key, value in totals.items()}

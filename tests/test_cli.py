@@ -98,7 +98,10 @@ def test_evaluate_several_files_bins_and_methods(files: tuple[Path, Path], tmp_p
 
 def test_a_method_that_cannot_apply_is_a_dash_with_a_reason(files: tuple[Path, Path]) -> None:
     result = invoke("evaluate", files[0], "--methods", "conf,cac-fit")
-    assert "CAC-fit, new: alpha and k are fitted on labelled base classes: give a base file" in result.stdout
+    assert (
+        "CAC-fit, New classes: alpha and k are fitted on labelled base classes: give a base file"
+        in result.stdout
+    )
 
 
 def test_bad_files_leave_nothing_behind(files: tuple[Path, Path], tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def gammas(report: Report) -> str:
         lowest = sorted(weights, key=lambda name: sum(weights[name]) / len(weights[name]))[:MOST_CLASSES]
         title = split_name(split)
         title += f", the {MOST_CLASSES} lowest of {len(weights)}" if len(weights) > MOST_CLASSES else ""
-        size = (4.6, 0.75 + 0.2 * len(lowest))
+        size = (3.8, 0.75 + 0.19 * len(lowest))
         svg = figures.svg(figures.gamma, {name: weights[name] for name in lowest}, size=size)
         html += f"<h3>{escape(title)}</h3>\n{figure(svg, kind='wide')}"
     return section("DAC's weight γ per class", note, html)

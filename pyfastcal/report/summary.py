@@ -147,7 +147,7 @@ def verdict(before: dict[str, Any], after: dict[str, Any]) -> str:
 
 
 def findings(report: Report) -> list[str]:
-    """Sentences about what happened, all from the numbers: was there over-confidence, where did a method help."""
+    """Sentences about what happened, all from the numbers: was there over-confidence, what helped."""
     sentences = []
     for split in report.splits:
         plain = changes(report, split, "conf")

@@ -31,7 +31,7 @@ HEADINGS = {
     "nll": "NLL",
     "brier": "Brier",
 }
-DARKEST = 0.4  # the gap from which on the tint of a confidence level does not get darker
+DARKEST = 0.25  # the gap from which on the tint of a confidence level does not get darker
 
 
 def results(report: Report) -> str:

@@ -5,12 +5,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .summary import TABLE_METRICS, Report, findings, format_value, label, summarise
+from .summary import Report, findings, format_value, label, split_name, summarise
 
 HEADINGS = {"accuracy": "Accuracy", "confidence": "Confidence", "nll": "NLL", "brier": "Brier"}
-SHOWN = tuple(
-    m for m in TABLE_METRICS if m not in ("mce_weighted", "brier")
-)  # all are in the report and the JSON
+SHOWN = ("accuracy", "confidence", "ece", "ace", "mce", "piece", "nll")  # the report and the JSON have all
+WIDE = 92  # columns that the table needs; narrower terminals go without the last metric
 
 
 def print_report(report: Report) -> None:
@@ -19,20 +18,21 @@ def print_report(report: Report) -> None:
     if not console.is_terminal:
         console = Console(width=140)
     rows = summarise(report)
+    shown = SHOWN if console.width >= WIDE else SHOWN[:-1]
     for split in report.splits:
-        title = f"{split} ({_runs(report)}; %, but for NLL)"
-        table = Table(
-            title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
-        )
+        title = f"{split_name(split)}, % ({_runs(report)})"
+        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
         table.add_column("Method", no_wrap=True)
-        for metric in SHOWN:
+        for metric in shown:
             table.add_column(HEADINGS.get(metric, metric.upper()), justify="right", no_wrap=True)
         for row in (r for r in rows if r["split"] == split):
-            table.add_row(label(row["method"]), *(format_value(m, row[m]) for m in SHOWN))
+            table.add_row(label(row["method"]), *(format_value(m, row[m]).replace(" ", "") for m in shown))
         console.print(table)
     for row in rows:
         if row["note"]:
-            console.print(f"[dim]{label(row['method'])}, {escape(row['split'])}: {escape(row['note'])}[/dim]")
+            console.print(
+                f"[dim]{label(row['method'])}, {escape(split_name(row['split']))}: {escape(row['note'])}[/dim]"
+            )
     for sentence in findings(report):
         console.print(f"• {escape(sentence)}", highlight=False)
 

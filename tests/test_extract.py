@@ -1,0 +1,124 @@
+"""``pyfastcal extract``: image folders through a bundled CLIP, zero-shot and tuned text features."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import normalize
+from typer.testing import CliRunner
+
+from pyfastcal.cli import app
+from pyfastcal.extract import class_names
+from pyfastcal.io import load_features
+
+pytest.importorskip("open_clip", reason="the extra 'clip' is not installed")
+datasets = pytest.importorskip("sklearn.datasets", reason="the extra 'demo' is not installed")
+
+NAMES = ["digit four", "digit one", "digit zero"]  # as their folders are sorted
+TEMPLATE = "a photo of the {}."
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Handwritten digits as PNG files, a folder per class."""
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("images")
+    digits = datasets.load_digits()
+    for name, number in (("digit_four", 4), ("digit_one", 1), ("digit_zero", 0)):
+        (root / name).mkdir()
+        for i, image in enumerate(digits.images[digits.target == number][:12]):
+            picture = Image.fromarray((image * 255 / 16).astype("uint8"))
+            picture.resize((32, 32), Image.Resampling.BICUBIC).save(root / name / f"{i:02}.png")
+    return root
+
+
+def extract(*arguments: object, code: int = 0):
+    result = CliRunner().invoke(app, ["extract", *map(str, arguments)])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_zero_shot_features_of_a_folder(folder: Path, tmp_path: Path) -> None:
+    from pyfastcal.clip import ImageFolder, load_clip
+
+    out = tmp_path / "digits.safetensors"
+    options = "--model", "pyfastcal/digits", "--template", TEMPLATE, "--batch-size", 7
+    done = extract(folder, out, *options)
+    assert f"Written: {out} (36 images, 3 classes, " in done.stdout and "encode images: 36 in" in done.stderr
+    features = load_features(out)
+    assert features.classnames == NAMES and features.labels.tolist() == [0] * 12 + [1] * 12 + [2] * 12
+    assert torch.equal(features.text_features, features.zeroshot_text_features)
+    assert features.meta["model"] == "pyfastcal/digits" and features.meta["template"] == TEMPLATE
+
+    model, preprocess, tokenizer = load_clip("pyfastcal/digits")
+    images = torch.stack([image for image, _ in ImageFolder(folder, preprocess)])
+    with torch.no_grad():
+        expected = normalize(model.encode_image(images), dim=-1)
+        texts = normalize(model.encode_text(tokenizer([TEMPLATE.format(name) for name in NAMES])), dim=-1)
+        assert features.logit_scale == pytest.approx(float(model.logit_scale.exp()))
+    torch.testing.assert_close(features.image_features, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(features.text_features, texts, atol=1e-5, rtol=1e-5)
+    prediction = (features.image_features @ features.text_features.T).argmax(1)
+    assert float((prediction == features.labels).float().mean()) > 0.5  # chance: 0.33
+
+
+def test_tuned_text_features_from_a_coop_or_a_file(folder: Path, tmp_path: Path) -> None:
+    from pyfastcal.clip import load_small
+    from pyfastcal.clip.features import save_text_features
+    from pyfastcal.clip.prompts import CoOp
+
+    clip = load_small("digits")
+    learner = CoOp(clip, template=TEMPLATE)
+    learner.save(tmp_path / "coop.safetensors")
+    names = [*reversed(NAMES), "digit nine"]  # rows are found by name, not by place
+    save_text_features(tmp_path / "texts.safetensors", learner.text_features(names), names)
+    for file in ("coop", "texts"):
+        out = tmp_path / f"{file}-features.safetensors"
+        tuned = "--text-features", tmp_path / f"{file}.safetensors"
+        extract(folder, out, "--model", "pyfastcal/digits", "--template", TEMPLATE, *tuned)
+        features = load_features(out)
+        torch.testing.assert_close(features.text_features, learner.text_features(NAMES), atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(features.text_features, features.zeroshot_text_features, atol=1e-2)
+    done = CliRunner().invoke(app, ["evaluate", str(out), "--methods", "conf,cac"])
+    assert done.exit_code == 0 and "CAC" in done.stdout, done.output
+
+
+def test_class_names_from_a_file(folder: Path, tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("vier\n\n eins \nnull\n", encoding="utf-8")
+    dataset = type("Dataset", (), {"classes": ["a", "b", "c"]})()
+    assert class_names(dataset, names) == ["vier", "eins", "null"]
+    names.write_text("vier\neins\n", encoding="utf-8")
+    done = extract(folder, tmp_path / "x", "--model", "pyfastcal/digits", "--classes", names, code=1)
+    assert done.stderr == f"pyfastcal: {names}: must have 3 class names, one per line, got 2\n"
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "words"),
+    [
+        ("nowhere", [], "folder"),
+        ("torchvision:CIFAR10", [], "torchvision:NAME:ROOT"),
+        ("torchvision:NoSuchSet:.", [], "NoSuchSet"),
+        (None, ["--text-features", "none.safetensors"], "none.safetensors: no such file"),
+        (None, ["--template", "no place"], "template"),
+        (None, ["--model", "NoSuchModel"], "NoSuchModel"),
+    ],
+)
+def test_errors_are_one_line_and_leave_no_file(
+    folder: Path, tmp_path: Path, images: str | None, options: list[str], words: str
+) -> None:
+    out = tmp_path / "out.safetensors"
+    done = extract(images or folder, out, "--model", "pyfastcal/digits", *options, code=1)
+    assert words in done.stderr and done.stderr.count("\n") == 1 and done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_image_that_cannot_be_read_is_named(folder: Path, tmp_path: Path) -> None:
+    broken = folder / "digit_zero" / "99.png"
+    broken.write_bytes(b"not a picture")
+    try:
+        done = extract(folder, tmp_path / "out", "--model", "pyfastcal/digits", code=1)
+    finally:
+        broken.unlink()
+    assert "99.png: not an image" in done.stderr and list(tmp_path.iterdir()) == []

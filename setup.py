@@ -22,7 +22,14 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).parent.resolve()
 WISH = os.environ.get("PYFASTCAL_BUILD", "auto")
 TORCH_TARGET = "2.11"
-FLAGS = ["-std=c++20", "-O3", "-g0", "-ffp-contract=off", "-fvisibility=hidden", "-fvisibility-inlines-hidden"]
+FLAGS = [
+    "-std=c++20",
+    "-O3",
+    "-g0",
+    "-ffp-contract=off",
+    "-fvisibility=hidden",
+    "-fvisibility-inlines-hidden",
+]
 FLAGS += ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]  # what GCC 12 says of its own AVX-512 header
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"]

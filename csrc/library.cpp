@@ -5,8 +5,12 @@
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(pyfastcal, m) {
-  m.def("knn(Tensor queries, Tensor bank, int k, bool exclude_self, bool normalize) -> (Tensor distances, Tensor indices)");
-  m.def("confidence(Tensor logits, Tensor? class_weight, Tensor? sample_weight) -> (Tensor confidence, Tensor prediction)");
+  m.def(
+      "knn(Tensor queries, Tensor bank, int k, bool exclude_self, bool normalize) -> (Tensor distances, Tensor "
+      "indices)");
+  m.def(
+      "confidence(Tensor logits, Tensor? class_weight, Tensor? sample_weight) -> (Tensor confidence, Tensor "
+      "prediction)");
   m.def(
       "similarity_confidence(Tensor image_features, Tensor text_features, float logit_scale, Tensor? logit_bias, "
       "Tensor? class_weight, Tensor? sample_weight, bool normalize) -> (Tensor confidence, Tensor prediction)");

@@ -184,7 +184,13 @@ def similarity_confidence(
     if isinstance(logit_bias, float):
         logit_bias = None  # a softmax does not see what is added to every class alike
     result = torch.ops.pyfastcal.similarity_confidence(
-        image_features, text_features, logit_scale, _float(logit_bias), _float(class_weight), _float(sample_weight), normalize
+        image_features,
+        text_features,
+        logit_scale,
+        _float(logit_bias),
+        _float(class_weight),
+        _float(sample_weight),
+        normalize,
     )
     _explain_nan(result[0], **features)
     return result

@@ -13,8 +13,8 @@ static std::tuple<Tensor, Tensor> bin_counts(const Tensor& confidence, const Ten
   torch::stable::zero_(totals);
   torch::stable::zero_(invalid);
   kernels().bin_counts(c.const_data_ptr(), dtype_of(c), ok.const_data_ptr<bool>(),
-                       g ? g->const_data_ptr<int64_t>() : nullptr, c.size(0), bins,
-                       totals.mutable_data_ptr<int64_t>(), invalid.mutable_data_ptr<int64_t>());
+                       g ? g->const_data_ptr<int64_t>() : nullptr, c.size(0), bins, totals.mutable_data_ptr<int64_t>(),
+                       invalid.mutable_data_ptr<int64_t>());
   return {totals, invalid};
 }
 

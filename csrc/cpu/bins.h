@@ -50,7 +50,9 @@ class BinCells {
 // consecutive samples do not wait for each other; emptied into the totals before a field can overflow.
 struct PackedHistogram {
   static constexpr int kCopies = 4, kMostBins = 64, kBlock = 4 * 512;  // 512 entries per copy: 2^41 at most in a sum
-  static uint64_t pack(int64_t fixed, bool correct) { return uint64_t(fixed) | uint64_t(correct) << 42 | uint64_t(1) << 52; }
+  static uint64_t pack(int64_t fixed, bool correct) {
+    return uint64_t(fixed) | uint64_t(correct) << 42 | uint64_t(1) << 52;
+  }
 
   void flush(int64_t n_bins, int64_t* totals) {
     for (int64_t b = 0; b < n_bins; ++b)

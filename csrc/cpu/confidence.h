@@ -100,7 +100,8 @@ inline void confidence(const Matrix& logits, const Factors& factors, float* out,
       const int64_t end = min((task + 1) * rows, n);
       for (int64_t i = task * rows; i < end; ++i) {
         auto* row = data + i * logits.stride;
-        row_confidence(row, logits.cols, 1.0f, factors, i, i + 1 < n ? row + logits.stride : nullptr, out[i], prediction[i]);
+        row_confidence(row, logits.cols, 1.0f, factors, i, i + 1 < n ? row + logits.stride : nullptr, out[i],
+                       prediction[i]);
       }
     });
   });

@@ -11,7 +11,8 @@ inline float sum_abs_difference(const float* a, float scale_a, const float* b, f
   Vec sum = set1(0.0f);
   for (int64_t c = 0; c < n; c += kLanes) {
     const bool tail = n - c < kLanes;
-    const Vec x = tail ? load_first(a + c, n - c, 0.0f) : load(a + c), y = tail ? load_first(b + c, n - c, 0.0f) : load(b + c);
+    const Vec x = tail ? load_first(a + c, n - c, 0.0f) : load(a + c),
+              y = tail ? load_first(b + c, n - c, 0.0f) : load(b + c);
     sum = sum + abs(x * sa - y * sb);
   }
   return reduce_add(sum);
@@ -46,14 +47,15 @@ inline Packed pack_difference(const Matrix& text, const Matrix& text0, bool norm
   parallel_tasks(text.rows, [&](int64_t c) {
     Buffer<float> scratch(2 * d);
     const float *a = float_rows(text, c, 1, scratch).data, *b = float_rows(text0, c, 1, scratch + d).data;
-    const double scale_a = normalize ? inverse_norm(norm(a, d)) : 1.0, scale_b = normalize ? inverse_norm(norm(b, d)) : 1.0;
+    const double scale_a = normalize ? inverse_norm(norm(a, d)) : 1.0,
+                 scale_b = normalize ? inverse_norm(norm(b, d)) : 1.0;
     for (int64_t k = 0; k < d; ++k) difference[c * d + k] = float(a[k] * scale_a - b[k] * scale_b);
   });
   return Packed({difference, Dtype::kFloat, text.rows, d, d}, [](int64_t, const float*) { return 1.0; });
 }
 
-inline void contrast(const Matrix& image, const Matrix& text, const Matrix& image0, const Matrix& text0, bool probability,
-                     float logit_scale, bool normalize, float* z) {
+inline void contrast(const Matrix& image, const Matrix& text, const Matrix& image0, const Matrix& text0,
+                     bool probability, float logit_scale, bool normalize, float* z) {
   const bool one_product = !probability && same_rows(image, image0);
   Buffer<float> difference(one_product ? text.rows * text.cols : 0);
   const Packed tuned = one_product ? pack_difference(text, text0, normalize, difference) : pack_text(text, normalize);

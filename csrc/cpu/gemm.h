@@ -42,7 +42,8 @@ inline void multiply(const float* a, int64_t stride, const float* panel, int64_t
 // Calls tile(row, acc) for the rows [0, rows) of a against one panel, kTileRows at a time; what is left over goes
 // through the same arithmetic in smaller tiles.
 template <class F>
-inline void multiply_panel(const float* a, int64_t stride, int64_t rows, const float* panel, int64_t depth, const F& tile) {
+inline void multiply_panel(const float* a, int64_t stride, int64_t rows, const float* panel, int64_t depth,
+                           const F& tile) {
   const auto run = [&](auto size, int64_t row) {
     Vec acc[size()][kTileVecs];
     multiply<size()>(a + row * stride, stride, panel, depth, acc);
@@ -89,8 +90,8 @@ class Packed {
 };
 
 // scores[i][c] = row i of a times column c of b, for n rows; scores rows are `width` apart, width a multiple of kPanel.
-inline void multiply_block(FloatRows a, int64_t n, const Packed& b, int64_t first_panel, int64_t last_panel, float* scores,
-                           int64_t width) {
+inline void multiply_block(FloatRows a, int64_t n, const Packed& b, int64_t first_panel, int64_t last_panel,
+                           float* scores, int64_t width) {
   for (int64_t p = first_panel; p < last_panel; ++p)
     multiply_panel(a.data, a.stride, n, b.panel(p), b.depth, [&](int64_t row, auto& acc) {
       constexpr int64_t rows = sizeof(acc) / sizeof(acc[0]);

@@ -34,11 +34,11 @@ struct Kernels {
   void (*similarity_confidence)(const Matrix& image, const Matrix& text, float scale, const float* bias,
                                 const Factors& factors, bool normalize, float* confidence, int64_t* prediction);
   // distances, indices: (queries.rows, k); NaN where a vector holds NaN or infinity
-  void (*knn)(const Matrix& queries, const Matrix& bank, int64_t k, bool exclude_self, bool normalize,
-              float* distances, int64_t* indices);
+  void (*knn)(const Matrix& queries, const Matrix& bank, int64_t k, bool exclude_self, bool normalize, float* distances,
+              int64_t* indices);
   // z: one entry per image
-  void (*contrast)(const Matrix& image, const Matrix& text, const Matrix& image0, const Matrix& text0,
-                   bool probability, float scale, bool normalize, float* z);
+  void (*contrast)(const Matrix& image, const Matrix& text, const Matrix& image0, const Matrix& text0, bool probability,
+                   float scale, bool normalize, float* z);
   // totals: (3, n_groups, n_bins) counts, correct, confidence * 2^32, added to; group: one entry per value, or null;
   // invalid: the number of values that are no confidence or belong to no group, added to
   void (*bin_counts)(const void* confidence, Dtype dtype, const bool* correct, const int64_t* group, int64_t n,

@@ -63,8 +63,14 @@ class NearestNeighbours {
  public:
   NearestNeighbours(const Matrix& queries, const Matrix& bank, int64_t k, bool exclude_self, bool normalize,
                     float* distances, int64_t* indices)
-      : queries_(queries), bank_(bank), k_(k), exclude_self_(exclude_self), normalize_(normalize),
-        distances_(distances), indices_(indices), query_norm_(queries.rows),
+      : queries_(queries),
+        bank_(bank),
+        k_(k),
+        exclude_self_(exclude_self),
+        normalize_(normalize),
+        distances_(distances),
+        indices_(indices),
+        query_norm_(queries.rows),
         bank_scale_(scales_kept() ? bank.rows : 0),
         packed_(queries, [this](int64_t i, const float* row) { return query_scale(i, row); }) {}
 
@@ -251,8 +257,8 @@ class NearestNeighbours {
   const Packed packed_;
 };
 
-inline void knn(const Matrix& queries, const Matrix& bank, int64_t k, bool exclude_self, bool normalize, float* distances,
-                int64_t* indices) {
+inline void knn(const Matrix& queries, const Matrix& bank, int64_t k, bool exclude_self, bool normalize,
+                float* distances, int64_t* indices) {
   NearestNeighbours(queries, bank, k, exclude_self, normalize, distances, indices).run();
 }
 

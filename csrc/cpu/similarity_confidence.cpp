@@ -9,8 +9,8 @@ static std::tuple<Tensor, Tensor> similarity_confidence(const Tensor& image, con
   Tensor confidence = new_float(image, {image.size(0)}), prediction = new_long(image, {image.size(0)});
   const OptionalVector bias(logit_bias), per_class(class_weight), per_sample(sample_weight);
   kernels().similarity_confidence(Rows(image), Rows(text), float(logit_scale), bias.get(),
-                                  {per_class.get(), per_sample.get()}, normalize,
-                                  confidence.mutable_data_ptr<float>(), prediction.mutable_data_ptr<int64_t>());
+                                  {per_class.get(), per_sample.get()}, normalize, confidence.mutable_data_ptr<float>(),
+                                  prediction.mutable_data_ptr<int64_t>());
   return {confidence, prediction};
 }
 

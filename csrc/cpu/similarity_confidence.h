@@ -11,7 +11,12 @@ inline constexpr int64_t kClassTile = 1 << 16;  // more classes than this are sw
 // A block of image rows and their scores against panels of classes.
 struct ScoreBlock {
   ScoreBlock(const Matrix& image, const Packed& text, bool normalize, int64_t rows, int64_t width)
-      : width(width), scores(rows * width), scale(rows), image_(image), text_(text), normalize_(normalize),
+      : width(width),
+        scores(rows * width),
+        scale(rows),
+        image_(image),
+        text_(text),
+        normalize_(normalize),
         scratch_(rows * image.cols) {}
 
   // Takes rows [begin, begin + n); scale[i] is what makes row i's scores cosines (1 without normalize).

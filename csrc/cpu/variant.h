@@ -7,11 +7,7 @@
 
 namespace pyfastcal {
 extern const Kernels PYFASTCAL_TABLE{
-    PYFASTCAL_NAME,
-    PYFASTCAL_VARIANT::confidence,
-    PYFASTCAL_VARIANT::similarity_confidence,
-    PYFASTCAL_VARIANT::knn,
-    PYFASTCAL_VARIANT::contrast,
-    PYFASTCAL_VARIANT::bin_counts,
+    PYFASTCAL_NAME,         PYFASTCAL_VARIANT::confidence, PYFASTCAL_VARIANT::similarity_confidence,
+    PYFASTCAL_VARIANT::knn, PYFASTCAL_VARIANT::contrast,   PYFASTCAL_VARIANT::bin_counts,
 };
 }

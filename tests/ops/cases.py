@@ -24,7 +24,14 @@ def weights(seed: int, n: int) -> Tensor:
 
 
 def assert_within_budget(
-    ours: Tensor, naive: Tensor, exact: Tensor, *, factor: float = 2.0, ulps: float = 4.0) -> None:
+    ours: Tensor,
+    naive: Tensor,
+    exact: Tensor,
+    *,
+    factor: float = 2.0,
+    ulps: float = 4.0,
+    unit: float = 2.0**-126,
+) -> None:
     """Our largest error against fp64 stays below ``factor`` times the one of plain torch at the same dtype, plus a few
     ulps of fp32 for what torch got right by luck; ``unit``: the size of the numbers that ``exact`` is a difference of."""
     assert torch.isfinite(ours).all()

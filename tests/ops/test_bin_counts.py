@@ -93,7 +93,9 @@ def test_same_bits_in_any_order_split_and_on_any_number_of_threads(capability, t
     expected = ops.fixed_point_bin_counts(confidence, correct, 15)
     order = torch.randperm(300_000, generator=torch.Generator().manual_seed(1))
     assert torch.equal(ops.fixed_point_bin_counts(confidence[order], correct[order], 15), expected)
-    parts = [ops.fixed_point_bin_counts(c, k, 15) for c, k in zip(confidence.split(7919), correct.split(7919), strict=True)]
+    parts = [
+        ops.fixed_point_bin_counts(c, k, 15) for c, k in zip(confidence.split(7919), correct.split(7919), strict=True)
+    ]
     assert torch.equal(torch.stack(parts).sum(0), expected)
     for n in (1, 2, 7):
         threads(n)

@@ -13,7 +13,15 @@ from .cases import assert_within_budget, dtypes, normal, seeds, sizes
 ON = ("similarity", "probability")
 
 
-@given(n=st.sampled_from((0, 1, 7, 50)), c=sizes, d=sizes, d0=sizes, dtype=dtypes, seed=seeds, on=st.sampled_from(ON))
+@given(
+    n=st.sampled_from((0, 1, 7, 50)),
+    c=sizes,
+    d=sizes,
+    d0=sizes,
+    dtype=dtypes,
+    seed=seeds,
+    on=st.sampled_from(ON),
+)
 def test_matches_the_definition(capability, n, c, d, d0, dtype, seed, on):
     image, text = normal(seed, n, d, dtype=dtype), normal(seed + 1, c, d, dtype=dtype)
     image0, text0 = normal(seed + 2, n, d0, dtype=dtype), normal(seed + 3, c, d0, dtype=dtype)

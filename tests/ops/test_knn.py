@@ -24,7 +24,15 @@ def agree(ours, queries, bank, k, **options):
     torch.testing.assert_close(claimed, distances.double(), rtol=3e-7, atol=1e-12)
 
 
-@given(q=st.sampled_from((0, 1, 7, 40)), m=sizes, d=sizes, dtype=dtypes, seed=seeds, normalize=st.booleans(), data=st.data())
+@given(
+    q=st.sampled_from((0, 1, 7, 40)),
+    m=sizes,
+    d=sizes,
+    dtype=dtypes,
+    seed=seeds,
+    normalize=st.booleans(),
+    data=st.data(),
+)
 def test_matches_the_definition(capability, q, m, d, dtype, seed, normalize, data):
     k = data.draw(st.integers(1, m))
     queries, bank = normal(seed, q, d, dtype=dtype), normal(seed + 1, m, d, dtype=dtype)
@@ -33,7 +41,9 @@ def test_matches_the_definition(capability, q, m, d, dtype, seed, normalize, dat
     agree(ours, queries, bank, k, normalize=normalize)
 
 
-@pytest.mark.parametrize(("q", "m", "d", "k"), [(300, 3000, 64, 10), (3, 9000, 32, 20), (100, 700, 512, 64), (1, 5000, 3, 300)])
+@pytest.mark.parametrize(
+    ("q", "m", "d", "k"), [(300, 3000, 64, 10), (3, 9000, 32, 20), (100, 700, 512, 64), (1, 5000, 3, 300)]
+)
 @pytest.mark.parametrize("normalize", [True, False])
 def test_larger(capability, q, m, d, k, normalize):
     queries, bank = normal(0, q, d), normal(1, m, d)
@@ -103,7 +113,10 @@ def test_vectors_that_fp32_products_cannot_hold(capability, size):
 
 
 def test_zero_vectors(capability):
-    queries, bank = torch.cat([torch.zeros(1, 8), normal(0, 3, 8)]), torch.cat([normal(1, 30, 8), torch.zeros(3, 8)])
+    queries, bank = (
+        torch.cat([torch.zeros(1, 8), normal(0, 3, 8)]),
+        torch.cat([normal(1, 30, 8), torch.zeros(3, 8)]),
+    )
     for normalize in (True, False):
         agree(fc.knn(queries, bank, 5, normalize=normalize), queries, bank, 5, normalize=normalize)
     assert fc.knn(torch.zeros(1, 8), torch.zeros(40, 8), 40)[1][0].tolist() == list(range(40))

@@ -108,22 +108,19 @@ def fit_contrast(
 
 def _search(table: LossTable, z: Tensor, lambda1: float, lambda2: float) -> tuple[float, float]:
     """Grid over (log alpha, k) that closes in on its best point."""
-    low, high = math.log(_ALPHA[0]), math.log(_ALPHA[1])
-    k_high = _DAMPING / float(z.median().clamp(min=1e-6))
-    least, centre = math.inf, (0.0, 0.0)
-    spans, points = (
-        ((high - low) / 2, k_high),
-        25,
-    )  # 25 is odd: alpha = 1, k = 0, which changes nothing, is tried
-    for _ in range(7):
-        alphas = torch.linspace(centre[0] - spans[0], centre[0] + spans[0], points).clamp(low, high).unique()
-        ks = torch.linspace(max(0.0, centre[1] - spans[1]), min(k_high, centre[1] + spans[1]), points)
-        ks = ks.double().to(z.device)
-        for log_alpha in alphas.tolist():
-            candidates = weight_of_distance(z, math.exp(log_alpha), ks[:, None], lambda1, lambda2)
-            losses = table.mean(candidates)
-            i = int(losses.argmin())
-            if float(losses[i]) < least:
-                least, centre = float(losses[i]), (log_alpha, float(ks[i]))
-        spans, points = (3 * spans[0] / points, 3 * spans[1] / points), 9
-    return math.exp(centre[0]), centre[1]
+    low = torch.tensor([math.log(_ALPHA[0]), 0.0], dtype=torch.float64)
+    high = torch.tensor([math.log(_ALPHA[1]), _DAMPING / float(z.median().clamp(min=1e-6))]).double()
+    centre, span, points, least = (low + high) / 2, (high - low) / 2, 21, math.inf
+    for _ in range(6):
+        axes = [
+            torch.linspace(c - s, c + s, points, dtype=torch.float64).clamp(a, b)
+            for c, s, a, b in zip(*(x.tolist() for x in (centre, span, low, high)), strict=True)
+        ]
+        grid = torch.cartesian_prod(*axes)
+        alpha, k = grid.to(z.device).T[..., None]
+        losses = table.mean(weight_of_distance(z, alpha.exp(), k, lambda1, lambda2))
+        best = int(losses.argmin())
+        if float(losses[best]) < least:
+            least, centre = float(losses[best]), grid[best]
+        span, points = 3 * span / points, 9
+    return math.exp(centre[0]), float(centre[1])

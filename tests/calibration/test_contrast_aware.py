@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy, normalize
 
@@ -148,17 +148,16 @@ def test_fit_finds_the_scale_the_labels_were_drawn_with(temperature):
 
 
 def test_fit_is_as_good_as_a_dense_search():
-    tuned, zeroshot, labels = fit_problem(0.6)
+    tuned, zeroshot, labels = fit_problem(0.6, n=150)
     z = reference.distance_of_logits(tuned.double(), zeroshot.double(), logit_scale=20.0)
 
     def loss(weight):
         return cross_entropy(weight[:, None] * tuned.double(), labels).item()
 
-    dense = min(
-        loss(reference.weight_of_distance(z, alpha, k))
-        for alpha in np.linspace(0.3, 2.0, 40)
-        for k in np.linspace(0, 20, 40)
-    )
+    alpha, k = torch.cartesian_prod(torch.linspace(0.3, 2.0, 40), torch.linspace(0, 20, 40)).double().T
+    weight = reference.weight_of_distance(z, alpha[:, None], k[:, None])
+    log_probs = (weight[..., None] * tuned.double()).log_softmax(2)
+    dense = -log_probs[:, torch.arange(len(labels)), labels].mean(1).max().item()
     cac = ContrastAwareCalibration().fit(tuned.double(), zeroshot.double(), labels, 20.0)
     fitted = loss(cac.factor(tuned.double(), zeroshot.double(), 20.0))
     assert fitted <= dense + 1e-4
@@ -166,6 +165,7 @@ def test_fit_is_as_good_as_a_dense_search():
     assert loss(free.factor(tuned.double(), zeroshot.double(), 20.0)) <= fitted + 1e-5
 
 
+@settings(max_examples=12)
 @given(st.integers(0, 2**32 - 1))
 def test_fit_is_never_worse_than_doing_nothing_or_than_the_defaults(seed):
     tuned, zeroshot, labels = fit_problem(1.0, n=25, seed=seed)

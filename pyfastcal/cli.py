@@ -92,9 +92,7 @@ ReportFile = Annotated[
 def demo(
     task: Annotated[str, typer.Option(help="digits: real images; shapes: a rendered world.")] = "digits",
     seeds: Annotated[int, typer.Option(min=1, max=100, help="How many runs.")] = 5,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the report and the numbers.")] = Path(
-        "demo"
-    ),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the report and the numbers.")] = Path("demo"),
     report: ReportFile = None,
     picture: Annotated[
         Path | None,
@@ -122,9 +120,7 @@ def demo(
     from .report import write_picture, write_report
 
     if task not in demonstration.TASKS:
-        raise typer.BadParameter(
-            f"must be one of {', '.join(demonstration.TASKS)}, got {task!r}", param_hint="--task"
-        )
+        raise typer.BadParameter(f"must be one of {', '.join(demonstration.TASKS)}, got {task!r}", param_hint="--task")
     require("matplotlib", "report")  # before minutes of work, not after
     with ProgressReport() as progress:
         result = demonstration.run(task, range(seeds), n_bins=n_bins, progress=progress)
@@ -170,7 +166,7 @@ def evaluate(
     """
     from .evaluate import evaluate_split
     from .io import load_features
-    from .progress import ProgressReport
+    from .progress import ProgressReport, Steps
     from .report import Report, Run, environment, write_report
 
     if report:
@@ -183,11 +179,8 @@ def evaluate(
     evaluations = []
     with ProgressReport() as progress:
         for name, features in loaded.items():
-            done = iter(range(1, len(chosen) + 1))
-            step = functools.partial(_step, progress, name, done, len(chosen))
-            evaluations.append(
-                evaluate_split(features, base_features, chosen, n_bins, split=name, progress=step)
-            )
+            step = Steps(progress, f"{name}: calibrate and measure", len(chosen))
+            evaluations.append(evaluate_split(features, base_features, chosen, n_bins, split=name, progress=step))
     about = [f"Features: {', '.join(map(str, files))}."] + ([f"Base classes: {base}."] if base else [])
     result = Report("Calibration", [Run("", tuple(evaluations))], n_bins, about, environment())
     written = [write_report(report, result)] if report else []
@@ -195,10 +188,6 @@ def evaluate(
     _print(result)
     if written:
         print("Written:", ", ".join(map(str, written)))
-
-
-def _step(progress: Callable[[str, int, int], None], name: str, done: Any, total: int, method: str) -> None:
-    progress(f"{name}: calibrate and measure", next(done), total)
 
 
 def _names(files: list[Path]) -> list[str]:
@@ -211,9 +200,7 @@ def _names(files: list[Path]) -> list[str]:
 def extract(
     images: Annotated[
         str,
-        typer.Argument(
-            metavar="IMAGES", help="A folder with one folder per class, or torchvision:NAME:ROOT."
-        ),
+        typer.Argument(metavar="IMAGES", help="A folder with one folder per class, or torchvision:NAME:ROOT."),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The feature file to write (.safetensors).")],
     model: Annotated[
@@ -226,9 +213,7 @@ def extract(
         Path | None,
         typer.Option(metavar="FILE", help="Class names, one per line, in the order of the labels."),
     ] = None,
-    template: Annotated[
-        list[str] | None, typer.Option(help="Zero-shot prompt; give several to average them.")
-    ] = None,
+    template: Annotated[list[str] | None, typer.Option(help="Zero-shot prompt; give several to average them.")] = None,
     text_features: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Tuned text features, or a saved CoOp to make them with."),
@@ -317,9 +302,7 @@ def _write_json(path: Path, report: Any) -> Path:
     from .io import write_text
     from .report import findings, summarise
 
-    runs = [
-        {"run": run.name, "rows": [row for e in run.evaluations for row in e.rows]} for run in report.runs
-    ]
+    runs = [{"run": run.name, "rows": [row for e in run.evaluations for row in e.rows]} for run in report.runs]
     content = {"title": report.title, "n_bins": report.n_bins, "runs": runs, "summary": summarise(report)}
     content |= {"findings": findings(report), "environment": report.environment}
     return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -7,13 +7,14 @@ read off the numbers of each run.
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 
 from .evaluate import evaluate_split
 from .io import FeatureSet
+from .progress import Progress, Steps
 from .report import Report, Run, environment
 
 TASKS = {
@@ -21,7 +22,6 @@ TASKS = {
     "shapes": "rendered coloured and textured shapes, for a small CLIP pre-trained on other domains",
 }
 METHODS = ("zero-shot", "conf", "dac", "cac", "cac-fit")
-Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 
 
 def run(
@@ -46,14 +46,17 @@ def run(
     seeds = tuple(seeds)
     if not seeds:
         raise ValueError("seeds must name at least one seed")
-    runs = []
+    runs, all_runs = [], Steps(progress, "all runs", len(seeds))
     for seed in seeds:
         splits = features_of(task, seed, shots=shots, progress=progress, **tuning)
         base = splits.pop("validation")
+        step = Steps(progress, f"seed {seed}: calibrate and measure", len(methods) * len(splits))
         evaluations = [
-            evaluate_split(features, base, methods, n_bins, split=name) for name, features in splits.items()
+            evaluate_split(features, base, methods, n_bins, split=name, progress=step)
+            for name, features in splits.items()
         ]
         runs.append(Run(f"seed {seed}", tuple(evaluations)))
+        all_runs()
     return Report(
         title=f"pyfastcal demo: {task}",
         runs=runs,
@@ -71,12 +74,17 @@ def features_of(
     from .clip import load_small, tasks
     from .clip.prompts import CoOp
 
-    clip, data = load_small(task), tasks.load(task, seed=seed, shots=shots)
-    step = functools.partial(progress, f"seed {seed}: tune CoOp") if progress else None
+    step = Steps(progress, f"seed {seed}: load the model, make the images", 2)
+    clip = load_small(task)
+    step()
+    data = tasks.load(task, seed=seed, shots=shots)
+    step()
     learner = CoOp(clip, template=data.template, **tuning)
+    tune = functools.partial(progress, f"seed {seed}: tune CoOp") if progress else None
     with one_thread():
-        learner.fit(*data.train, data.base_classes, seed=seed, progress=step)
+        learner.fit(*data.train, data.base_classes, seed=seed, progress=tune)
     parts = {"validation": data.validation, "base": data.base_test, "new": data.new_test}
+    step = Steps(progress, f"seed {seed}: encode the images", len(parts))
     splits = {}
     for name, (images, labels) in parts.items():
         classnames = list(data.new_classes if name == "new" else data.base_classes)
@@ -89,6 +97,7 @@ def features_of(
             classnames=classnames,
             meta={"task": task, "seed": seed, "split": name, "learner": "CoOp", "shots": shots},
         )
+        step()
     return splits
 
 

@@ -59,9 +59,7 @@ class Evaluation:
 
 
 def uncalibrated(features: FeatureSet, base: FeatureSet | None) -> Calibrated:
-    return Calibrated(
-        *ops.similarity_confidence(features.image_features, features.text_features, features.logit_scale)
-    )
+    return Calibrated(*ops.similarity_confidence(features.image_features, features.text_features, features.logit_scale))
 
 
 def zero_shot(features: FeatureSet, base: FeatureSet | None) -> Calibrated:
@@ -73,9 +71,7 @@ def zero_shot(features: FeatureSet, base: FeatureSet | None) -> Calibrated:
 def distance_aware(features: FeatureSet, base: FeatureSet | None) -> Calibrated:
     banks = () if base is None else (base.text_features, _zeroshot_texts(base, "of the base file"))
     dac = DistanceAwareCalibration().fit(features.text_features, _zeroshot_texts(features), *banks)
-    confidence, prediction = dac.predict_features(
-        features.image_features, features.text_features, features.logit_scale
-    )
+    confidence, prediction = dac.predict_features(features.image_features, features.text_features, features.logit_scale)
     weight = dac.class_weight
     return Calibrated(confidence, prediction, weight[prediction], weight, settings={"k": dac.k})
 
@@ -191,9 +187,7 @@ def evaluate_split(
     return Evaluation(split, features, base, rows, calibrated)
 
 
-def measure(
-    result: Calibrated, features: FeatureSet, near: Tensor | None, n_bins: int = 10
-) -> dict[str, Any]:
+def measure(result: Calibrated, features: FeatureSet, near: Tensor | None, n_bins: int = 10) -> dict[str, Any]:
     """The metrics of one method on one split; ``near``: (N,) proximity of the images, or None (no PIECE
     then)."""
     confidence, correct = result.confidence, result.prediction == features.labels
@@ -204,9 +198,7 @@ def measure(
         "ace": metrics.adaptive_calibration_error(confidence, correct, n_bins),
         "mce": metrics.maximum_calibration_error(confidence, correct, n_bins),
         "mce_weighted": metrics.maximum_calibration_error(confidence, correct, n_bins, weighted=True),
-        "piece": None
-        if near is None
-        else metrics.proximity_informed_ece(confidence, correct, near, n_bins=n_bins),
+        "piece": None if near is None else metrics.proximity_informed_ece(confidence, correct, near, n_bins=n_bins),
     }
     numbers = {key: None if value is None else float(value) for key, value in values.items()}
     numbers |= _proper_scores(result, features)
@@ -252,6 +244,4 @@ def _check_base(base: FeatureSet, features: FeatureSet) -> None:
     for key in ("image_features", "text_features"):
         mine, theirs = getattr(features, key).shape[1], getattr(base, key).shape[1]
         if mine != theirs:
-            raise ValueError(
-                f"base {key} must have {mine} columns as those of the features have, got {theirs}"
-            )
+            raise ValueError(f"base {key} must have {mine} columns as those of the features have, got {theirs}")

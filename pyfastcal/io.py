@@ -62,9 +62,7 @@ class FeatureSet:
         at = f"{source}: " if source else ""
         images = checks.matrix(f"{at}image_features", self.image_features, rows=True)
         n, dim = images.shape
-        texts = checks.matrix(
-            f"{at}text_features", self.text_features, columns=dim, like="image_features", rows=True
-        )
+        texts = checks.matrix(f"{at}text_features", self.text_features, columns=dim, like="image_features", rows=True)
         matrices = {"image_features": images, "text_features": texts}
         zs_images, zs_texts = self.zeroshot_image_features, self.zeroshot_text_features
         if zs_images is not None:

@@ -3,20 +3,35 @@ elsewhere."""
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from rich import progress as bars
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     ProgressColumn,
     Task,
     TextColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
+
+
+class Steps:
+    """Counts its calls, whatever they are called with, towards ``total`` and tells ``progress`` of each."""
+
+    def __init__(self, progress: Progress | None, what: str, total: int) -> None:
+        self.progress, self.what, self.done, self.total = progress or (lambda *_: None), what, 0, total
+        self.progress(what, 0, total)
+
+    def __call__(self, *_: object) -> None:
+        self.done += 1
+        self.progress(self.what, self.done, self.total)
 
 
 class _Rate(ProgressColumn):
@@ -33,7 +48,7 @@ class ProgressReport:
         console = Console(stderr=True)
         self._plain = not console.is_terminal
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate()
-        self._bars = Progress(*columns, TimeRemainingColumn(elapsed_when_finished=True), console=console)
+        self._bars = bars.Progress(*columns, TimeRemainingColumn(elapsed_when_finished=True), console=console)
         self._tasks: dict[str, Any] = {}
 
     def __enter__(self) -> "ProgressReport":

@@ -57,9 +57,7 @@ def test_evaluate_prints_and_writes(files: tuple[Path, Path], tmp_path: Path) ->
     rows = {row["method"]: row for row in content["runs"][0]["rows"]}
     assert list(rows) == ["conf", "dac", "cac", "cac-fit"] and rows["conf"]["split"] == "new"
     features = load_features(new)
-    confidence, prediction = reference.similarity_confidence(
-        features.image_features, features.text_features, 30.0
-    )
+    confidence, prediction = reference.similarity_confidence(features.image_features, features.text_features, 30.0)
     ece = reference.expected_calibration_error(confidence, prediction == features.labels)
     assert rows["conf"]["ece"] == pytest.approx(float(ece), abs=1e-4)
     assert page.read_text().startswith("<!doctype html>")
@@ -98,10 +96,7 @@ def test_evaluate_several_files_bins_and_methods(files: tuple[Path, Path], tmp_p
 
 def test_a_method_that_cannot_apply_is_a_dash_with_a_reason(files: tuple[Path, Path]) -> None:
     result = invoke("evaluate", files[0], "--methods", "conf,cac-fit")
-    assert (
-        "CAC-fit, New classes: alpha and k are fitted on labelled base classes: give a base file"
-        in result.stdout
-    )
+    assert "CAC-fit, New classes: alpha and k are fitted on labelled base classes: give a base file" in result.stdout
 
 
 def test_bad_files_leave_nothing_behind(files: tuple[Path, Path], tmp_path: Path) -> None:
@@ -154,9 +149,7 @@ def test_info() -> None:
     text = invoke("info").stdout
     build = pyfastcal.build_info()
     assert torch.__version__ in text and build["pyfastcal"] in text
-    assert ("compiled CPU kernels" in text) == build["kernels"] and ("reference path" in text) != build[
-        "kernels"
-    ]
+    assert ("compiled CPU kernels" in text) == build["kernels"] and ("reference path" in text) != build["kernels"]
     found = json.loads(invoke("info", "--json").stdout)
     assert found["build"]["torch"] == torch.__version__ and "matplotlib" in found["optional packages"]
 
@@ -170,9 +163,7 @@ def python(*arguments: object, hide: str = "") -> subprocess.CompletedProcess:
         "from pyfastcal.cli import main\nmain()"
     )
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120
-    )
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
 
 
 def test_without_the_optional_packages(files: tuple[Path, Path], tmp_path: Path) -> None:
@@ -187,7 +178,5 @@ def test_without_the_optional_packages(files: tuple[Path, Path], tmp_path: Path)
 
 
 def test_module_entry_and_version() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pyfastcal", "--version"], capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([sys.executable, "-m", "pyfastcal", "--version"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and done.stdout.startswith("pyfastcal ") and done.stderr == ""

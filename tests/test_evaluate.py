@@ -23,9 +23,7 @@ def pair(n: int = 400, c: int = 8, d: int = 32) -> tuple[FeatureSet, FeatureSet]
     return splits[0], splits[1]
 
 
-def expected(
-    features: FeatureSet, base: FeatureSet, factor: torch.Tensor, near: torch.Tensor
-) -> dict[str, float]:
+def expected(features: FeatureSet, base: FeatureSet, factor: torch.Tensor, near: torch.Tensor) -> dict[str, float]:
     """A row by the definitions, in float64."""
     logits = (
         30.0
@@ -67,9 +65,7 @@ def test_rows_are_the_definitions(method: str) -> None:
     near = reference.proximity(new.image_features, base.image_features)
     # float32 against float64 can move a confidence across an edge of a bin: one image in 400 at the most
     for metric, value in expected(new, base, factor, near).items():
-        assert row[metric] == pytest.approx(float(value), abs=3e-3 if metric in ("mce", "piece") else 3e-4), (
-            metric
-        )
+        assert row[metric] == pytest.approx(float(value), abs=3e-3 if metric in ("mce", "piece") else 3e-4), metric
     assert row["gap"] == row["confidence"] - row["accuracy"]
 
 

@@ -99,9 +99,7 @@ def test_bad_tensors_name_file_and_key(tmp_path: Path, message: str) -> None:
 
 def test_missing_key_lists_what_is_there(tmp_path: Path) -> None:
     save_file({"image_features": torch.ones(2, 3), "labels": torch.zeros(2)}, tmp_path / "f.safetensors")
-    with pytest.raises(
-        ValueError, match=r"text_features is missing \(keys in the file: image_features, labels\)"
-    ):
+    with pytest.raises(ValueError, match=r"text_features is missing \(keys in the file: image_features, labels\)"):
         load_features(tmp_path / "f.safetensors")
 
 

@@ -50,9 +50,7 @@ def svg(draw: Callable[..., str], *args: Any, size: tuple[float, float] = (3.3, 
     mpl = matplotlib()
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(
-        {"svg.fonttype": "none", "svg.hashsalt": "pyfastcal", "font.size": 8.5, "axes.linewidth": 0.7}
-    ):
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pyfastcal", "font.size": 8.5, "axes.linewidth": 0.7}):
         figure = Figure(figsize=size, layout="constrained")
         alternative = draw(figure, PAGE, *args, **kwargs)
         buffer = io.StringIO()
@@ -81,9 +79,7 @@ def _inline(text: str, alternative: str) -> str:
     box = re.search(r'viewBox="([^"]+)"', text)
     assert box is not None
     label = alternative.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    return re.sub(
-        r"<svg[^>]*>", f'<svg viewBox="{box[1]}" role="img" aria-label="{label}">', text, count=1
-    ).strip()
+    return re.sub(r"<svg[^>]*>", f'<svg viewBox="{box[1]}" role="img" aria-label="{label}">', text, count=1).strip()
 
 
 def style(axes: Any, theme: Theme) -> None:
@@ -119,9 +115,7 @@ def reliability(
         colour = theme.over if gap > 0 else theme.under
         top.bar(height=accuracy, color=theme.bar, alpha=alpha, **at)
         top.bar(height=gap, bottom=accuracy, color=colour, alpha=0.85 * alpha, **at)
-        top.plot(
-            [(b + 0.07) * width, (b + 0.93) * width], [accuracy] * 2, color=theme.ink, lw=1.1, alpha=alpha
-        )
+        top.plot([(b + 0.07) * width, (b + 0.93) * width], [accuracy] * 2, color=theme.ink, lw=1.1, alpha=alpha)
     top.plot([0, 1], [0, 1], color=theme.muted, lw=0.8, ls=(0, (4, 3)))
     middles = [(b + 0.5) * width for b in range(n_bins)]
     bottom.bar(middles, counts.tolist(), 0.86 * width, color=theme.muted, alpha=0.6)
@@ -206,7 +200,7 @@ def gamma(figure: Any, theme: Theme, values: dict[str, list[float]]) -> str:
         axes.plot(values[name], [row] * len(values[name]), "o", ms=4, mfc=theme.ink, mec="none", alpha=0.75)
     axes.axvline(1, color=theme.muted, lw=0.8)
     axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.4, -0.6)
     axes.margins(x=0.08)
     axes.set_xlabel("γ  (below 1: confidence is lowered)")
     style(axes, theme)

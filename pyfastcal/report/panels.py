@@ -11,7 +11,7 @@ from . import figures
 from .markup import coloured, figure, key, section
 from .summary import Report, headline, label, signed, split_name
 
-MOST_CLASSES = 40  # a figure of gamma with more rows than this cannot be read
+MOST_CLASSES = 24  # a figure of gamma with more rows than this cannot be read
 
 
 def reliability(report: Report) -> str:
@@ -114,11 +114,12 @@ def gammas(report: Report) -> str:
         if all(weight == 1 for values in weights.values() for weight in values):
             note += f" {escape(split_name(split))}: γ is 1 for all, so DAC leaves them as they are."
             continue
-        lowest = sorted(weights, key=lambda name: sum(weights[name]) / len(weights[name]))[:MOST_CLASSES]
+        means = {name: sum(values) / len(values) for name, values in weights.items()}
+        shown = sorted(means, key=lambda name: -abs(means[name] - 1))[:MOST_CLASSES]
         title = split_name(split)
-        title += f", the {MOST_CLASSES} lowest of {len(weights)}" if len(weights) > MOST_CLASSES else ""
-        size = (3.8, 0.75 + 0.19 * len(lowest))
-        svg = figures.svg(figures.gamma, {name: weights[name] for name in lowest}, size=size)
+        title += f", the {MOST_CLASSES} furthest from 1 of {len(weights)}" if len(weights) > MOST_CLASSES else ""
+        size = (3.8, 0.75 + 0.19 * len(shown))
+        svg = figures.svg(figures.gamma, {name: weights[name] for name in shown}, size=size)
         html += f"<h3>{escape(title)}</h3>\n{figure(svg, kind='wide')}"
     return section("DAC's weight γ per class", note, html)
 

@@ -22,17 +22,16 @@ def print_report(report: Report) -> None:
     for split in report.splits:
         title = f"{split_name(split)}, % ({_runs(report)})"
         table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        table.padding, table.pad_edge = (0, 0, 0, 1), False
         table.add_column("Method", no_wrap=True)
         for metric in shown:
             table.add_column(HEADINGS.get(metric, metric.upper()), justify="right", no_wrap=True)
         for row in (r for r in rows if r["split"] == split):
             table.add_row(label(row["method"]), *(format_value(m, row[m]).replace(" ", "") for m in shown))
         console.print(table)
-    for row in rows:
-        if row["note"]:
-            console.print(
-                f"[dim]{label(row['method'])}, {escape(split_name(row['split']))}: {escape(row['note'])}[/dim]"
-            )
+    for row in (r for r in rows if r["note"]):
+        where = f"{label(row['method'])}, {split_name(row['split'])}"
+        console.print(f"{where}: {row['note']}", style="dim", markup=False, highlight=False)
     for sentence in findings(report):
         console.print(f"• {escape(sentence)}", highlight=False)
 

@@ -119,9 +119,7 @@ def test_tables_hold_the_numbers(page: str, report: Report) -> None:
 
 
 def test_summary_is_mean_and_sample_deviation(report: Report) -> None:
-    values = torch.tensor(
-        [r["ece"] for run in report.runs for r in run.split("new").rows if r["method"] == "dac"]
-    )
+    values = torch.tensor([r["ece"] for run in report.runs for r in run.split("new").rows if r["method"] == "dac"])
     (row,) = [r for r in summarise(report) if r["split"] == "new" and r["method"] == "dac"]
     assert row["ece"] == pytest.approx((values.mean().item(), values.std().item()))
     assert row["runs"] == 3
@@ -149,10 +147,7 @@ def test_where_it_helped_is_told_apart() -> None:
         rows["conf"].update(ece=0.2, gap=gap)
         rows["dac"].update(ece=ece)
     text = " ".join(findings(Report("", runs)))
-    assert (
-        "is 0.0 points (over-confident in 1, under-confident in 1, within 3 points of it in 1 of 3 runs"
-        in text
-    )
+    assert "is 0.0 points (over-confident in 1, under-confident in 1, within 3 points of it in 1 of 3 runs" in text
     assert "lower in 1, higher in 1, the same within a quarter of a point in 1 of 3 runs" in text
     assert "Lower in 1 of the 1 over-confident runs and in 0 of the other 2." in text
     page = re.sub(r"<[^>]+>", "", render(Report("", runs)))

@@ -60,8 +60,7 @@ class Glyphs:
         images = normalize(self._scan(_fill_box(self._warp(glyphs), self._uniform(0.75, 1.3, size))))
         filler = filler_length(self.rng)
         captions = {
-            i: prefixed(self.rng, filler, self.rng.choice(PREFIXES), self.names[i])
-            for i in set(symbol.tolist())
+            i: prefixed(self.rng, filler, self.rng.choice(PREFIXES), self.names[i]) for i in set(symbol.tolist())
         }
         return images.expand(-1, 3, -1, -1), [captions[i] for i in symbol.tolist()]
 

@@ -27,6 +27,7 @@ from pyfastcal.clip import import_open_clip
 from pyfastcal.clip.small import FOLDER, files_of
 from pyfastcal.clip.tasks.images import IMAGE_SIZE
 from pyfastcal.clip.tokenizer import WordTokenizer
+from pyfastcal.io import atomic_write
 
 DATA = {"digits": Glyphs, "shapes": ShapeScenes}
 SEEDS = {"digits": 2024, "shapes": 2025}
@@ -63,9 +64,7 @@ def encode_text(model: torch.nn.Module, ids: Tensor) -> Tensor:
     return F.normalize(x[torch.arange(len(ids)), ids.argmax(1)] @ model.text_projection, dim=-1)
 
 
-def pretrain(
-    name: str, *, steps: int, seed: int, log_every: int = 100
-) -> tuple[torch.nn.Module, WordTokenizer]:
+def pretrain(name: str, *, steps: int, seed: int, log_every: int = 100) -> tuple[torch.nn.Module, WordTokenizer]:
     """Train and return the model, in evaluation mode, and its tokenizer."""
     torch.manual_seed(seed)
     data = DATA[name](seed)
@@ -117,7 +116,8 @@ def save(name: str, model: torch.nn.Module, tokenizer: WordTokenizer, folder: Pa
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(json.dumps(architecture(tokenizer.vocab_size), indent=2) + "\n")
     vocabulary.write_text(json.dumps({"words": tokenizer.words}, indent=0) + "\n")
-    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, weights)
+    tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
+    atomic_write(weights, lambda path: save_file(tensors, path))
 
 
 def main() -> None:

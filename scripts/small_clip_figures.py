@@ -1,84 +1,76 @@
-"""What the bundled small CLIPs do: ``python scripts/small_clip_figures.py`` writes docs/small_clips.json.
+"""What the bundled small CLIPs do: ``python scripts/small_clip_figures.py`` measures the model card's
+figures.
 
-The model card's tables are made from that file (``--card`` writes them into docs/small_clips.md), and a
-test measures the zero-shot figures again."""
+They go to docs/small_clips.json, run by run, and as tables into docs/small_clips.md. A test measures some
+of them again and makes sure that the card tells what the file holds."""
 
 import argparse
 import json
-from collections.abc import Iterable
+import re
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pyfastcal.clip import SmallCLIP, encode_text, load_small, tasks
-from pyfastcal.clip.features import encode_images
+from pyfastcal import DistanceAwareCalibration
+from pyfastcal.clip import SmallCLIP, encode_images, encode_text, load_small, tasks
 from pyfastcal.clip.prompts import CoOp
 from pyfastcal.clip.tasks import digits, world
 from pyfastcal.metrics import expected_calibration_error
 
 DOCS = Path(__file__).parents[1] / "docs"
-SEEDS = range(5)
-DOMAINS = {
-    "digits": {"digits": {}},
-    "shapes": {
-        "blurry, noisy": {},  # the task's default
-        **{style: {"styles": (style,)} for style in world.STYLE_NAMES},
-    },
+CARD, FIGURES = DOCS / "small_clips.md", DOCS / "small_clips.json"
+SEEDS = tuple(range(5))
+DOMAINS = {  # options of each task's domains, the default first
+    "digits": {"handwritten": {}},
+    "shapes": {"blurry, noisy": {}, **{style: {"styles": (style,)} for style in world.STYLE_NAMES}},
 }
+Figures = dict[str, float]
 
 
-def figures_of(images: Tensor, texts: Tensor, labels: Tensor, scale: float) -> dict[str, float]:
-    """Accuracy, mean confidence and ECE (10 bins), in per cent."""
-    confidence, prediction = (scale * images @ texts.T).softmax(1).max(1)
+def figures(confidence: Tensor, prediction: Tensor, labels: Tensor) -> Figures:
+    """Accuracy, mean confidence and ECE (10 bins), in per cent, to a tenth."""
     correct = prediction == labels
     ece = expected_calibration_error(confidence, correct)
     values = {"accuracy": correct.float().mean(), "confidence": confidence.mean(), "ece": ece}
-    return {key: 100 * float(value) for key, value in values.items()}
+    return {key: round(100 * float(value), 1) for key, value in values.items()}
 
 
-def zero_shot(clip: SmallCLIP, task: tasks.Task) -> dict[str, dict[str, float]]:
-    """Figures of the base and the new classes' test images, each among its own classes."""
-    scale, found = float(clip.model.logit_scale.exp()), {}
-    parts = {"base": (task.base_classes, task.base_test), "new": (task.new_classes, task.new_test)}
-    for name, (classnames, split) in parts.items():
+def classified(images: Tensor, texts: Tensor, labels: Tensor, scale: float) -> Figures:
+    """Figures of a CLIP's own confidences."""
+    return figures(*(scale * images @ texts.T).softmax(1).max(1), labels)
+
+
+def parts(task: tasks.Task) -> dict[str, tuple[list[str], tasks.Split]]:
+    """The two tests, each among its own classes."""
+    return {"base": (task.base_classes, task.base_test), "new": (task.new_classes, task.new_test)}
+
+
+def zero_shot(clip: SmallCLIP, task: tasks.Task) -> dict[str, Figures]:
+    """Figures of the base and the new classes before any tuning."""
+    scale = clip.model.logit_scale.exp().item()
+    found = {}
+    for part, (classnames, split) in parts(task).items():
         texts = encode_text(clip.model, clip.tokenizer, classnames, task.template)
-        found[name] = figures_of(encode_images(clip.model, split.images), texts, split.labels, scale)
+        found[part] = classified(encode_images(clip.model, split.images), texts, split.labels, scale)
     return found
 
 
-def coop(clip: SmallCLIP, task: tasks.Task, seed: int) -> dict[str, dict[str, float]]:
-    """The same after tuning CoOp on the base classes."""
-    learner = CoOp(clip, template=task.template).fit(*task.train, task.base_classes, seed=seed)
-    parts = {"base": (task.base_classes, task.base_test), "new": (task.new_classes, task.new_test)}
-    return {
-        name: figures_of(
-            learner.image_features(split.images),
-            learner.text_features(classnames),
-            split.labels,
-            learner.logit_scale,
-        )
-        for name, (classnames, split) in parts.items()
-    }
+def tuned(clip: SmallCLIP, task: tasks.Task, seed: int) -> dict[str, Figures]:
+    """The same after CoOp learned its prompt on the base classes, and the ECE that DAC leaves."""
+    coop = CoOp(clip, template=task.template).fit(*task.train, task.base_classes, seed=seed)
+    bank = coop.text_features(task.base_classes), coop.zeroshot_text_features(task.base_classes)
+    found = {}
+    for part, (classnames, split) in parts(task).items():
+        images, texts = coop.image_features(split.images), coop.text_features(classnames)
+        dac = DistanceAwareCalibration().fit(texts, coop.zeroshot_text_features(classnames), *bank)
+        calibrated = figures(*dac.predict_features(images, texts, coop.logit_scale), split.labels)
+        found[part] = classified(images, texts, split.labels, coop.logit_scale) | {"DAC ece": calibrated["ece"]}
+    return found
 
 
-def mean(runs: Iterable[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
-    """Mean over runs of every figure, to a tenth."""
-    runs = list(runs)
-    return {
-        part: {key: round(sum(run[part][key] for run in runs) / len(runs), 1) for key in runs[0][part]}
-        for part in runs[0]
-    }
-
-
-def zero_shot_means(name: str, domain: str) -> dict[str, dict[str, float]]:
-    """Zero-shot figures of a task in a domain, mean over the seeds."""
-    clip = load_small(name)
-    return mean(zero_shot(clip, tasks.load(name, seed=seed, **DOMAINS[name][domain])) for seed in SEEDS)
-
-
-def ten_digits() -> dict[str, float]:
-    """All ten digits against each other, all 1797 images; and the accuracy of each digit."""
+def ten_digits() -> Figures:
+    """All 1797 images among all ten digits, and the accuracy of each digit."""
     clip, task = load_small("digits"), tasks.load("digits")
     texts = encode_text(clip.model, clip.tokenizer, digits.CLASS_NAMES, digits.TEMPLATE)
     images, labels = [], []
@@ -86,28 +78,86 @@ def ten_digits() -> dict[str, float]:
         images.append(encode_images(clip.model, split.images))
         labels.append(torch.tensor([digits.CLASS_NAMES.index(name) for name in names])[split.labels])
     features, label = torch.cat(images), torch.cat(labels)
-    scale = float(clip.model.logit_scale.exp())
-    found = figures_of(features, texts, label, scale)
     right = (features @ texts.T).argmax(1) == label
-    each = {name: 100 * right[label == i].float().mean().item() for i, name in enumerate(digits.CLASS_NAMES)}
-    return {key: round(value, 1) for key, value in (found | each).items()}
+    each = {name: round(100 * right[label == i].float().mean().item(), 1) for i, name in enumerate(digits.CLASS_NAMES)}
+    return classified(features, texts, label, clip.model.logit_scale.exp().item()) | each
 
 
 def measure() -> dict:
-    """Everything the card tells."""
-    found: dict = {"seeds": list(SEEDS), "ten digits": ten_digits(), "zero-shot": {}, "coop": {}}
+    """Everything that the card tells."""
+    found: dict = {"ten digits": ten_digits(), "zero-shot": {}, "CoOp": {}}
     for name, domains in DOMAINS.items():
-        found["zero-shot"][name] = {domain: zero_shot_means(name, domain) for domain in domains}
         clip = load_small(name)
-        found["coop"][name] = mean(coop(clip, tasks.load(name, seed=seed), seed) for seed in SEEDS)
+        found["zero-shot"][name] = {
+            domain: [zero_shot(clip, tasks.load(name, seed=seed, **options)) for seed in SEEDS]
+            for domain, options in domains.items()
+        }
+        found["CoOp"][name] = [tuned(clip, tasks.load(name, seed=seed), seed) for seed in SEEDS]
     return found
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Measure the bundled small CLIPs.")
-    parser.add_argument("--out", type=Path, default=DOCS / "small_clips.json")
+def tables(found: dict) -> dict[str, str]:
+    """The card's tables, by their markers."""
+    ten = found["ten digits"]
+    each = [f"| {name.removeprefix('digit ')} | {ten[name]} |" for name in digits.CLASS_NAMES]
+    zero = [
+        f"| {name} | {domain} | {_row(runs, 'base')} | {_row(runs, 'new')} |"
+        for name, domains in found["zero-shot"].items()
+        for domain, runs in domains.items()
+    ]
+    coop = [
+        f"| {name} | {seed} | {_row([run], 'base')} | {_row([run], 'new')} | {run['new']['DAC ece']:.1f} |"
+        for name, runs in found["CoOp"].items()
+        for seed, run in zip(SEEDS, runs, strict=True)
+    ]
+    three = "accuracy / confidence / ECE"
+    return {
+        "ten digits": "\n".join(
+            [
+                f"Accuracy {ten['accuracy']}, mean confidence {ten['confidence']}, ECE {ten['ece']}.",
+                "",
+                "| digit | accuracy |",
+                "| --- | --- |",
+                *each,
+            ]
+        ),
+        "zero-shot": "\n".join(
+            [f"| model | domain | base: {three} | new: {three} |", "| --- | --- | --- | --- |", *zero]
+        ),
+        "CoOp": "\n".join(
+            [
+                f"| task | seed | base: {three} | new: {three} | new: ECE with DAC |",
+                "| --- | --- | --- | --- | --- |",
+                *coop,
+            ]
+        ),
+    }
+
+
+def _row(runs: list[dict[str, Figures]], part: str) -> str:
+    keys = ("accuracy", "confidence", "ece")
+    return " / ".join(f"{sum(run[part][key] for run in runs) / len(runs):.1f}" for key in keys)
+
+
+def with_tables(card: str, found: dict) -> str:
+    """The card's text with the tables of ``found`` between their markers."""
+    for marker, table in tables(found).items():
+        begin, end = f"<!-- begin: {marker} -->", f"<!-- end: {marker} -->"
+        card, n = re.subn(rf"{begin}\n.*?{end}", f"{begin}\n{table}\n{end}", card, flags=re.DOTALL)
+        if n != 1:
+            raise ValueError(f"card must have one table {marker!r}, got {n}")
+    return card
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure the bundled small CLIPs and write the model card's tables.")
+    parser.add_argument("--tables-only", action="store_true", help="write the tables of the figures that are there")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    text = json.dumps(measure(), indent=2)
-    print(text)
-    args.out.write_text(text + "\n")
+    if not args.tables_only:
+        FIGURES.write_text(json.dumps(measure(), indent=1) + "\n")
+    CARD.write_text(with_tables(CARD.read_text(), json.loads(FIGURES.read_text())))
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 Needs the extra ``pyfastcal[clip]``; open_clip is imported at first use, through :func:`import_open_clip`
 alone."""
 
+from . import prompts, tasks
 from ._open_clip import import_open_clip
 from .features import ImageFolder, encode_dataset, encode_images, encode_text, load_clip, torchvision_dataset
 from .small import SmallCLIP, load_small
@@ -16,5 +17,7 @@ __all__ = [
     "import_open_clip",
     "load_clip",
     "load_small",
+    "prompts",
+    "tasks",
     "torchvision_dataset",
 ]

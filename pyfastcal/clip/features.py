@@ -81,9 +81,7 @@ def _batches(images: Images, batch_size: int, num_workers: int) -> Iterator[tupl
         return
     if not isinstance(images, DataLoader):
         if not (hasattr(images, "__getitem__") or hasattr(images, "__iter__")) or isinstance(images, str):
-            raise ValueError(
-                f"images must be a tensor, a dataset or a DataLoader, got {checks.describe(images)}"
-            )
+            raise ValueError(f"images must be a tensor, a dataset or a DataLoader, got {checks.describe(images)}")
         own = torch.Generator()  # a loader draws a seed for its workers: not from the caller's generator
         images = DataLoader(images, batch_size, num_workers=num_workers, generator=own)
     for batch in images:
@@ -150,9 +148,7 @@ def encode_text(
     mean = 0.0
     with _evaluating(model):
         for one in templates:
-            ids = tokenizer([check_template("template", one).replace("{}", name) for name in names]).to(
-                device
-            )
+            ids = tokenizer([check_template("template", one).replace("{}", name) for name in names]).to(device)
             rows = [model.encode_text(batch).float() for batch in ids.split(batch_size)]
             mean = mean + F.normalize(torch.cat(rows), dim=-1) / len(templates)
     return F.normalize(mean, dim=-1)  # type: ignore[arg-type]
@@ -174,26 +170,20 @@ def check_classnames(classnames: Any) -> list[str]:
     return list(classnames)
 
 
-def save_text_features(
-    path: str | os.PathLike, features: Tensor, classnames: Sequence[str], **meta: Any
-) -> None:
+def save_text_features(path: str | os.PathLike, features: Tensor, classnames: Sequence[str], **meta: Any) -> None:
     """Write tuned text features (C, D), such as ``CoOp.text_features(classnames)``, with their class
     names, to a safetensors file; ``meta``, anything JSON can hold, says where they come from."""
     checks.matrix("features", features, rows=True)
     checks.finite("features", features)
     names = check_classnames(classnames)
     if len(names) != len(features):
-        raise ValueError(
-            f"classnames must have {len(features)} entries, one per row of features, got {len(names)}"
-        )
+        raise ValueError(f"classnames must have {len(features)} entries, one per row of features, got {len(names)}")
     metadata = {"format": TEXT_FORMAT, "classnames": json.dumps(names), "meta": json.dumps(meta)}
     tensors = {"text_features": features.detach().cpu().clone(memory_format=torch.contiguous_format)}
     atomic_write(path, lambda name: save_file(tensors, name, metadata=metadata))
 
 
-def load_text_features(
-    path: str | os.PathLike, classnames: Sequence[str] | None = None
-) -> tuple[Tensor, list[str]]:
+def load_text_features(path: str | os.PathLike, classnames: Sequence[str] | None = None) -> tuple[Tensor, list[str]]:
     """Read ``(features (C, D), classnames)``; given ``classnames``, the rows of those, in that order.
 
     ValueError, naming the file, for a file that cannot be read, lacks a key or a class."""

@@ -35,9 +35,7 @@ def load_clip(
             raise ValueError(f"model_name must be one of open_clip.list_models(), got {model_name!r}")
         if not pretrained:
             tags = ", ".join(open_clip.list_pretrained_tags_by_model(model_name)) or "none known"
-            raise ValueError(
-                f"pretrained must be a file or a tag of {model_name} (known: {tags}), got {pretrained!r}"
-            )
+            raise ValueError(f"pretrained must be a file or a tag of {model_name} (known: {tags}), got {pretrained!r}")
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(
             model_name, pretrained=pretrained, device=device, precision=precision, require_pretrained=True
@@ -45,7 +43,5 @@ def load_clip(
         tokenizer = open_clip.get_tokenizer(model_name)
     except (RuntimeError, FileNotFoundError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(
-            f"model_name: {model_name!r} (pretrained {pretrained!r}) did not load: {reason}"
-        ) from error
+        raise ValueError(f"model_name: {model_name!r} (pretrained {pretrained!r}) did not load: {reason}") from error
     return model.eval().requires_grad_(False), preprocess, tokenizer

@@ -34,19 +34,20 @@ class Prompts(NamedTuple):
 class PromptLearner(nn.Module):
     """Base of the learners: tunes a few prompt vectors of a CLIP that stays as it is.
 
-    ``clip``: an OpenAI-style open_clip model (or a :class:`~pyfastcal.clip.small.SmallCLIP`, then
-    ``tokenizer`` may be left out), never changed; ``tokenizer``: texts -> ids; ``template``: the
-    zero-shot prompt, for :meth:`zeroshot_text_features`; ``n_context``: number of context tokens;
-    ``epochs``, ``batch_size``, ``lr``: of SGD with momentum 0.9 and weight decay 5e-4, the rate falling
-    by half a cosine after one warm-up epoch at 1e-5, as the published code has them. Its defaults are the
-    published ones; one that is None is the class's own.
+    ``clip``: an OpenAI-style open_clip model, or a :class:`~pyfastcal.clip.small.SmallCLIP`, then
+    ``tokenizer`` may be left out; ``tokenizer``: texts -> ids; ``template``: the zero-shot prompt;
+    ``n_context``: number of context tokens; ``epochs``, ``batch_size``, ``lr``: of SGD with momentum 0.9 and
+    weight decay 5e-4, the rate falling by half a cosine after one epoch of warm-up at 1e-5. What is None
+    has the learner's published value. ValueError for a model that cannot take prompts.
 
-    A subclass sets the defaults, registers its parameters in :meth:`setup`, and overrides
-    :meth:`encode_prompts` and :meth:`loss`, and where the image tower is tuned too,
-    :meth:`image_features`.
+    A subclass sets the published values, registers its parameters in :meth:`setup`, and says in
+    :meth:`encode_prompts` how prompts become text features and in :meth:`loss` what is minimised. One that
+    tunes the image tower too overrides :meth:`image_features` and :meth:`inputs`, one that mends its
+    gradients :meth:`gradients`.
 
     Deterministic: a seed fixes the start and the order of the images, whatever torch's global generator
-    holds."""
+    holds.
+    """
 
     n_context, epochs, batch_size, lr = 16, 200, 32, 2e-3
     momentum, weight_decay, warm_up_lr = 0.9, 5e-4, 1e-5
@@ -78,17 +79,26 @@ class PromptLearner(nn.Module):
     # What a learner is made of.
 
     def setup(self, generator: torch.Generator) -> None:
-        """Register the parameters, their start drawn from ``generator``; called again by every
-        :meth:`fit`."""
+        """Register the parameters, their start drawn from ``generator``; every :meth:`fit` calls it anew."""
         raise NotImplementedError
 
     def encode_prompts(self, prompts: Prompts) -> Tensor:
         """Normalised text features (C, D), differentiable in the parameters."""
         raise NotImplementedError
 
-    def loss(self, image_features: Tensor, labels: Tensor, prompts: Prompts) -> Tensor:
-        """The loss of one batch: normalised features (N, D), labels (N,)."""
+    def loss(self, inputs: Tensor, labels: Tensor, prompts: Prompts) -> Tensor:
+        """The loss of one batch: rows of :meth:`inputs`, labels (N,), prompts of the classes."""
         raise NotImplementedError
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """What the loss sees of the training images: their features (N, D), computed once."""
+        return self.image_features(images)
+
+    def gradients(self, inputs: Tensor, labels: Tensor, prompts: Prompts) -> tuple[float, Sequence[Tensor]]:
+        """The loss of one batch, and its gradients in the order of :meth:`trained`."""
+        with torch.enable_grad():
+            loss = self.loss(inputs, labels, prompts)
+        return loss.item(), torch.autograd.grad(loss, self.trained())
 
     # What all of them share.
 
@@ -104,40 +114,37 @@ class PromptLearner(nn.Module):
         """Tune on ``images`` (N, 3, H, W), preprocessed, with ``labels`` (N,) in [0, C) of the C
         ``classnames``.
 
-        ``progress(done, total)`` is called after every epoch. Mean losses of the epochs are kept in
-        ``losses``. Image features are computed once: the learner's images are not augmented, so that its
-        epochs cost milliseconds (the published code crops and flips them)."""
-        checks.floating("images", images, 4)
-        checks.not_empty("images", images)
-        prompts = self.prompts(classnames)
+        ``progress(done, total)`` is called after every epoch; the epochs' mean losses are kept in
+        ``losses``. The images are not augmented, so that their features are computed once and an epoch costs
+        milliseconds (the published code crops and flips them).
+        """
+        checks.not_empty("images", checks.floating("images", images, 4))
+        prompts, device = self.prompts(classnames), self.towers.device
         checks.labels("labels", labels, len(images), len(classnames), "image")
         generator = torch.Generator().manual_seed(seed)
         self.setup(generator)
-        self.to(self.towers.device)
-        labels = labels.to(self.towers.device)
-        features = self.image_features(images)
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.SGD(
-            parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay
-        )
+        self.to(device)
+        inputs, labels = self.inputs(images), labels.to(device)
+        optimizer = torch.optim.SGD(self.trained(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
         self.losses: list[float] = []
         for epoch in range(self.epochs):
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate(epoch)
             total = 0.0
-            for rows in torch.randperm(len(labels), generator=generator).split(self.batch_size):
-                rows = rows.to(labels.device)
-                with torch.enable_grad():
-                    loss = self.loss(features[rows], labels[rows], prompts)
-                gradients = torch.autograd.grad(loss, parameters)
-                for parameter, gradient in zip(parameters, gradients, strict=True):
+            for rows in torch.randperm(len(labels), generator=generator).to(device).split(self.batch_size):
+                loss, gradients = self.gradients(inputs[rows], labels[rows], prompts)
+                for parameter, gradient in zip(self.trained(), gradients, strict=True):
                     parameter.grad = gradient
                 optimizer.step()
-                total += loss.item() * len(rows)
+                total += loss * len(rows)
             self.losses.append(total / len(labels))
             if progress is not None:
                 progress(epoch + 1, self.epochs)
         return self
+
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that :meth:`fit` trains."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def learning_rate(self, epoch: int) -> float:
         """Half a cosine over all epochs; the first, at a constant small rate, is warm-up."""
@@ -177,14 +184,12 @@ class PromptLearner(nn.Module):
 
     def zeroshot_text_features(self, classnames: Sequence[str]) -> Tensor:
         """Text features (C, D), normalised, of the template: the model before tuning."""
-        return encode_text(self.towers.model, self.tokenizer, classnames, self.template).to(
-            self.towers.device
-        )
+        return encode_text(self.towers.model, self.tokenizer, classnames, self.template)
 
     @torch.no_grad()
     def image_features(self, images: Tensor) -> Tensor:
         """Image features (N, D), normalised, of preprocessed images (N, 3, H, W)."""
-        return encode_images(self.towers.model, images).to(self.towers.device)
+        return encode_images(self.towers.model, images)
 
     @property
     def logit_scale(self) -> float:
@@ -198,9 +203,7 @@ class PromptLearner(nn.Module):
         """Write the learned parameters and the settings to a safetensors file."""
         settings = {"learner": type(self).__name__, "template": self.template, "n_context": self.n_context}
         tensors = {name: value.cpu().contiguous() for name, value in self.state_dict().items()}
-        atomic_write(
-            path, lambda name: save_file(tensors, name, metadata={"pyfastcal": json.dumps(settings)})
-        )
+        atomic_write(path, lambda name: save_file(tensors, name, metadata={"pyfastcal": json.dumps(settings)}))
 
     @classmethod
     def load(
@@ -221,9 +224,7 @@ class PromptLearner(nn.Module):
         try:
             learner.load_state_dict(tensors)
         except RuntimeError as error:
-            raise ValueError(
-                f"{os.fspath(path)}: does not fit the model: {' '.join(str(error).split())}"
-            ) from error
+            raise ValueError(f"{os.fspath(path)}: does not fit the model: {' '.join(str(error).split())}") from error
         return learner
 
 
@@ -242,7 +243,7 @@ class CoOp(PromptLearner):
     def encode_prompts(self, prompts: Prompts) -> Tensor:
         return self.towers.encode_text(self.insert(prompts, self.context), prompts.ends)
 
-    def loss(self, image_features: Tensor, labels: Tensor, prompts: Prompts) -> Tensor:
+    def loss(self, inputs: Tensor, labels: Tensor, prompts: Prompts) -> Tensor:
         """Cross-entropy over the classes that are tuned on."""
-        logits = self.logit_scale * image_features @ self.encode_prompts(prompts).T
+        logits = self.logit_scale * inputs @ self.encode_prompts(prompts).T
         return F.cross_entropy(logits, labels)

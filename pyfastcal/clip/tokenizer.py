@@ -54,8 +54,6 @@ class WordTokenizer:
         for row, text in zip(ids, texts, strict=True):
             tokens = [self.sot_token_id, *self.encode(text), self.eot_token_id]
             if len(tokens) > length:
-                raise ValueError(
-                    f"texts: {text!r} has {len(tokens)} tokens, the model takes at most {length}"
-                )
+                raise ValueError(f"texts: {text!r} has {len(tokens)} tokens, the model takes at most {length}")
             row[: len(tokens)] = torch.tensor(tokens)
         return ids

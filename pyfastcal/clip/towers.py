@@ -19,11 +19,7 @@ class Towers:
 
     def __init__(self, model: nn.Module) -> None:
         text = model if hasattr(model, "token_embedding") else getattr(model, "text", None)
-        kind = (
-            type(model).__name__
-            if text in (model, None)
-            else f"{type(model).__name__} with {type(text).__name__}"
-        )
+        kind = type(model).__name__ if text in (model, None) else f"{type(model).__name__} with {type(text).__name__}"
         wanted = "an OpenAI-style CLIP (causal text transformer, pooled at the end token)"
         missing = [part for part in _TEXT_PARTS if not hasattr(text, part)]
         if missing or not hasattr(model, "encode_image"):
@@ -32,9 +28,7 @@ class Towers:
         if pooling not in ("argmax", "eos"):
             raise ValueError(f"model must be {wanted}, got {kind} that pools by {pooling!r}")
         if getattr(text, "cls_emb", None) is not None or getattr(text, "attn_mask", None) is None:
-            raise ValueError(
-                f"model must be {wanted}, got {kind} that attends to all tokens or to a class token"
-            )
+            raise ValueError(f"model must be {wanted}, got {kind} that attends to all tokens or to a class token")
         self.model, self._text = model, text
         self._eos = getattr(text, "text_eos_id", getattr(text, "eos_id", None)) if pooling == "eos" else None
 

@@ -41,8 +41,7 @@ def make(
         for shape in range(len(world.SHAPE_NAMES))
         for colour in range(len(world.COLOUR_NAMES))
         for texture in range(len(world.TEXTURE_NAMES))
-        if (world.SHAPE_NAMES[shape], world.TEXTURE_NAMES[texture])
-        != ("ring", "hollow")  # looks as a plain ring
+        if (world.SHAPE_NAMES[shape], world.TEXTURE_NAMES[texture]) != ("ring", "hollow")  # looks as a plain ring
     ]
     checks.integer("n_classes", n_classes, 4, len(triples), "all classes there are")
     generator = torch.Generator().manual_seed(seed)

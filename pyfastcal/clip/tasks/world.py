@@ -66,9 +66,7 @@ SHAPES = {
     "star": _star,
     "cross": lambda x, y: torch.minimum(_box(x, y, 0.9, 0.32), _box(x, y, 0.32, 0.9)),
     "ring": lambda x, y: 0.76 + ((x * x + y * y).sqrt() - 0.65).abs(),
-    "crescent": lambda x, y: torch.maximum(
-        (x * x + y * y).sqrt() / 0.9, 1.78 - ((x - 0.4) ** 2 + y * y).sqrt()
-    ),
+    "crescent": lambda x, y: torch.maximum((x * x + y * y).sqrt() / 0.9, 1.78 - ((x - 0.4) ** 2 + y * y).sqrt()),
     "heart": _heart,
     "bar": lambda x, y: _box(x, y, 0.95, 0.35),
 }
@@ -80,9 +78,7 @@ def class_name(shape: int, colour: int, texture: int) -> str:
     return f"{COLOUR_NAMES[colour]} {TEXTURE_NAMES[texture]} {SHAPE_NAMES[shape]}"
 
 
-def render(
-    shape: Tensor, colour: Tensor, texture: Tensor, style: Tensor, generator: torch.Generator
-) -> Tensor:
+def render(shape: Tensor, colour: Tensor, texture: Tensor, style: Tensor, generator: torch.Generator) -> Tensor:
     """Images (N, 3, 32, 32) in [0, 1] of N scenes, each argument (N,) int64."""
     n = len(shape)
 

@@ -117,7 +117,7 @@ def demo(
     from . import demo as demonstration
     from ._optional import require
     from .progress import ProgressReport
-    from .report import write_picture, write_report
+    from .report import print_report, write_json, write_picture, write_report
 
     if task not in demonstration.TASKS:
         raise typer.BadParameter(f"must be one of {', '.join(demonstration.TASKS)}, got {task!r}", param_hint="--task")
@@ -126,13 +126,13 @@ def demo(
         result = demonstration.run(task, range(seeds), n_bins=n_bins, progress=progress)
     written = [
         write_report(report or out / f"{task}.html", result),
-        _write_json(out / f"{task}.json", result),
+        write_json(out / f"{task}.json", result),
     ]
     if picture:
         written.append(write_picture(picture, result))
     if features:
-        written.append(_write_features(out / "features", result))
-    _print(result)
+        written.append(demonstration.save_all_features(out / "features", result))
+    print_report(result)
     print("Written:", ", ".join(map(str, written)))
 
 
@@ -161,13 +161,14 @@ def evaluate(
 
         pyfastcal evaluate new.safetensors --base base.safetensors
 
-        pyfastcal evaluate new.safetensors --base base.safetensors --methods conf,dac --report new.html --json
-        new.json
+        pyfastcal evaluate new.safetensors --base base.safetensors --report new.html --json new.json
+
+        pyfastcal evaluate base.safetensors new.safetensors --base validation.safetensors --methods conf,dac
     """
     from .evaluate import evaluate_split
     from .io import load_features
     from .progress import ProgressReport, Steps
-    from .report import Report, Run, environment, write_report
+    from .report import Report, Run, environment, print_report, write_json, write_report
 
     if report:
         from ._optional import require
@@ -184,8 +185,8 @@ def evaluate(
     about = [f"Features: {', '.join(map(str, files))}."] + ([f"Base classes: {base}."] if base else [])
     result = Report("Calibration", [Run("", tuple(evaluations))], n_bins, about, environment())
     written = [write_report(report, result)] if report else []
-    written += [_write_json(json_file, result)] if json_file else []
-    _print(result)
+    written += [write_json(json_file, result)] if json_file else []
+    print_report(result)
     if written:
         print("Written:", ", ".join(map(str, written)))
 
@@ -278,34 +279,6 @@ def info(
             value = ", ".join(map(str, value)) if isinstance(value, list) else value
             if value not in (None, ""):
                 print(f"  {key:<22} {value}")
-
-
-def _print(report: Any) -> None:
-    from .report.terminal import print_report
-
-    print_report(report)
-
-
-def _write_features(folder: Path, report: Any) -> Path:
-    from .io import save_features
-
-    for run in report.runs:
-        stem = f"{run.evaluations[0].features.meta['task']}-{run.name.replace(' ', '')}"
-        sets = {e.split: e.features for e in run.evaluations} | {"validation": run.evaluations[0].base}
-        for name, features in sets.items():
-            save_features(folder / f"{stem}-{name}.safetensors", features)
-    return folder
-
-
-def _write_json(path: Path, report: Any) -> Path:
-    """The rows of every run, their summary and the findings."""
-    from .io import write_text
-    from .report import findings, summarise
-
-    runs = [{"run": run.name, "rows": [row for e in run.evaluations for row in e.rows]} for run in report.runs]
-    content = {"title": report.title, "n_bins": report.n_bins, "runs": runs, "summary": summarise(report)}
-    content |= {"findings": findings(report), "environment": report.environment}
-    return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def main() -> None:

@@ -7,13 +7,15 @@ read off the numbers of each run.
 
 import contextlib
 import functools
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from .evaluate import evaluate_split
-from .io import FeatureSet
+from .io import FeatureSet, save_features
 from .progress import Progress, Steps
 from .report import Report, Run, environment
 
@@ -99,6 +101,16 @@ def features_of(
         )
         step()
     return splits
+
+
+def save_all_features(folder: str | os.PathLike, report: Report) -> Path:
+    """Write the feature files of every run, ``TASK-seedN-SPLIT.safetensors``, and return the folder."""
+    for run in report.runs:
+        sets = {e.split: e.features for e in run.evaluations} | {"validation": run.evaluations[0].base}
+        for split, features in sets.items():
+            stem = f"{features.meta['task']}-seed{features.meta['seed']}"
+            save_features(Path(folder, f"{stem}-{split}.safetensors"), features)
+    return Path(folder)
 
 
 @contextlib.contextmanager

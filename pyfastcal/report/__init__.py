@@ -1,5 +1,6 @@
-"""The HTML report and the picture: ``write_report(path, report)``, ``write_picture(path, report)``."""
+"""What comes out of an evaluation: text, JSON, one HTML file, one picture, all of the same :class:`Report`."""
 
+import json
 import os
 from pathlib import Path
 
@@ -7,19 +8,18 @@ from ..io import atomic_write, write_text
 from .environment import environment
 from .page import render
 from .picture import draw
-from .summary import Report, Run, findings, format_value, label, mean_spread, summarise, verdict
+from .summary import Report, Run, findings, summarise
+from .terminal import print_report
 
 __all__ = [
     "Report",
     "Run",
     "environment",
     "findings",
-    "format_value",
-    "label",
-    "mean_spread",
+    "print_report",
     "render",
     "summarise",
-    "verdict",
+    "write_json",
     "write_picture",
     "write_report",
 ]
@@ -33,3 +33,11 @@ def write_report(path: str | os.PathLike, report: Report) -> Path:
 def write_picture(path: str | os.PathLike, report: Report) -> Path:
     """Write the reliability diagrams before and after as one PNG picture."""
     return atomic_write(path, lambda name: draw(name, report))
+
+
+def write_json(path: str | os.PathLike, report: Report) -> Path:
+    """Write the rows of every run (fractions, null where there is no number), their summary and the findings."""
+    runs = [{"run": run.name, "rows": [row for e in run.evaluations for row in e.rows]} for run in report.runs]
+    content = {"title": report.title, "n_bins": report.n_bins, "runs": runs, "summary": summarise(report)}
+    content |= {"findings": findings(report), "environment": report.environment}
+    return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

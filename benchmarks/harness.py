@@ -1,0 +1,170 @@
+"""Measures contenders in turns.
+
+All contenders of a case run in one process, one call each per round, so that whatever slows the machine down slows
+them alike; the figure is the median over rounds of the ratio within a round.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+
+from .targets import TARGETS
+
+Call = Callable[[], Any]
+
+
+class Disagreement(RuntimeError):
+    """Two contenders gave different answers."""
+
+
+@dataclass
+class Floor:
+    """What no implementation of the work could beat: a call that moves ``1 / share`` times the bytes (or does as many
+    times the FLOPs) that the work must."""
+
+    call: Call
+    share: float = 1.0
+
+
+@dataclass
+class Case:
+    """Contenders for one piece of work.
+
+    ``idiom(*inputs)`` is the plain torch way, run eagerly and under torch.compile. A peer that is a string is one
+    that cannot run, and why. ``agree(ours, theirs)`` raises AssertionError where two answers differ by more than
+    rounding.
+    """
+
+    ours: Call
+    idiom: Callable[..., Any]
+    inputs: tuple[Any, ...]
+    agree: Callable[[Any, Any], None]
+    peers: dict[str, Call | str] = field(default_factory=dict)
+    floors: dict[str, Floor] = field(default_factory=dict)
+    memory: bool = False  # whether to measure the peak memory of ours and of the idiom
+
+
+@dataclass
+class Row:
+    """One measurement. ``figure``: see ``targets``; None where there is none, and ``note`` says why."""
+
+    op: str
+    work: str
+    contender: str
+    role: str  # ours, peer, floor, memory
+    seconds: float | None = None  # median of a call
+    cpu_seconds: float | None = None  # median of a call, all threads together, their waiting in spin loops included
+    figure: float | None = None
+    ratio_of_medians: float | None = None
+    cpu_figure: float | None = None  # the figure in CPU time: steadier on a busy machine
+    rounds: int = 0
+    note: str = ""
+
+    @property
+    def unit(self) -> str:
+        return "MB" if self.role == "memory" else "x"
+
+    @property
+    def target(self):
+        return TARGETS.get(self.work, {}).get(self.contender)
+
+    @property
+    def holds(self) -> bool | None:
+        return None if self.target is None or self.figure is None else self.target.holds(self.figure)
+
+
+@dataclass
+class Settings:
+    rounds: int = 9
+    least_rounds: int = 3
+    budget: float = 15.0  # seconds per contender, after which it leaves the rounds
+    sample: float = 0.02  # seconds: shorter calls are repeated to fill it
+    compile: bool = True
+
+
+QUICK_SETTINGS = Settings(rounds=2, least_rounds=2, budget=1.0, sample=0.001, compile=False)
+
+
+@dataclass
+class _Contender:
+    role: str
+    call: Call
+    share: float = 1.0
+    repeats: int = 1
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    def measure(self) -> None:
+        time.sleep(0.005)  # let the previous contender's worker threads go to sleep
+        cpu, wall = time.process_time(), time.perf_counter()
+        for _ in range(self.repeats):
+            self.call()
+        self.wall.append((time.perf_counter() - wall) * self.share / self.repeats)
+        self.cpu.append((time.process_time() - cpu) * self.share / self.repeats)
+
+    def spent(self) -> float:
+        return sum(self.wall) * self.repeats / self.share
+
+
+def compiled(function: Callable[..., Any], inputs: tuple[Any, ...]) -> Call | str:
+    """``function`` under torch.compile, already compiled for ``inputs``; or why it cannot be."""
+    torch._dynamo.reset()
+    fast = torch.compile(function, dynamic=False)
+    try:
+        fast(*inputs)
+    except Exception as error:
+        return f"torch.compile failed: {type(error).__name__}"
+    return lambda: fast(*inputs)
+
+
+def measure(op: str, work: str, case: Case, settings: Settings) -> Iterator[Row]:
+    """Checks that the contenders agree, then times them."""
+    contenders = {"pyfastcal": _Contender("ours", case.ours)}
+    peers: dict[str, Call | str] = {"torch eager": lambda: case.idiom(*case.inputs)}
+    if settings.compile:
+        peers["torch.compile"] = compiled(case.idiom, case.inputs)
+    peers |= case.peers
+    contenders |= {name: _Contender("peer", call) for name, call in peers.items() if not isinstance(call, str)}
+    contenders |= {name: _Contender("floor", f.call, f.share) for name, f in case.floors.items()}
+    _warm_up(work, contenders, case.agree, settings)
+    for number in range(settings.rounds):
+        for contender in contenders.values():
+            if number < settings.least_rounds or contender.spent() < settings.budget:
+                contender.measure()
+    ours = contenders["pyfastcal"]
+    for name, contender in contenders.items():
+        yield _row(op, work, name, contender, ours)
+    for name, why in peers.items():
+        if isinstance(why, str):
+            yield Row(op, work, name, "peer", note=why)
+
+
+def _warm_up(
+    work: str, contenders: dict[str, _Contender], agree: Callable[[Any, Any], None], settings: Settings
+) -> None:
+    answer = contenders["pyfastcal"].call()
+    for name, contender in contenders.items():
+        start = time.perf_counter()
+        result = contender.call()
+        contender.repeats = max(1, int(settings.sample / (time.perf_counter() - start)))
+        if contender.role == "floor":
+            continue
+        try:
+            agree(answer, result)
+        except AssertionError as error:
+            raise Disagreement(f"{work}: {name} disagrees with pyfastcal: {error}") from error
+
+
+def _row(op: str, work: str, name: str, contender: _Contender, ours: _Contender) -> Row:
+    row = Row(op, work, name, contender.role, median(contender.wall), median(contender.cpu), rounds=len(contender.wall))
+    if contender is ours:
+        return row
+    over, under = (ours, contender) if contender.role == "floor" else (contender, ours)
+    row.figure = median(a / b for a, b in zip(over.wall, under.wall, strict=False))
+    row.ratio_of_medians = median(over.wall) / median(under.wall)
+    row.cpu_figure = median(over.cpu) / max(median(under.cpu), 1e-9)
+    return row

@@ -1,0 +1,87 @@
+"""The measurements as a table in the terminal and as the README's."""
+
+import itertools
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from .harness import Row
+
+CAPTION = (
+    "figure: the time of a peer over ours; ours over that of a floor; memory beyond the inputs. "
+    "CPU figure: the same in CPU time, all threads together: steadier on a busy machine."
+)
+
+
+def seconds(x: float | None) -> str:
+    if x is None:
+        return ""
+    for unit, scale in (("s", 1.0), ("ms", 1e3)):
+        if x * scale >= 1:
+            return f"{_three_digits(x * scale)} {unit}"
+    return f"{_three_digits(x * 1e6)} µs"
+
+
+def figure(row: Row, value: float | None) -> str:
+    return "" if value is None else f"{_three_digits(value)} {row.unit}" if row.unit == "MB" else f"{value:.2f}x"
+
+
+def _three_digits(x: float) -> str:
+    return f"{x:.0f}" if x >= 100 else f"{x:.3g}"
+
+
+def terminal(rows: list[Row]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, caption=CAPTION, caption_justify="left", show_edge=False, pad_edge=False)
+    table.add_column("")
+    for name in ("time", "figure", "CPU figure", "target"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("holds")
+    for work, group in itertools.groupby(rows, key=lambda row: row.work):
+        table.add_section()
+        table.add_row(f"[bold]{work}[/]")
+        for row in group:
+            table.add_row(
+                f"  {row.contender}{' (floor)' if row.role == 'floor' else ''}",
+                seconds(row.seconds),
+                figure(row, row.figure),
+                figure(row, row.cpu_figure),
+                str(row.target or ""),
+                {True: "[green]yes[/]", False: "[red]no[/]", None: row.note}[row.holds],
+            )
+    return table
+
+
+def markdown(rows: list[Row], stamp: dict[str, Any]) -> str:
+    """One line per work: how many times faster than each peer, and how far from the floor."""
+    lines = ["| work | pyfastcal | torch | torch.compile | peer | floor |", "| --- | --- | --- | --- | --- | --- |"]
+    for work in dict.fromkeys(row.work for row in rows):
+        mine = {row.contender: row for row in rows if row.work == work}
+        peers = [r for r in mine.values() if r.role == "peer" and not r.contender.startswith("torch.") and r.figure]
+        peers = [r for r in peers if r.contender not in ("torch eager", "torchmetrics, unchecked")]
+        floors = [r for r in mine.values() if r.role == "floor" and r.figure]
+        peak = mine.get("peak memory, ours")
+        cells = [
+            work,
+            seconds(mine["pyfastcal"].seconds) + (f", {figure(peak, peak.figure)}" if peak else ""),
+            *(_times(mine.get(name)) for name in ("torch eager", "torch.compile")),
+            "; ".join(f"{_times(r)} {r.contender}" for r in peers),
+            "; ".join(f"{r.figure:.2g}x {r.contender}" for r in floors),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", headline(stamp) + "."])
+
+
+def _times(row: Row | None) -> str:
+    if row is None or row.figure is None:
+        return ""
+    return f"{row.figure:.2g}x" if row.figure < 10 else f"{row.figure:.0f}x"
+
+
+def headline(stamp: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {v}" for name, v in stamp["versions"].items() if v)
+    commit = (stamp["commit"] or "unknown")[:10] + (" with changes" if stamp["dirty"] else "")
+    return (
+        f"{stamp['cpu']}, {stamp['threads']} threads, {stamp['capability'] or 'no kernels'}; {versions}; "
+        f"commit {commit}, {stamp['date'][:10]}"
+    )

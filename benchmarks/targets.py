@@ -1,0 +1,53 @@
+"""What the project promises on two AVX2 cores, and whether a figure keeps it.
+
+Against torch, a peer or a published loop the figure is its time over ours ("at least"); against a floor, ours over
+the floor ("at most"); for memory, megabytes beyond the inputs ("at most").
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Target:
+    limit: float
+    at_least: bool
+
+    def holds(self, figure: float) -> bool:
+        return figure >= self.limit if self.at_least else figure <= self.limit
+
+    def __str__(self) -> str:
+        return f"{'≥' if self.at_least else '≤'} {self.limit:g}"
+
+
+def at_least(limit: float) -> Target:
+    return Target(limit, True)
+
+
+def at_most(limit: float) -> Target:
+    return Target(limit, False)
+
+
+_KNN = {"torch eager": at_least(1.35), "torch GEMM": at_most(1.1), "FAISS flat": at_least(1.0)}
+
+# work -> contender -> target
+TARGETS: dict[str, dict[str, Target]] = {
+    "logits 50,000 x 1,000 -> DAC confidence -> 10 bins": {
+        "torch eager": at_least(18),
+        "logits.sum()": at_most(2.5),
+    },
+    "features 50,000 x 512, 1,000 classes -> DAC confidence": {
+        "torch eager": at_least(2.1),
+        "torch GEMM": at_most(0.9),
+        "peak memory, ours": at_most(40),
+    },
+    "knn 4,000 x 20,000 x 512, K=10": _KNN,
+    "knn 4,000 x 20,000 x 512, K=64": _KNN,
+    "knn 1,000 x 1,000 x 512, K=5": _KNN,
+    "knn 100 x 200,000 x 768, K=10": _KNN | {"FAISS flat": at_least(3)},
+    "DAC fit, 5,000 base, 500 classes, D=512, K=5": {"published loop": at_least(40)},
+    "bins, 10,000,000 confidences": {
+        "torch eager": at_least(10),
+        "torchmetrics": at_least(30),
+        "read": at_most(3),
+    },
+}

@@ -129,9 +129,17 @@ def tables(found: dict) -> dict[str, str]:
                 f"| task | seed | base: {three} | new: {three} | new: ECE with DAC |",
                 "| --- | --- | --- | --- | --- |",
                 *coop,
+                "",
+                *(_effect_of_dac(name, runs) for name, runs in found["CoOp"].items()),
             ]
         ),
     }
+
+
+def _effect_of_dac(name: str, runs: list[dict[str, Figures]]) -> str:
+    changes = [run["new"]["DAC ece"] - run["new"]["ece"] for run in runs]
+    lower, mean = sum(change < 0 for change in changes), sum(changes) / len(changes)
+    return f"- {name}: DAC lowers the ECE of new classes in {lower} of {len(runs)} runs; mean change {mean:+.1f}."
 
 
 def _row(runs: list[dict[str, Figures]], part: str) -> str:

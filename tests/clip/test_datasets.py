@@ -46,9 +46,7 @@ def test_what_is_wrong_with_a_folder_is_said(folder, clip, tmp_path):
     (folder / "emu").mkdir()
     with pytest.raises(ValueError, match=r"^path must have images for every class, got none in .*emu"):
         ImageFolder(folder, clip.preprocess)
-    with pytest.raises(
-        ValueError, match=r"^path must be a folder with a sub-folder per class, got .*nowhere"
-    ):
+    with pytest.raises(ValueError, match=r"^path must be a folder with a sub-folder per class, got .*nowhere"):
         ImageFolder(tmp_path / "nowhere", clip.preprocess)
     with pytest.raises(ValueError, match=r"^path must have a sub-folder per class"):
         ImageFolder(folder / "cat" / "more", clip.preprocess)
@@ -61,8 +59,6 @@ def test_torchvision_datasets(tmp_path, clip):
         ValueError, match=r"^name must be one of torchvision.datasets, such as 'CIFAR10', got 'Nowhere'"
     ):
         torchvision_dataset("Nowhere", tmp_path, clip.preprocess)
-    dataset = torchvision_dataset(
-        "FakeData", tmp_path, clip.preprocess, size=5, image_size=(3, 40, 40), num_classes=2
-    )
+    dataset = torchvision_dataset("FakeData", tmp_path, clip.preprocess, size=5, image_size=(3, 40, 40), num_classes=2)
     features, labels = encode_dataset(clip.model, dataset)
     assert features.shape == (5, 64) and set(labels.tolist()) <= {0, 1}

@@ -79,8 +79,7 @@ def test_text_features_of_one_and_of_several_templates(clip):
     templates = ["a photo of the {}.", "a scan of the {}."]
     with torch.no_grad():
         single = [
-            clip.model.encode_text(clip.tokenizer([t.format(n) for n in NAMES]), normalize=True)
-            for t in templates
+            clip.model.encode_text(clip.tokenizer([t.format(n) for n in NAMES]), normalize=True) for t in templates
         ]
     torch.testing.assert_close(encode_text(clip.model, clip.tokenizer, NAMES, templates[0]), single[0])
     both = encode_text(clip.model, clip.tokenizer, NAMES, templates, batch_size=2)

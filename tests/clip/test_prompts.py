@@ -124,9 +124,7 @@ def test_seed_decides_the_result(clip, task, tuned):
     again = CoOp(clip, template=task.template, epochs=40).fit(*data, seed=1)
     assert torch.equal(state, torch.random.get_rng_state())
     assert torch.equal(again.context, tuned.context)
-    assert not torch.equal(
-        CoOp(clip, epochs=1).fit(*data, seed=2).context, CoOp(clip, epochs=1).fit(*data).context
-    )
+    assert not torch.equal(CoOp(clip, epochs=1).fit(*data, seed=2).context, CoOp(clip, epochs=1).fit(*data).context)
     assert torch.equal(again.fit(*data, seed=1).context, tuned.context)  # a second fit starts afresh
 
 
@@ -170,9 +168,7 @@ def test_a_real_architecture_with_open_clips_tokenizer(vit_b_32):
     texts = learner.text_features([*names, "great white shark"])
     expected = restated_text_features(model, tokenizer, learner.context, [*names, "great white shark"])
     torch.testing.assert_close(texts, expected.detach(), atol=1e-5, rtol=1e-4)
-    with pytest.raises(
-        ValueError, match=r"^classnames: 'a a .* too many for the model's 77 with start, end and 16"
-    ):
+    with pytest.raises(ValueError, match=r"^classnames: 'a a .* too many for the model's 77 with start, end and 16"):
         learner.text_features(["dog", "a " * 70])
 
 
@@ -182,9 +178,7 @@ def test_towers_inside_a_custom_text_clip(vit_b_32):
     config = open_clip.get_model_config("ViT-B-32")
     config["vision_cfg"]["layers"] = config["text_cfg"]["layers"] = 2
     custom = open_clip.CustomTextCLIP(**config).eval()
-    custom.text.load_state_dict(
-        {k: v for k, v in model.state_dict().items() if k in custom.text.state_dict()}
-    )
+    custom.text.load_state_dict({k: v for k, v in model.state_dict().items() if k in custom.text.state_dict()})
     learners = [CoOp(m, tokenizer, n_context=4) for m in (model, custom)]
     assert torch.equal(learners[0].text_features(["dog"]), learners[1].text_features(["dog"]))
 
@@ -202,13 +196,9 @@ def test_towers_that_cannot_take_prompts(text, message):
     sizes = {"context_length": 8, "vocab_size": 20, "width": 32, "heads": 1, "layers": 1}
     vision = {"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "head_width": 32}
     model = open_clip.CustomTextCLIP(embed_dim=8, vision_cfg=vision, text_cfg=sizes | text)
-    with pytest.raises(
-        ValueError, match=rf"^model must be an OpenAI-style CLIP .* got CustomTextCLIP .*{message}"
-    ):
+    with pytest.raises(ValueError, match=rf"^model must be an OpenAI-style CLIP .* got CustomTextCLIP .*{message}"):
         CoOp(model, lambda texts: torch.zeros(len(texts), 8, dtype=torch.int64))
-    with pytest.raises(
-        ValueError, match=r"^model must be an OpenAI-style CLIP .* got Linear without token_embedding"
-    ):
+    with pytest.raises(ValueError, match=r"^model must be an OpenAI-style CLIP .* got Linear without token_embedding"):
         CoOp(torch.nn.Linear(2, 2), lambda texts: texts)
 
 

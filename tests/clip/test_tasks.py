@@ -55,9 +55,7 @@ def test_shapes_count_and_name_what_is_asked_for():
 
 
 def test_a_domain_changes_the_images_and_not_the_classes():
-    clean, dark = (
-        tasks.load("shapes", shots=2, n_classes=4, test_images=8, styles=[s]) for s in ("clean", "dark")
-    )
+    clean, dark = (tasks.load("shapes", shots=2, n_classes=4, test_images=8, styles=[s]) for s in ("clean", "dark"))
     assert clean.base_classes == dark.base_classes
     assert dark.base_test.images.mean() < clean.base_test.images.mean() - 0.3
 

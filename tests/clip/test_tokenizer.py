@@ -16,9 +16,7 @@ def test_the_end_token_is_the_highest_id_of_every_row():
     tokenizer = WordTokenizer(WORDS, 10)
     ids = tokenizer(["red circle.", "a photo of a red circle.", ""])
     assert ids.argmax(1).tolist() == [4, 8, 1]
-    assert (
-        ids.amax(1) == tokenizer.eot_token_id
-    ).all() and tokenizer.vocab_size == tokenizer.eot_token_id + 1
+    assert (ids.amax(1) == tokenizer.eot_token_id).all() and tokenizer.vocab_size == tokenizer.eot_token_id + 1
 
 
 def test_one_text_and_another_context_length():
@@ -30,13 +28,9 @@ def test_one_text_and_another_context_length():
 
 def test_bad_texts_are_named():
     tokenizer = WordTokenizer(WORDS, 6)
-    with pytest.raises(
-        ValueError, match=r"^texts: 'a blue photo' has 'blue', which the vocabulary of 6 words lacks"
-    ):
+    with pytest.raises(ValueError, match=r"^texts: 'a blue photo' has 'blue', which the vocabulary of 6 words lacks"):
         tokenizer(["red", "a blue photo"])
-    with pytest.raises(
-        ValueError, match=r"^texts: 'a photo of a red circle' has 8 tokens, the model takes at most 6"
-    ):
+    with pytest.raises(ValueError, match=r"^texts: 'a photo of a red circle' has 8 tokens, the model takes at most 6"):
         tokenizer("a photo of a red circle")
     with pytest.raises(ValueError, match=r"^words must not repeat"):
         WordTokenizer(["red", "red"], 6)

@@ -50,7 +50,8 @@ def run(
         raise ValueError("seeds must name at least one seed")
     runs, all_runs = [], Steps(progress, "all runs", len(seeds))
     for seed in seeds:
-        splits = features_of(task, seed, shots=shots, progress=progress, **tuning)
+        with one_thread():
+            splits = features_of(task, seed, shots=shots, progress=progress, **tuning)
         base = splits.pop("validation")
         step = Steps(progress, f"seed {seed}: calibrate and measure", len(methods) * len(splits))
         evaluations = [
@@ -83,8 +84,7 @@ def features_of(
     step()
     learner = CoOp(clip, template=data.template, **tuning)
     tune = functools.partial(progress, f"seed {seed}: tune CoOp") if progress else None
-    with one_thread():
-        learner.fit(*data.train, data.base_classes, seed=seed, progress=tune)
+    learner.fit(*data.train, data.base_classes, seed=seed, progress=tune)
     parts = {"validation": data.validation, "base": data.base_test, "new": data.new_test}
     step = Steps(progress, f"seed {seed}: encode the images", len(parts))
     splits = {}
@@ -115,7 +115,7 @@ def save_all_features(folder: str | os.PathLike, report: Report) -> Path:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Matrices as small as those of the tuning gain nothing from more, and lose much on a busy machine."""
+    """Models as small as these gain nothing from more, and lose much on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -141,7 +141,7 @@ def similarity_confidence(
 ) -> tuple[Tensor, Tensor]:
     """``confidence`` straight from features: no (N, C) tensor of logits is made.
 
-    Equivalent to ``confidence(logit_scale * normalize(image_features) @ normalize(text_features).T + logit_bias, ...)``.
+    Equivalent to ``confidence(logit_scale * normalize(image_features) @ normalize(text_features).T + logit_bias)``.
     A row's result does not depend on the other rows of its batch, to the bit.
 
     Args:
@@ -280,10 +280,7 @@ def fixed_point_bin_counts(
     checks.floating("confidence", confidence, 1)
     n = confidence.shape[0]
     correct = checks.correctness("correct", correct, n)
-    if edges is None:
-        edges = bin_edges(n_bins, confidence.device)
-    else:
-        edges = _check_edges(edges)
+    edges = bin_edges(n_bins, confidence.device) if edges is None else _check_edges(edges)
     checks.integer("n_groups", n_groups, 1)
     if group is not None:
         group = checks.labels("group", group, n, n_groups, "confidence").long()

@@ -12,46 +12,44 @@ class BinCells {
   static constexpr int kCells = 2048;  // a power of two: x * kCells is exact
 
   explicit BinCells(const Bins& bins) {
-    for (Cell& cell : cells_) cell = {kNoEdge, 0};
+    uint32_t edge_in[kCells + 1];
+    for (uint32_t& edge : edge_in) edge = kNoEdge;
     for (int64_t i = 1; i < bins.n_bins; ++i) {
       const float edge = bins.edges[i];
       if (!(edge > 0.0f && edge <= 1.0f)) return;  // an edge that separates nothing, or everything: search instead
-      Cell& cell = cells_[index(edge)];
-      if (cell.edge != kNoEdge) return;  // two edges in one cell: search instead
-      cell.edge = bits(edge) + (bins.closed_right ? 1 : 0);
+      uint32_t& cell = edge_in[int32_t(edge * kCells)];
+      if (cell != kNoEdge) return;  // two edges in one cell: search instead
+      cell = bits(edge) + (bins.closed_right ? 1 : 0);
     }
-    uint32_t before = 0;
-    for (Cell& cell : cells_) {
-      cell.before = before;
-      before += cell.edge != kNoEdge;
+    uint64_t before = 0;
+    for (int i = 0; i <= kCells; ++i) {
+      cells_[i] = ((before + 1) << 32) - edge_in[i];
+      before += edge_in[i] != kNoEdge;
     }
     exact = true;
   }
 
-  static int32_t index(float x) { return int32_t(x * kCells); }
   static uint32_t bits(float x) {
     uint32_t out;
     std::memcpy(&out, &x, 4);
     return out;
   }
-  int64_t find(float x, int32_t cell) const { return cells_[cell].before + (bits(x) >= cells_[cell].edge); }
+  // before + (x reaches the edge): the addition carries into the upper half just then
+  uint64_t find(float x, int32_t cell) const { return (cells_[cell] + bits(x)) >> 32; }
 
   bool exact = false;
 
  private:
   static constexpr uint32_t kNoEdge = 0xffffffffu;
-  struct Cell {
-    uint32_t edge, before;
-  };
-  Cell cells_[kCells + 1];
+  uint64_t cells_[kCells + 1];
 };
 
 // A histogram whose entries hold count, correct and sum in one word each, in a few copies that take turns, so that
 // consecutive samples do not wait for each other; emptied into the totals before a field can overflow.
 struct PackedHistogram {
   static constexpr int kCopies = 4, kMostBins = 64, kBlock = 4 * 512;  // 512 entries per copy: 2^41 at most in a sum
-  static uint64_t pack(int64_t fixed, bool correct) {
-    return uint64_t(fixed) | uint64_t(correct) << 42 | uint64_t(1) << 52;
+  static uint64_t pack(int64_t fixed, uint8_t correct) {
+    return uint64_t(fixed) + (uint64_t(1) << 52) + (uint64_t(correct) << 42);
   }
 
   void flush(int64_t n_bins, int64_t* totals) {
@@ -75,15 +73,17 @@ inline int64_t bin_block(const T* confidence, const bool* correct, int64_t n, co
   alignas(64) float x[kBlock];
   alignas(64) int32_t cell[kBlock];
   alignas(64) uint64_t word[kBlock];
-  int32_t invalid = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const float value = to_float(confidence[i]);
-    const bool valid = value >= 0.0f && value <= 1.0f;
-    invalid += !valid;
-    x[i] = valid ? value + 0.0f : 0.0f;  // -0 becomes 0
+  int64_t invalid = 0;
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const int64_t count = min(kLanes, n - i);
+    const Vec value = count < kLanes ? load_first(confidence + i, count, 0.0f) : load(confidence + i);
+    const Vec clamped = min(max(value, set1(0.0f)), set1(1.0f));  // NaN becomes 0, and so does -0
+    invalid += __builtin_popcount(equal(value, clamped) ^ 0xffff);
+    store(x + i, clamped);
+    store_truncated(cell + i, clamped * set1(BinCells::kCells));
   }
-  for (int64_t i = 0; i < n; ++i) cell[i] = BinCells::index(x[i]);
-  for (int64_t i = 0; i < n; ++i) word[i] = PackedHistogram::pack(fixed_point(x[i]), correct[i]);
+  const uint8_t* correct_bytes = reinterpret_cast<const uint8_t*>(correct);  // as a number, so that the loop vectorises
+  for (int64_t i = 0; i < n; ++i) word[i] = PackedHistogram::pack(fixed_point(x[i]), correct_bytes[i]);
   constexpr int kCopies = PackedHistogram::kCopies;
   int64_t i = 0;
   for (; i + kCopies <= n; i += kCopies) {

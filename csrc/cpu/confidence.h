@@ -47,32 +47,47 @@ inline Peak find_peak(const T* row, int64_t n) {
   return peak;
 }
 
-// Sum of 2^(factor2 * (row - max)); `next`, if any, is the row to bring into cache meanwhile. Runs of kRun are added
-// in fp32, the runs in double: the error does not grow with the number of classes.
+// Sum of 2^(factor2 * row - shift); `next`, if any, is the row to bring into cache meanwhile. Runs of kRun are added in
+// fp32, the runs in double: the error does not grow with the number of classes.
 template <bool Clamp, class T>
-inline double sum_powers(const T* row, int64_t n, float max_value, float factor2, const T* next) {
+inline double sum_powers(const T* row, int64_t n, float factor2, float shift, const T* next) {
   constexpr int64_t kRun = 2048;
-  const Vec m = set1(max_value), g = set1(factor2), low = set1(kSmallestExponent);
-  const auto power = [&](Vec x) {
-    const Vec t = (x - m) * g;
-    return exp2(Clamp ? max(low, t) : t);
+  const Exp2 exp2;
+  const Vec g = constant(factor2), minus_shift = constant(-shift), low = set1(kSmallestExponent);
+  const auto exponent = [&](Vec x) {
+    const Vec t = fma(x, g, minus_shift);
+    return Clamp ? max(low, t) : t;
   };
   double total = 0;
   for (int64_t begin = 0; begin < n; begin += kRun) {
     const int64_t end = min(begin + kRun, n);
-    Vec sum[2] = {set1(0.0f), set1(0.0f)};
+    Vec sum = set1(0.0f);
     int64_t c = begin;
-    for (; c + 2 * kLanes <= end; c += 2 * kLanes) {
-      if (next)
-        for (int64_t byte = 0; byte < int64_t(2 * kLanes * sizeof(T)); byte += 64)
-          __builtin_prefetch(reinterpret_cast<const char*>(next + c) + byte);
-      for (int j = 0; j < 2; ++j) sum[j] = sum[j] + power(load(row + c + j * kLanes));
+    for (; c + kLanes <= end; c += kLanes) {
+      if (next) __builtin_prefetch(next + c);
+      sum = exp2.add_to(sum, exponent(load(row + c)));
     }
-    for (; c + kLanes <= end; c += kLanes) sum[0] = sum[0] + power(load(row + c));
-    if (c < end) sum[1] = sum[1] + keep_first(power(load_first(row + c, end - c, max_value)), end - c);
-    total += reduce_add(sum[0] + sum[1]);
+    if (c < end) sum = sum + keep_first(exp2(exponent(load_first(row + c, end - c, 0.0f))), end - c);
+    total += reduce_add(sum);
   }
   return total;
+}
+
+// Sum of 2^(factor2 * (row - max)), max and min being the row's; min only has to be a lower bound.
+template <class T>
+inline double sum_relative_powers(const T* row, int64_t n, float max_value, float min_value, float factor2,
+                                  const T* next) {
+  // One multiply-add per exponent, factor2 * x - shift. That the shift was rounded multiplies every term alike, that of
+  // the maximum (2^residual) too, so it cancels.
+  const float shift = max_value * factor2;
+  if (!(std::fabs(shift) < 0x1p20f))  // the residual is no small number: subtract first, in double; such rows are rare
+    return sum_in_lanes(n, [=](int64_t i) {
+      return std::exp2((double(to_float(row[i])) - double(max_value)) * double(factor2));
+    });
+  const double residual = double(max_value) * double(factor2) - double(shift);
+  const bool clamp = !((min_value - max_value) * factor2 > kSmallestExponent + 1);
+  return (clamp ? sum_powers<true>(row, n, factor2, shift, next) : sum_powers<false>(row, n, factor2, shift, next)) *
+         std::exp2(-residual);
 }
 
 // The confidence of one row of scores whose logits are scale * factor * score, scale > 0.
@@ -87,10 +102,7 @@ inline void row_confidence(const T* row, int64_t n, float scale, const Factors& 
   }
   if (factors.class_weight) scale *= factors.class_weight[peak.index];
   if (factors.sample_weight) scale *= factors.sample_weight[i];
-  const float factor2 = scale * kLog2E;
-  const bool clamp = !((peak.min - peak.max) * factor2 >= kSmallestExponent);
-  confidence = float(1 / (clamp ? sum_powers<true>(row, n, peak.max, factor2, next)
-                                : sum_powers<false>(row, n, peak.max, factor2, next)));
+  confidence = float(1 / sum_relative_powers(row, n, peak.max, peak.min, scale * kLog2E, next));
 }
 
 inline void confidence(const Matrix& logits, const Factors& factors, float* out, int64_t* prediction) {

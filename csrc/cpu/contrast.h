@@ -20,6 +20,7 @@ inline float sum_abs_difference(const float* a, float scale_a, const float* b, f
 
 // Scores become the probabilities softmax(factor * row).
 inline void softmax(float* row, int64_t n, float factor) {
+  const Exp2 exp2;
   const Peak peak = find_peak(row, n);
   const Vec m = set1(peak.max), g = set1(factor * kLog2E), low = set1(kSmallestExponent);
   Vec sum = set1(0.0f);

@@ -67,6 +67,12 @@ inline Vec load(const BFloat16* p) {
 }
 inline void store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
 inline Vec set1(float x) { return {_mm512_set1_ps(x)}; }
+// set1 that the compiler keeps in a register: as an operand in memory it would be loaded at every use
+inline Vec constant(float x) {
+  __m512 r = _mm512_set1_ps(x);
+  asm("" : "+v"(r));
+  return {r};
+}
 inline Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
@@ -74,12 +80,11 @@ inline Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 inline Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }  // b where either is NaN
 inline Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }  // b where either is NaN
 inline Vec abs(Vec a) { return {_mm512_abs_ps(a.v)}; }
+inline void store_truncated(int32_t* p, Vec a) { _mm512_storeu_si512(p, _mm512_cvttps_epi32(a.v)); }
 inline uint32_t equal(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ); }
 inline uint32_t not_less(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_NLT_UQ); }  // true for NaN
-// a with 2^(the integer in the low mantissa bits of n) multiplied in: see exp2
-inline Vec scale_by_power(Vec a, Vec n) {
-  const __m512i shifted = _mm512_slli_epi32(_mm512_castps_si512(n.v), 23);
-  return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.v), shifted))};
+inline Vec low_bits_as_exponent(Vec n) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(n.v), 23))};
 }
 
 #elif defined(PYFASTCAL_AVX2)
@@ -101,6 +106,11 @@ inline void store(float* p, Vec a) {
   _mm256_storeu_ps(p + 8, a.hi);
 }
 inline Vec set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+inline Vec constant(float x) {  // see above
+  __m256 r = _mm256_set1_ps(x);
+  asm("" : "+x"(r));
+  return {r, r};
+}
 inline Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
 inline Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
 inline Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
@@ -111,6 +121,10 @@ inline Vec abs(Vec a) {
   const __m256 sign = _mm256_set1_ps(-0.0f);
   return {_mm256_andnot_ps(sign, a.lo), _mm256_andnot_ps(sign, a.hi)};
 }
+inline void store_truncated(int32_t* p, Vec a) {
+  _mm256_storeu_si256((__m256i*)p, _mm256_cvttps_epi32(a.lo));
+  _mm256_storeu_si256((__m256i*)(p + 8), _mm256_cvttps_epi32(a.hi));
+}
 inline uint32_t equal(Vec a, Vec b) {
   return _mm256_movemask_ps(_mm256_cmp_ps(a.lo, b.lo, _CMP_EQ_OQ)) |
          _mm256_movemask_ps(_mm256_cmp_ps(a.hi, b.hi, _CMP_EQ_OQ)) << 8;
@@ -119,11 +133,10 @@ inline uint32_t not_less(Vec a, Vec b) {
   return _mm256_movemask_ps(_mm256_cmp_ps(a.lo, b.lo, _CMP_NLT_UQ)) |
          _mm256_movemask_ps(_mm256_cmp_ps(a.hi, b.hi, _CMP_NLT_UQ)) << 8;
 }
-inline __m256 scale_by_power(__m256 a, __m256 n) {
-  const __m256i shifted = _mm256_slli_epi32(_mm256_castps_si256(n), 23);
-  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), shifted));
+inline __m256 low_bits_as_exponent(__m256 n) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(n), 23));
 }
-inline Vec scale_by_power(Vec a, Vec n) { return {scale_by_power(a.lo, n.lo), scale_by_power(a.hi, n.hi)}; }
+inline Vec low_bits_as_exponent(Vec n) { return {low_bits_as_exponent(n.lo), low_bits_as_exponent(n.hi)}; }
 
 #else  // scalar: plain loops, which the compiler may still vectorise for the baseline of its target
 
@@ -144,6 +157,7 @@ inline void store(float* p, Vec a) { std::memcpy(p, a.v, sizeof a.v); }
 inline Vec set1(float x) {
   return lanes([&](int) { return x; });
 }
+inline Vec constant(float x) { return set1(x); }
 inline Vec operator+(Vec a, Vec b) {
   return lanes([&](int i) { return a.v[i] + b.v[i]; });
 }
@@ -166,6 +180,9 @@ inline Vec min(Vec a, Vec b) {
 inline Vec abs(Vec a) {
   return lanes([&](int i) { return std::fabs(a.v[i]); });
 }
+inline void store_truncated(int32_t* p, Vec a) {
+  for (int i = 0; i < kLanes; ++i) p[i] = int32_t(a.v[i]);
+}
 inline uint32_t equal(Vec a, Vec b) {
   uint32_t mask = 0;
   for (int i = 0; i < kLanes; ++i) mask |= uint32_t(a.v[i] == b.v[i]) << i;
@@ -176,12 +193,11 @@ inline uint32_t not_less(Vec a, Vec b) {
   for (int i = 0; i < kLanes; ++i) mask |= uint32_t(!(a.v[i] < b.v[i])) << i;
   return mask;
 }
-inline Vec scale_by_power(Vec a, Vec n) {
+inline Vec low_bits_as_exponent(Vec n) {
   return lanes([&](int i) {
-    uint32_t bits, power;
-    std::memcpy(&bits, &a.v[i], 4);
-    std::memcpy(&power, &n.v[i], 4);
-    bits += power << 23;
+    uint32_t bits;
+    std::memcpy(&bits, &n.v[i], 4);
+    bits <<= 23;
     float out;
     std::memcpy(&out, &bits, 4);
     return out;
@@ -222,19 +238,25 @@ inline float reduce_min(Vec a) {
   return reduce(a, [](float x, float y) { return x < y ? x : y; });
 }
 
-// 2^t within 2 ulp for t in [-126, 126]; a NaN stays one. Round to the nearest integer by adding 1.5 * 2^23 (which
-// leaves that integer in the low mantissa bits), then a minimax polynomial on [-1/2, 1/2] for the rest.
-inline Vec exp2(Vec t) {
-  const Vec magic = set1(12582912.0f);
-  const Vec n = t + magic;
-  const Vec f = t - (n - magic);
-  Vec p = set1(1.32646528e-3f);
-  p = fma(p, f, set1(9.67151113e-3f));
-  p = fma(p, f, set1(5.55073395e-2f));
-  p = fma(p, f, set1(2.40222424e-1f));
-  p = fma(p, f, set1(6.93147004e-1f));
-  p = fma(p, f, set1(1.0f));
-  return scale_by_power(p, n);
-}
+// 2^t within 2 ulp for t in [-126, 126]; NaN where t is. Adding 1.5 * 2^23 + 127 rounds t to an integer and leaves it,
+// biased as an exponent is, in the low mantissa bits; a minimax polynomial on [-1/2, 1/2] does the rest. An object, so
+// that its constants are made once, before a loop, and stay in registers.
+class Exp2 {
+ public:
+  // sum + 2^t: the last product is fused into the sum
+  Vec add_to(Vec sum, Vec t) const {
+    const Vec n = t + magic_, f = t - (n - magic_);
+    Vec p = c_[0];
+    PYFASTCAL_UNROLL
+    for (int k = 1; k < 6; ++k) p = fma(p, f, c_[k]);
+    return fma(p, low_bits_as_exponent(n), sum);
+  }
+  Vec operator()(Vec t) const { return add_to(set1(0.0f), t); }
+
+ private:
+  const Vec magic_ = constant(12582912.0f + 127.0f);
+  const Vec c_[6] = {constant(1.32646528e-3f), constant(9.67151113e-3f), constant(5.55073395e-2f),
+                     constant(2.40222424e-1f), constant(6.93147004e-1f), constant(1.0f)};
+};
 
 }  // namespace pyfastcal::PYFASTCAL_VARIANT

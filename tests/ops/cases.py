@@ -33,7 +33,7 @@ def assert_within_budget(
     unit: float = 2.0**-126,
 ) -> None:
     """Our largest error against fp64 stays below ``factor`` times the one of plain torch at the same dtype, plus a few
-    ulps of fp32 for what torch got right by luck; ``unit``: the size of the numbers that ``exact`` is a difference of."""
+    ulps of fp32 for what torch got right by luck; ``unit``: the size of what ``exact`` is a difference of."""
     assert torch.isfinite(ours).all()
     allowed = factor * (naive.double() - exact).abs().max() + ulps * 2.0**-23 * exact.abs().max().clamp_min(unit)
     error = (ours.double() - exact).abs().max()

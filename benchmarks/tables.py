@@ -66,7 +66,7 @@ def markdown(rows: list[Row], stamp: dict[str, Any]) -> str:
             seconds(mine["pyfastcal"].seconds) + (f", {figure(peak, peak.figure)}" if peak else ""),
             *(_times(mine.get(name)) for name in ("torch eager", "torch.compile")),
             "; ".join(f"{_times(r)} {r.contender}" for r in peers),
-            "; ".join(f"{r.figure:.2g}x {r.contender}" for r in floors),
+            "; ".join(f"{r.figure:.2f}x {r.contender}" for r in floors),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", headline(stamp) + "."])
@@ -75,7 +75,7 @@ def markdown(rows: list[Row], stamp: dict[str, Any]) -> str:
 def _times(row: Row | None) -> str:
     if row is None or row.figure is None:
         return ""
-    return f"{row.figure:.2g}x" if row.figure < 10 else f"{row.figure:.0f}x"
+    return f"{row.figure:.2f}x" if row.figure < 10 else f"{row.figure:.0f}x"
 
 
 def headline(stamp: dict[str, Any]) -> str:

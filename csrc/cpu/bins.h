@@ -1,11 +1,31 @@
 // bins: how many confidences fall in each bin, how many of those are correct, and the sum of the confidences.
 #pragma once
+#include <optional>
+
 #include "../common/bins.h"
 #include "rows.h"
 
 namespace pyfastcal::PYFASTCAL_VARIANT {
 
-// Finds the bin without a search: [0, 1] is cut into cells so fine that each holds at most one interior edge. A cell
+// The bins as one multiplication, bin = trunc(x * scale), where there is a scale that puts every edge and the float
+// next to it in the right bins: the product is monotone in x, so all between are right too. Equal-width bins mostly
+// have one, an ulp or two from n_bins; edges of other kinds have not.
+inline float find_scale(const Bins& bins) {
+  float scale = float(bins.n_bins) * (1 - 0x1p-21f);
+  for (int attempt = 0; attempt < 64; ++attempt, scale = std::nextafter(scale, kInfinity)) {
+    bool exact = true;
+    for (int64_t i = 1; i < bins.n_bins && exact; ++i) {
+      const float edge = bins.edges[i];
+      const float reached = bins.closed_right ? std::nextafter(edge, kInfinity) : edge;  // the first float of bin i
+      exact = edge > 0.0f && edge < 1.0f && int64_t(reached * scale) == i &&
+              int64_t(std::nextafter(reached, 0.0f) * scale) == i - 1;
+    }
+    if (exact) return scale;
+  }
+  return 0.0f;
+}
+
+// The bins by table, for any edges: [0, 1] is cut into cells so fine that each holds at most one interior edge. A cell
 // knows how many edges lie before it and the one inside; non-negative floats compare as their bits do.
 class BinCells {
  public:
@@ -35,7 +55,7 @@ class BinCells {
     return out;
   }
   // before + (x reaches the edge): the addition carries into the upper half just then
-  uint64_t find(float x, int32_t cell) const { return (cells_[cell] + bits(x)) >> 32; }
+  int32_t find(float x, int32_t cell) const { return int32_t((cells_[cell] + bits(x)) >> 32); }
 
   bool exact = false;
 
@@ -44,35 +64,61 @@ class BinCells {
   uint64_t cells_[kCells + 1];
 };
 
-// A histogram whose entries hold count, correct and sum in one word each, in a few copies that take turns, so that
-// consecutive samples do not wait for each other; emptied into the totals before a field can overflow.
-struct PackedHistogram {
-  static constexpr int kCopies = 4, kMostBins = 64, kBlock = 4 * 512;  // 512 entries per copy: 2^41 at most in a sum
-  static uint64_t pack(int64_t fixed, uint8_t correct) {
-    return uint64_t(fixed) + (uint64_t(1) << 52) + (uint64_t(correct) << 42);
+// A histogram whose entries hold count and sum in one word each, wrong and right predictions in entries apart, in a few
+// copies that take turns, so that consecutive samples do not wait for each other; emptied into the totals before a
+// field can overflow.
+class PackedHistogram {
+ public:
+  static constexpr int kCopies = 4, kMostBins = 64, kBlock = 2048;
+
+  // bin[i] < kMostBins; n <= kBlock
+  void add(const float* x, const int32_t* bin, const bool* correct, int64_t n) {
+    alignas(64) uint64_t word[kBlock];
+    alignas(64) int32_t entry[kBlock];
+    const uint8_t* right = reinterpret_cast<const uint8_t*>(correct);  // as a number, so that the loop vectorises
+    for (int64_t i = 0; i < n; ++i) word[i] = uint64_t(fixed_point(x[i])) + kOne;
+    for (int64_t i = 0; i < n; ++i) entry[i] = bin[i] + right[i] * kMostBins;
+    int64_t i = 0;
+    for (; i + kCopies <= n; i += kCopies) {
+      PYFASTCAL_UNROLL
+      for (int j = 0; j < kCopies; ++j) copies_[j][entry[i + j]] += word[i + j];
+    }
+    for (; i < n; ++i) copies_[0][entry[i]] += word[i];
+    pending_ += n;
   }
 
+  // Must be called at least every kMostPending samples.
   void flush(int64_t n_bins, int64_t* totals) {
     for (int64_t b = 0; b < n_bins; ++b)
-      for (auto& copy : copies) {
-        totals[b] += copy[b] >> 52;
-        totals[n_bins + b] += copy[b] >> 42 & 1023;
-        totals[2 * n_bins + b] += copy[b] & ((uint64_t(1) << 42) - 1);
-        copy[b] = 0;
-      }
+      for (auto& copy : copies_)
+        for (int64_t right = 0; right < 2; ++right) {
+          uint64_t& word = copy[b + right * kMostBins];
+          totals[b] += word >> kShift;
+          totals[n_bins + b] += right * (word >> kShift);
+          totals[2 * n_bins + b] += word & (kOne - 1);
+          word = 0;
+        }
+    pending_ = 0;
   }
+  bool full() const { return pending_ > kMostPending - kBlock; }
 
-  uint64_t copies[kCopies][kMostBins] = {};
+ private:
+  // 2^15 samples of at most 2^32 each fill 47 bits and a little: the count begins above
+  static constexpr int kShift = 48;
+  static constexpr uint64_t kOne = uint64_t(1) << kShift;
+  static constexpr int64_t kMostPending = 1 << 15;
+  uint64_t copies_[kCopies][2 * kMostBins] = {};
+  int64_t pending_ = 0;
 };
 
 // Adds n <= kBlock samples; an invalid one counts as a 0 (the caller rejects the whole). Returns how many were.
 template <class T>
-inline int64_t bin_block(const T* confidence, const bool* correct, int64_t n, const BinCells& cells,
-                         PackedHistogram& histogram) {
-  constexpr int64_t kBlock = PackedHistogram::kBlock;
-  alignas(64) float x[kBlock];
-  alignas(64) int32_t cell[kBlock];
-  alignas(64) uint64_t word[kBlock];
+inline int64_t bin_block(const T* confidence, const bool* correct, int64_t n, float scale, const BinCells* cells,
+                         int64_t n_bins, PackedHistogram& histogram) {
+  alignas(64) float x[PackedHistogram::kBlock];
+  alignas(64) int32_t bin[PackedHistogram::kBlock];
+  const Vec factor = set1(cells ? float(BinCells::kCells) : scale);
+  const Vec last = set1(float(cells ? int64_t(BinCells::kCells) : n_bins - 1));
   int64_t invalid = 0;
   for (int64_t i = 0; i < n; i += kLanes) {
     const int64_t count = min(kLanes, n - i);
@@ -80,17 +126,11 @@ inline int64_t bin_block(const T* confidence, const bool* correct, int64_t n, co
     const Vec clamped = min(max(value, set1(0.0f)), set1(1.0f));  // NaN becomes 0, and so does -0
     invalid += __builtin_popcount(equal(value, clamped) ^ 0xffff);
     store(x + i, clamped);
-    store_truncated(cell + i, clamped * set1(BinCells::kCells));
+    store_truncated(bin + i, min(clamped * factor, last));
   }
-  const uint8_t* correct_bytes = reinterpret_cast<const uint8_t*>(correct);  // as a number, so that the loop vectorises
-  for (int64_t i = 0; i < n; ++i) word[i] = PackedHistogram::pack(fixed_point(x[i]), correct_bytes[i]);
-  constexpr int kCopies = PackedHistogram::kCopies;
-  int64_t i = 0;
-  for (; i + kCopies <= n; i += kCopies) {
-    PYFASTCAL_UNROLL
-    for (int j = 0; j < kCopies; ++j) histogram.copies[j][cells.find(x[i + j], cell[i + j])] += word[i + j];
-  }
-  for (; i < n; ++i) histogram.copies[0][cells.find(x[i], cell[i])] += word[i];
+  if (cells)
+    for (int64_t i = 0; i < n; ++i) bin[i] = cells->find(x[i], bin[i]);
+  histogram.add(x, bin, correct, n);
   return invalid;
 }
 
@@ -106,8 +146,12 @@ template <class T>
 inline void bin_values(const T* confidence, const bool* correct, const int64_t* group, int64_t n, const Bins& bins,
                        int64_t* out, int64_t* invalid_out) {
   const int64_t size = bins.n_bins * bins.n_groups;
-  const BinCells cells(bins);
-  const bool packed = !std::is_same_v<T, double> && !group && cells.exact && bins.n_bins <= PackedHistogram::kMostBins;
+  // For few samples a search costs less than preparing what avoids it.
+  const bool may_pack = !std::is_same_v<T, double> && !group && n >= 512 && bins.n_bins <= PackedHistogram::kMostBins;
+  const float scale = may_pack ? find_scale(bins) : 0.0f;
+  std::optional<BinCells> cells;
+  if (may_pack && scale == 0.0f) cells.emplace(bins);
+  const bool packed = may_pack && (!cells || cells->exact);
   const int64_t tasks = min((n + (1 << 16) - 1) >> 16, 8 * thread_count());
   parallel_tasks(tasks, [&](int64_t task) {
     const int64_t begin = n * task / tasks, end = n * (task + 1) / tasks;
@@ -119,9 +163,10 @@ inline void bin_values(const T* confidence, const bool* correct, const int64_t* 
         PackedHistogram histogram;
         for (int64_t i = begin; i < end; i += PackedHistogram::kBlock) {
           const int64_t count = min(PackedHistogram::kBlock, end - i);
-          invalid += bin_block(confidence + i, correct + i, count, cells, histogram);
-          histogram.flush(size, totals);
+          invalid += bin_block(confidence + i, correct + i, count, scale, cells ? &*cells : nullptr, size, histogram);
+          if (histogram.full()) histogram.flush(size, totals);
         }
+        histogram.flush(size, totals);
       }
     for (int64_t i = packed ? end : begin; i < end; ++i) {
       double x = as_double(confidence[i]);

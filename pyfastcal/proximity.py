@@ -91,9 +91,7 @@ def textual_deviation(
 def _check_bank(name: str, features: Tensor, bank: Tensor | None, k: int) -> None:
     if bank is None:
         if len(features) <= k:
-            raise ValueError(
-                f"{name} must have more than k={k} classes without base features, got {len(features)}"
-            )
+            raise ValueError(f"{name} must have more than k={k} classes without base features, got {len(features)}")
         return
     checks.matrix(f"base_{name}", bank, columns=features.shape[1], like=name)
     checks.same_device(f"base_{name}", bank, name, features)

@@ -40,9 +40,7 @@ def test_proximity_to_itself():
     assert torch.equal(proximity(x, x, 1), torch.ones(6))
     alone = proximity(x, x, 2, exclude_self=True)
     rows = unit(x.numpy())
-    np.testing.assert_allclose(
-        alone, [by_hand(rows[i], np.delete(rows, i, axis=0), 2) for i in range(6)], rtol=1e-5
-    )
+    np.testing.assert_allclose(alone, [by_hand(rows[i], np.delete(rows, i, axis=0), 2) for i in range(6)], rtol=1e-5)
 
 
 def test_proximity_of_raw_features():
@@ -62,9 +60,7 @@ def test_textual_deviation_with_base_classes(seed, n_classes, n_base, k):
         expected = 1.0 if nearest < 0.05 else by_hand(w[c], base_w, k) / by_hand(v[c], base_v, k)
         assert gamma[c].item() == pytest.approx(expected, rel=1e-9)
     assert gamma[0] == 1
-    torch.testing.assert_close(
-        gamma, reference.textual_deviation(tuned, zeroshot, base_tuned, base_zeroshot, k)
-    )
+    torch.testing.assert_close(gamma, reference.textual_deviation(tuned, zeroshot, base_tuned, base_zeroshot, k))
 
 
 def test_textual_deviation_without_base_classes_leaves_each_class_out_of_its_own_neighbours():
@@ -72,10 +68,7 @@ def test_textual_deviation_without_base_classes_leaves_each_class_out_of_its_own
     tuned[1] = tuned[0] + 1e-4  # close, yet not known to be a base class
     gamma = textual_deviation(tuned, zeroshot, k=2)
     w, v = unit(tuned.numpy()), unit(zeroshot.numpy())
-    expected = [
-        by_hand(w[c], np.delete(w, c, axis=0), 2) / by_hand(v[c], np.delete(v, c, axis=0), 2)
-        for c in range(6)
-    ]
+    expected = [by_hand(w[c], np.delete(w, c, axis=0), 2) / by_hand(v[c], np.delete(v, c, axis=0), 2) for c in range(6)]
     np.testing.assert_allclose(gamma, expected, rtol=1e-9)
 
 

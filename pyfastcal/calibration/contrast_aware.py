@@ -175,9 +175,7 @@ class ContrastAwareCalibration(LogitScaling):
             normalize=normalize,
         )
 
-    def _check(
-        self, name: str, logits: Tensor, zeroshot_logits: Tensor, logit_scale: float | Tensor
-    ) -> float | Tensor:
+    def _check(self, name: str, logits: Tensor, zeroshot_logits: Tensor, logit_scale: float | Tensor) -> float | Tensor:
         check_logits(name, logits)
         _check_pair(f"zeroshot_{name}", zeroshot_logits, name, logits)
         return check_scale("logit_scale", logit_scale)

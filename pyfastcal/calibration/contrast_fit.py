@@ -30,9 +30,7 @@ class LossTable:
     def __init__(self, logits: Tensor, labels: Tensor) -> None:
         self.step = math.log(_LARGEST / _SMALLEST) / (_POINTS - 1)
         rows = max(1, _CHUNK // logits.shape[1])
-        parts = [
-            self._rows(logits[i : i + rows], labels[i : i + rows].long()) for i in range(0, len(logits), rows)
-        ]
+        parts = [self._rows(logits[i : i + rows], labels[i : i + rows].long()) for i in range(0, len(logits), rows)]
         self.loss = torch.cat([loss for loss, _ in parts])
         self.slope = torch.cat([slope for _, slope in parts])
         self.share = torch.full_like(self.loss[:, 0], 1 / len(logits))

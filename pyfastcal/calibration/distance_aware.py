@@ -92,9 +92,7 @@ class DistanceAwareCalibration(LogitScaling):
 
     def _weight(self, name: str, n_classes: int, like: Tensor) -> Tensor:
         if self.class_weight is None:
-            raise RuntimeError(
-                "DistanceAwareCalibration has no class weights: call fit or load_state_dict first"
-            )
+            raise RuntimeError("DistanceAwareCalibration has no class weights: call fit or load_state_dict first")
         if n_classes != len(self.class_weight):
             raise ValueError(
                 f"{name} must have the {len(self.class_weight)} classes of the fit, "

@@ -43,9 +43,7 @@ def contrast(similarity: Tensor, labels: Tensor) -> Tensor:
     similarity to the true class stands out from the best other one. ``similarity`` (N, C) with C >= 2."""
     checks.matrix("similarity", similarity, rows=True)
     if similarity.shape[1] < 2:
-        raise ValueError(
-            f"similarity must have at least 2 classes to contrast, got {checks.describe(similarity)}"
-        )
+        raise ValueError(f"similarity must have at least 2 classes to contrast, got {checks.describe(similarity)}")
     checks.finite("similarity", similarity)
     checks.same_device("labels", checks.tensor("labels", labels, 1), "similarity", similarity)
     labels = checks.labels("labels", labels, len(similarity), similarity.shape[1])

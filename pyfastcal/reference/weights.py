@@ -30,9 +30,7 @@ def textual_deviation(
     left out of its own neighbours; no class is then known to be a base class.
     """
     if base_tuned is None or base_zeroshot is None:
-        return proximity(tuned, tuned, k, exclude_self=True) / proximity(
-            zeroshot, zeroshot, k, exclude_self=True
-        )
+        return proximity(tuned, tuned, k, exclude_self=True) / proximity(zeroshot, zeroshot, k, exclude_self=True)
     distances, _ = knn(tuned, base_tuned, k)
     gamma = torch.exp(-distances.mean(dim=1)) / proximity(zeroshot, base_zeroshot, k)
     return torch.where(distances[:, 0] < base_threshold, torch.ones_like(gamma), gamma)

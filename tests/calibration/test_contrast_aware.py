@@ -219,9 +219,7 @@ def test_compile_and_export():
 def test_numpy_in_numpy_out():
     tuned, zeroshot, labels = fit_problem(0.6)
     cac = ContrastAwareCalibration().fit(tuned.numpy(), zeroshot.numpy(), labels.numpy(), 20.0)
-    np.testing.assert_array_equal(
-        cac(tuned.numpy(), zeroshot.numpy(), 20.0), cac(tuned, zeroshot, 20.0).numpy()
-    )
+    np.testing.assert_array_equal(cac(tuned.numpy(), zeroshot.numpy(), 20.0), cac(tuned, zeroshot, 20.0).numpy())
     assert isinstance(contrast_weight(tuned.numpy() / 100, zeroshot.numpy() / 100), np.ndarray)
     confidence, prediction = cac.predict_features(*(f.numpy() for f in features()))
     assert isinstance(confidence, np.ndarray) and prediction.dtype == np.int64

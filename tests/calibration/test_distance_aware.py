@@ -43,9 +43,7 @@ def test_forward_is_the_definition(dac):
     torch.testing.assert_close(dac(logits), dac.class_weight[prediction][:, None] * logits)
 
 
-@given(
-    st.integers(0, 2**32 - 1), st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64])
-)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]))
 def test_predictions_are_kept(seed, dtype):
     dac = DistanceAwareCalibration().fit(*texts())
     logits = (normal(seed, 50, 7) * 3).to(dtype)
@@ -62,9 +60,7 @@ def test_features_and_logits_give_the_same_confidence(dac):
     scaled = dac(logits).softmax(1).max(1)
     torch.testing.assert_close(confidence, scaled.values, rtol=1e-5, atol=1e-6)
     assert torch.equal(prediction, scaled.indices)
-    exact, _ = reference.similarity_confidence(
-        image.double(), text.double(), 30.0, class_weight=dac.class_weight
-    )
+    exact, _ = reference.similarity_confidence(image.double(), text.double(), 30.0, class_weight=dac.class_weight)
     torch.testing.assert_close(confidence.double(), exact, rtol=1e-5, atol=1e-6)
 
 

@@ -96,13 +96,9 @@ def test_adaptive_bins_are_equal_without_ties_and_never_split_a_tie():
     confidence = torch.linspace(0.1, 0.9, 40)
     correct = torch.arange(40) % 3 == 0
     error = (confidence.double() - correct.double()).view(4, 10).sum(1).abs().sum() / 40
-    assert float(metrics.adaptive_calibration_error(confidence, correct, 4)) == pytest.approx(
-        float(error), abs=1e-9
-    )
+    assert float(metrics.adaptive_calibration_error(confidence, correct, 4)) == pytest.approx(float(error), abs=1e-9)
     tied = torch.full((40,), 0.7)
-    assert float(metrics.adaptive_calibration_error(tied, correct, 4)) == pytest.approx(
-        0.7 - 14 / 40, abs=1e-7
-    )
+    assert float(metrics.adaptive_calibration_error(tied, correct, 4)) == pytest.approx(0.7 - 14 / 40, abs=1e-7)
 
 
 @given(ROWS, st.integers(1, 6), st.integers(1, 6))

@@ -47,9 +47,7 @@ def cases():
             yield name, "compat", "published"
     for name in ("brier_score", "negative_log_likelihood", "interval_coverage_error"):
         yield name, "probs", PROBS * 0.9
-    yield from (
-        ("proximity_informed_ece", "proximity", bad) for bad in (P[:2], P.long(), P * math.inf, P[None])
-    )
+    yield from (("proximity_informed_ece", "proximity", bad) for bad in (P[:2], P.long(), P * math.inf, P[None]))
     yield from (("proximity_informed_ece", "n_proximity_bins", bad) for bad in (0, 1.5))
     yield from (("interval_coverage_error", "alpha", bad) for bad in (0.0, 1.1, math.nan, "high"))
     yield from (("contrast", "similarity", bad) for bad in (PROBS[:, :1], PROBS * math.nan, Y, PROBS[:0]))

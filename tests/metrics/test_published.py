@@ -32,9 +32,7 @@ def published_ece(confidence, correct, n_bins):
 def quantile_bins(values, n_bins):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # bins that are too narrow are removed
-        discretizer = KBinsDiscretizer(
-            n_bins, encode="ordinal", strategy="quantile", quantile_method="linear"
-        )
+        discretizer = KBinsDiscretizer(n_bins, encode="ordinal", strategy="quantile", quantile_method="linear")
         return discretizer.fit_transform(values[:, None])[:, 0].astype(int)
 
 
@@ -47,9 +45,7 @@ def group_gaps(keys, confidence, correct):
     return np.array([abs(confidence[i].mean() - correct[i].mean()) * i.mean() for i in inside])
 
 
-def check(
-    confidence: np.ndarray, correct: np.ndarray, proximity: np.ndarray, n_bins: int, n_groups: int
-) -> None:
+def check(confidence: np.ndarray, correct: np.ndarray, proximity: np.ndarray, n_bins: int, n_groups: int) -> None:
     compat = {"compat": "clip_calibration"}
     ece = metrics.expected_calibration_error(confidence, correct, n_bins, **compat)
     assert float(ece) == pytest.approx(published_ece(confidence, correct, n_bins), abs=1e-9)
@@ -92,6 +88,4 @@ def test_certain_rows_are_where_it_differs_from_the_definition():
 )
 def test_options_that_do_not_go_together(name, options):
     with pytest.raises(ValueError, match=f"^{name} "):
-        metrics.expected_calibration_error(
-            torch.ones(2), torch.ones(2), **{"compat": "clip_calibration", **options}
-        )
+        metrics.expected_calibration_error(torch.ones(2), torch.ones(2), **{"compat": "clip_calibration", **options})

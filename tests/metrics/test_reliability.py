@@ -59,9 +59,7 @@ def test_empty_bins_and_a_single_row():
 
 
 def test_signed_gaps_point_the_right_way():
-    gaps = metrics.signed_gaps(
-        torch.tensor([0.9, 0.9, 0.3, 0.3]), torch.tensor([True, False, True, False]), 2
-    )
+    gaps = metrics.signed_gaps(torch.tensor([0.9, 0.9, 0.3, 0.3]), torch.tensor([True, False, True, False]), 2)
     np.testing.assert_allclose(gaps, [-0.2, 0.4], atol=1e-7)
     assert metrics.signed_gaps(torch.tensor([0.9]), torch.tensor([True]), 2).isnan().tolist() == [True, False]
 
@@ -72,9 +70,7 @@ def test_signed_gaps_make_up_the_error(top):
     share = metrics.reliability_curve(confidence, correct, n_bootstrap=0).count / len(confidence)
     ece = metrics.expected_calibration_error(confidence, correct)
     assert float((share * gaps.abs()).nansum()) == pytest.approx(float(ece), abs=1e-9)
-    torch.testing.assert_close(
-        gaps, reference.signed_gaps(confidence, correct), atol=1e-9, rtol=0, equal_nan=True
-    )
+    torch.testing.assert_close(gaps, reference.signed_gaps(confidence, correct), atol=1e-9, rtol=0, equal_nan=True)
 
 
 def test_numpy_in_numpy_out(top):

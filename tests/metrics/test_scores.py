@@ -65,9 +65,7 @@ def test_interval_coverage_of_calibrated_probabilities_is_close_to_alpha():
 
 def test_contrast():
     similarity = torch.tensor([[0.3, 0.1, 0.2], [0.0, 0.5, 0.9]])
-    assert float(metrics.contrast(similarity, torch.tensor([0, 1]))) == pytest.approx(
-        (0.3 + 0.5) / 2 - (0.2 + 0.9) / 2
-    )
+    assert float(metrics.contrast(similarity, torch.tensor([0, 1]))) == pytest.approx((0.3 + 0.5) / 2 - (0.2 + 0.9) / 2)
     shifted = metrics.contrast(similarity + 5, torch.tensor([0, 1]))
     assert float(shifted) == pytest.approx(-0.15, abs=1e-6)
 

@@ -63,15 +63,11 @@ def test_confidence(seed, n, n_classes, by_class, by_row):
     logits = 10 * normal(seed, n, n_classes)
     class_weight = normal(seed + 1, n_classes).exp() if by_class else None
     sample_weight = normal(seed + 2, n).exp() if by_row else None
-    confidence, prediction = reference.confidence(
-        logits, class_weight=class_weight, sample_weight=sample_weight
-    )
+    confidence, prediction = reference.confidence(logits, class_weight=class_weight, sample_weight=sample_weight)
     assert confidence.shape == prediction.shape == (n,) and prediction.dtype == torch.int64
     for i in range(n):
         row = logits[i].numpy()
-        factor = (class_weight[row.argmax()].item() if by_class else 1) * (
-            sample_weight[i].item() if by_row else 1
-        )
+        factor = (class_weight[row.argmax()].item() if by_class else 1) * (sample_weight[i].item() if by_row else 1)
         assert prediction[i] == row.argmax()
         np.testing.assert_allclose(confidence[i], softmax(factor * row[None]).max(), rtol=1e-12)
 
@@ -83,9 +79,7 @@ def test_similarity_confidence_is_the_confidence_of_its_logits(seed, n, n_classe
         normal(seed + 1, n_classes, 4),
         normal(seed + 2, n_classes).exp(),
     )
-    got = reference.similarity_confidence(
-        image, text, 20.0, logit_bias=bias, class_weight=weight, normalize=normalize
-    )
+    got = reference.similarity_confidence(image, text, 20.0, logit_bias=bias, class_weight=weight, normalize=normalize)
     a, b = (unit(x.numpy()) if normalize else x.numpy() for x in (image, text))
     logits = torch.from_numpy(20 * a @ b.T + (bias or 0))
     expected = reference.confidence(logits, class_weight=weight)
@@ -167,9 +161,7 @@ def test_precision_of_results(dtype):
     assert reference.expected_calibration_error(x.sigmoid()[:, 0], x[:, 1] > 0).dtype == torch.float64
 
 
-@given(
-    st.lists(st.sampled_from([0.1, 0.2, 0.5, 0.50001, 0.7, 1.0]), min_size=1, max_size=40), st.integers(1, 6)
-)
+@given(st.lists(st.sampled_from([0.1, 0.2, 0.5, 0.50001, 0.7, 1.0]), min_size=1, max_size=40), st.integers(1, 6))
 def test_equal_mass_groups_keep_ties_together_and_ignore_order(values, n_groups):
     x = torch.tensor(values)
     group = reference.equal_mass_groups(x, n_groups)

@@ -2,10 +2,20 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from pyfastcal.clip import SmallCLIP, load_small, tasks
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))  # the pre-training is tested too
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread():
+    """Models this small only lose by more threads, all the more on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -92,15 +92,15 @@ def test_the_trimmed_text_tower_is_the_models_own(clip):
 
 
 @pytest.fixture
-def one_thread(threads):
-    threads(1)
+def own_seed():
+    """Pre-training seeds torch's global generator: put back what it held."""
     state = torch.random.get_rng_state()
     yield
     torch.random.set_rng_state(state)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_pretraining_is_deterministic_and_what_it_saves_loads(name, tmp_path, one_thread):
+def test_pretraining_is_deterministic_and_what_it_saves_loads(name, tmp_path, own_seed):
     (model, tokenizer), (again, _), (other, _) = (
         pretraining.pretrain(name, steps=steps, seed=seed) for steps, seed in ((3, 3), (3, 3), (1, 4))
     )
@@ -112,7 +112,7 @@ def test_pretraining_is_deterministic_and_what_it_saves_loads(name, tmp_path, on
     assert torch.equal(loaded.model.visual.proj, model.visual.proj)
 
 
-def test_pretraining_learns(one_thread):
+def test_pretraining_learns(own_seed):
     images, texts = pretraining.DATA["digits"](seed=9).batch(128)
     different = sorted(set(texts))
     caption = torch.tensor([different.index(text) for text in texts])
@@ -125,7 +125,7 @@ def test_pretraining_learns(one_thread):
         text_features = model.encode_text(tokenizer(different), normalize=True)
         return float(pretraining.contrastive_loss(image_features, text_features, caption, torch.tensor(14.0)))
 
-    assert loss_after(15) < loss_after(0) - 0.1
+    assert loss_after(10) < loss_after(0) - 0.1
 
 
 def test_captions_fit_and_reach_the_positions_behind_sixteen_context_tokens(clip):

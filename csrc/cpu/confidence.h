@@ -81,8 +81,8 @@ inline double sum_relative_powers(const T* row, int64_t n, float max_value, floa
   // the maximum (2^residual) too, so it cancels.
   const float shift = max_value * factor2;
   if (!(std::fabs(shift) < 0x1p20f))  // the residual is no small number: subtract first, in double; such rows are rare
-    return sum_in_lanes(n, [=](int64_t i) {
-      return std::exp2((double(to_float(row[i])) - double(max_value)) * double(factor2));
+    return accumulate_in_lanes(n, [=](int64_t i, double sum) {
+      return sum + std::exp2((double(to_float(row[i])) - double(max_value)) * double(factor2));
     });
   const double residual = double(max_value) * double(factor2) - double(shift);
   const bool clamp = !((min_value - max_value) * factor2 > kSmallestExponent + 1);

@@ -209,17 +209,20 @@ class NearestNeighbours {
   void finish(int64_t q, const Scan* scans, int64_t n) const {
     const int64_t d = bank_.cols;
     Buffer<float> query_scratch(d), bank_scratch(d);
-    const float* query = float_rows(queries_, q, 1, query_scratch).data;
+    const float* row = float_rows(queries_, q, 1, query_scratch).data;
     const double query_scale = normalize_ ? inverse_norm(query_norm_[q]) : 1.0;
+    Buffer<double> query(d);
+    for (int64_t i = 0; i < d; ++i) query[i] = row[i] * query_scale;
     std::vector<Exact> found;
     bool finite = true;
-    const auto examine = [&](int64_t row) {
+    const auto examine = [&, query = static_cast<const double*>(query)](int64_t row) {
       if (exclude_self_ && row == q) return;
       const float* b = float_rows(bank_, row, 1, bank_scratch).data;
       const double bank_scale = !normalize_ ? 1.0 : scales_kept() ? bank_scale_[row] : inverse_norm(norm(b, d));
-      const double square = sum_in_lanes(d, [=](int64_t i) {
-        const double difference = query[i] * query_scale - b[i] * bank_scale;
-        return difference * difference;
+      // (b * scale - query)^2: exact 0 for equal rows, because b * scale is rounded as query was
+      const double square = accumulate_in_lanes(d, [=](int64_t i, double sum) {
+        const double difference = b[i] * bank_scale - query[i];
+        return multiply_add(difference, difference, sum);
       });
       finite &= square < double(kInfinity);
       found.push_back({{square, row}});

@@ -60,21 +60,21 @@ inline FloatRows float_rows(const Matrix& m, int64_t begin, int64_t n, float* sc
   return out;
 }
 
-// Sum of f(i) over [0, n), in sixteen interleaved partial sums: vectorises without reordering.
+// add(i, sum) over i in [0, n), in sixteen interleaved partial sums: vectorises without reordering.
 template <class F>
-inline double sum_in_lanes(int64_t n, const F& f) {
+inline double accumulate_in_lanes(int64_t n, const F& add) {
   double sum[kLanes] = {};
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes)
-    for (int64_t j = 0; j < kLanes; ++j) sum[j] += f(i + j);
-  for (int64_t j = 0; i + j < n; ++j) sum[j] += f(i + j);
+    for (int64_t j = 0; j < kLanes; ++j) sum[j] = add(i + j, sum[j]);
+  for (int64_t j = 0; i + j < n; ++j) sum[j] = add(i + j, sum[j]);
   for (int64_t half = kLanes / 2; half; half /= 2)
     for (int64_t j = 0; j < half; ++j) sum[j] += sum[j + half];
   return sum[0];
 }
 
 inline double dot(const float* a, const float* b, int64_t n) {
-  return sum_in_lanes(n, [=](int64_t i) { return double(a[i]) * double(b[i]); });
+  return accumulate_in_lanes(n, [=](int64_t i, double sum) { return multiply_add(a[i], b[i], sum); });
 }
 
 // Cannot overflow: the square of the largest float fits in a double, often.

@@ -109,7 +109,8 @@ inline void similarity_confidence(const Matrix& image, const Matrix& text, float
           } else {
             if (factors.class_weight) scale *= factors.class_weight[peak[i].index];
             if (factors.sample_weight) scale *= factors.sample_weight[begin + i];
-            sum[i] += sum_relative_powers(row, m, peak[i].max, -kInfinity, scale * kLog2E, static_cast<float*>(nullptr));
+            sum[i] +=
+                sum_relative_powers(row, m, peak[i].max, -kInfinity, scale * kLog2E, static_cast<float*>(nullptr));
           }
         }
       }

@@ -23,6 +23,15 @@ inline constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
+// a * b + c, in one rounding where the processor has it in one instruction.
+inline double multiply_add(double a, double b, double c) {
+#if defined(PYFASTCAL_AVX2) || defined(PYFASTCAL_AVX512)
+  return __builtin_fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
 // Storage types: the 16 bits of torch.float16 and torch.bfloat16.
 struct Half {
   uint16_t bits;

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "../common/bins.h"
+#include "bins_compared.h"
 #include "rows.h"
 
 namespace pyfastcal::PYFASTCAL_VARIANT {
@@ -64,20 +65,44 @@ class BinCells {
   uint64_t cells_[kCells + 1];
 };
 
+// The bins of a block of samples, by multiplication where that is exact, else by table.
+class Binning {
+ public:
+  explicit Binning(const Bins& bins) : scale_(find_scale(bins)), last_(float(bins.n_bins - 1)) {
+    if (scale_ == 0.0f) cells_.emplace(bins);
+  }
+  bool exact() const { return !cells_ || cells_->exact; }
+
+  void find(const float* x, int64_t n, int32_t* bin) const {
+    const Vec factor = set1(cells_ ? float(BinCells::kCells) : scale_);
+    const Vec last = set1(cells_ ? float(BinCells::kCells) : last_);
+    for (int64_t i = 0; i < n; i += kLanes) store_truncated(bin + i, min(load(x + i) * factor, last));
+    if (cells_)
+      for (int64_t i = 0; i < n; ++i) bin[i] = cells_->find(x[i], bin[i]);
+  }
+
+ private:
+  const float scale_, last_;
+  std::optional<BinCells> cells_;
+};
+
 // A histogram whose entries hold count and sum in one word each, wrong and right predictions in entries apart, in a few
 // copies that take turns, so that consecutive samples do not wait for each other; emptied into the totals before a
 // field can overflow.
 class PackedHistogram {
  public:
-  static constexpr int kCopies = 4, kMostBins = 64, kBlock = 2048;
+  static constexpr int kCopies = 4, kMostBins = 64;
 
-  // bin[i] < kMostBins; n <= kBlock
-  void add(const float* x, const int32_t* bin, const bool* correct, int64_t n) {
-    alignas(64) uint64_t word[kBlock];
+  PackedHistogram(const Binning& binning, const Bins& bins) : binning_(binning), n_bins_(bins.n_bins) {}
+
+  // n <= kBlock valid confidences; x is readable up to a multiple of kLanes
+  void add(const float* x, const bool* correct, int64_t n) {
     alignas(64) int32_t entry[kBlock];
+    alignas(64) uint64_t word[kBlock];
+    binning_.find(x, n, entry);
     const uint8_t* right = reinterpret_cast<const uint8_t*>(correct);  // as a number, so that the loop vectorises
     for (int64_t i = 0; i < n; ++i) word[i] = uint64_t(fixed_point(x[i])) + kOne;
-    for (int64_t i = 0; i < n; ++i) entry[i] = bin[i] + right[i] * kMostBins;
+    for (int64_t i = 0; i < n; ++i) entry[i] += right[i] * kMostBins;
     int64_t i = 0;
     for (; i + kCopies <= n; i += kCopies) {
       PYFASTCAL_UNROLL
@@ -85,40 +110,44 @@ class PackedHistogram {
     }
     for (; i < n; ++i) copies_[0][entry[i]] += word[i];
     pending_ += n;
+    if (pending_ > kMostPending - kBlock) empty();
   }
 
-  // Must be called at least every kMostPending samples.
-  void flush(int64_t n_bins, int64_t* totals) {
-    for (int64_t b = 0; b < n_bins; ++b)
-      for (auto& copy : copies_)
-        for (int64_t right = 0; right < 2; ++right) {
-          uint64_t& word = copy[b + right * kMostBins];
-          totals[b] += word >> kShift;
-          totals[n_bins + b] += right * (word >> kShift);
-          totals[2 * n_bins + b] += word & (kOne - 1);
-          word = 0;
-        }
-    pending_ = 0;
+  // Adds what was counted to totals, (3, n_bins).
+  void flush(int64_t* totals) {
+    empty();
+    for (int64_t i = 0; i < 3 * n_bins_; ++i) totals[i] += totals_[i / n_bins_][i % n_bins_];
   }
-  bool full() const { return pending_ > kMostPending - kBlock; }
 
  private:
   // 2^15 samples of at most 2^32 each fill 47 bits and a little: the count begins above
   static constexpr int kShift = 48;
   static constexpr uint64_t kOne = uint64_t(1) << kShift;
   static constexpr int64_t kMostPending = 1 << 15;
+
+  void empty() {
+    for (int64_t b = 0; b < n_bins_; ++b)
+      for (auto& copy : copies_)
+        for (int64_t right = 0; right < 2; ++right) {
+          uint64_t& word = copy[b + right * kMostBins];
+          totals_[0][b] += word >> kShift;
+          totals_[1][b] += right * (word >> kShift);
+          totals_[2][b] += word & (kOne - 1);
+          word = 0;
+        }
+    pending_ = 0;
+  }
+
+  const Binning& binning_;
+  const int64_t n_bins_;
   uint64_t copies_[kCopies][2 * kMostBins] = {};
+  int64_t totals_[3][kMostBins] = {};
   int64_t pending_ = 0;
 };
 
-// Adds n <= kBlock samples; an invalid one counts as a 0 (the caller rejects the whole). Returns how many were.
+// Confidences as fp32 in [0, 1], an invalid one as a 0 (the caller rejects the whole). Returns how many were invalid.
 template <class T>
-inline int64_t bin_block(const T* confidence, const bool* correct, int64_t n, float scale, const BinCells* cells,
-                         int64_t n_bins, PackedHistogram& histogram) {
-  alignas(64) float x[PackedHistogram::kBlock];
-  alignas(64) int32_t bin[PackedHistogram::kBlock];
-  const Vec factor = set1(cells ? float(BinCells::kCells) : scale);
-  const Vec last = set1(float(cells ? int64_t(BinCells::kCells) : n_bins - 1));
+inline int64_t clamp_block(const T* confidence, int64_t n, float* x) {
   int64_t invalid = 0;
   for (int64_t i = 0; i < n; i += kLanes) {
     const int64_t count = min(kLanes, n - i);
@@ -126,11 +155,22 @@ inline int64_t bin_block(const T* confidence, const bool* correct, int64_t n, fl
     const Vec clamped = min(max(value, set1(0.0f)), set1(1.0f));  // NaN becomes 0, and so does -0
     invalid += __builtin_popcount(equal(value, clamped) ^ 0xffff);
     store(x + i, clamped);
-    store_truncated(bin + i, min(clamped * factor, last));
   }
-  if (cells)
-    for (int64_t i = 0; i < n; ++i) bin[i] = cells->find(x[i], bin[i]);
-  histogram.add(x, bin, correct, n);
+  return invalid;
+}
+
+// Bins samples [begin, end) block by block; returns how many were invalid.
+template <class T, class Histogram>
+inline int64_t add_blocks(const T* confidence, const bool* correct, int64_t begin, int64_t end, Histogram histogram,
+                          int64_t* totals) {
+  alignas(64) float x[kBlock];
+  int64_t invalid = 0;
+  for (int64_t i = begin; i < end; i += kBlock) {
+    const int64_t n = min(kBlock, end - i);
+    invalid += clamp_block(confidence + i, n, x);
+    histogram.add(x, correct + i, n);
+  }
+  histogram.flush(totals);
   return invalid;
 }
 
@@ -147,27 +187,25 @@ inline void bin_values(const T* confidence, const bool* correct, const int64_t* 
                        int64_t* out, int64_t* invalid_out) {
   const int64_t size = bins.n_bins * bins.n_groups;
   // For few samples a search costs less than preparing what avoids it.
-  const bool may_pack = !std::is_same_v<T, double> && !group && n >= 512 && bins.n_bins <= PackedHistogram::kMostBins;
-  const float scale = may_pack ? find_scale(bins) : 0.0f;
-  std::optional<BinCells> cells;
-  if (may_pack && scale == 0.0f) cells.emplace(bins);
-  const bool packed = may_pack && (!cells || cells->exact);
+  const bool may_pack = !std::is_same_v<T, double> && bins.n_groups == 1 && !group && n >= 512 &&
+                        bins.n_bins <= PackedHistogram::kMostBins;
+  const bool compared = may_pack && can_compare(bins.n_bins);
+  std::optional<Binning> binning;
+  if (may_pack && !compared) binning.emplace(bins);
+  const bool packed = compared || (binning && binning->exact());
   const int64_t tasks = min((n + (1 << 16) - 1) >> 16, 8 * thread_count());
   parallel_tasks(tasks, [&](int64_t task) {
     const int64_t begin = n * task / tasks, end = n * (task + 1) / tasks;
     Buffer<int64_t> totals(3 * size);
     std::memset(totals, 0, sizeof(int64_t) * 3 * size);
     int64_t invalid = 0;
-    if constexpr (!std::is_same_v<T, double>)
-      if (packed) {
-        PackedHistogram histogram;
-        for (int64_t i = begin; i < end; i += PackedHistogram::kBlock) {
-          const int64_t count = min(PackedHistogram::kBlock, end - i);
-          invalid += bin_block(confidence + i, correct + i, count, scale, cells ? &*cells : nullptr, size, histogram);
-          if (histogram.full()) histogram.flush(size, totals);
-        }
-        histogram.flush(size, totals);
-      }
+    if constexpr (!std::is_same_v<T, double>) {
+      if (compared)
+        with_compared_histogram(
+            bins, [&](auto histogram) { invalid = add_blocks(confidence, correct, begin, end, histogram, totals); });
+      else if (packed)
+        invalid = add_blocks(confidence, correct, begin, end, PackedHistogram(*binning, bins), totals);
+    }
     for (int64_t i = packed ? end : begin; i < end; ++i) {
       double x = as_double(confidence[i]);
       const int64_t g = group ? group[i] : 0;

@@ -29,16 +29,17 @@ def assert_same(ours, expected):
 
 
 @given(
-    n=st.sampled_from((0, 1, 5, 2048, 2049, 70_000)),
-    n_bins=st.sampled_from((1, 2, 10, 15, 64, 65, 100, 3000)),
+    n=st.sampled_from((0, 1, 5, 511, 512, 2048, 2049, 70_000)),
+    n_bins=st.sampled_from((1, 2, 3, 10, 15, 16, 17, 64, 65, 100, 3000)),
     dtype=st.sampled_from((torch.float32, torch.float16, torch.bfloat16, torch.float64)),
     closed=st.sampled_from(CLOSED),
     n_groups=st.sampled_from((1, 3)),
+    grouped=st.booleans(),
     seed=seeds,
 )
-def test_is_its_twin_to_the_bit(capability, n, n_bins, dtype, closed, n_groups, seed):
+def test_is_its_twin_to_the_bit(capability, n, n_bins, dtype, closed, n_groups, grouped, seed):
     confidence, correct = sample(seed, n, dtype)
-    group = torch.randint(0, n_groups, (n,), generator=torch.Generator().manual_seed(seed)) if n_groups > 1 else None
+    group = torch.randint(0, n_groups, (n,), generator=torch.Generator().manual_seed(seed)) if grouped else None
     options = dict(group=group, n_groups=n_groups, closed=closed)
     ours = fc.bin_counts(confidence, correct, n_bins, **options)
     assert ours[0].shape == (n_groups, n_bins) and int(ours[0].sum()) == n
@@ -46,8 +47,9 @@ def test_is_its_twin_to_the_bit(capability, n, n_bins, dtype, closed, n_groups, 
 
 
 @pytest.mark.parametrize("closed", CLOSED)
-@pytest.mark.parametrize("n_bins", [1, 3, 7, 10, 15, 100])
-def test_edges_and_their_neighbours(capability, n_bins, closed):
+@pytest.mark.parametrize("n_bins", [1, 3, 7, 10, 15, 16, 17, 60, 100])
+@pytest.mark.parametrize("copies", [1, 300])  # few samples are searched for, many are packed
+def test_edges_and_their_neighbours(capability, copies, n_bins, closed):
     """Each edge, as fp32, and the floats around it: restated without torch."""
     edges = [np.float32(i / n_bins) for i in range(n_bins + 1)]
     near = [np.nextafter(e, np.float32(to)) for e in edges for to in (0, 1)]
@@ -56,9 +58,9 @@ def test_edges_and_their_neighbours(capability, n_bins, closed):
     for v in values:
         inner = edges[1:-1]
         expected[sum(e <= v for e in inner) if closed == "left" else sum(e < v for e in inner)] += 1
-    confidence = torch.tensor(np.array(values))
-    counts, _, _ = fc.bin_counts(confidence, torch.ones(len(values), dtype=torch.bool), n_bins, closed=closed)
-    assert counts[0].tolist() == expected
+    confidence = torch.tensor(np.array(values)).repeat(copies)
+    counts, _, _ = fc.bin_counts(confidence, torch.ones(len(confidence), dtype=torch.bool), n_bins, closed=closed)
+    assert counts[0].tolist() == [copies * count for count in expected]
 
 
 @given(values=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=30))
@@ -70,13 +72,14 @@ def test_sums_are_exact_multiples_of_two_to_the_minus_32(capability, values):
 
 
 @given(
-    edges=st.lists(st.floats(0, 1, width=32), min_size=2, max_size=12).map(sorted),
+    edges=st.lists(st.floats(0, 1, width=32), min_size=2, max_size=30).map(sorted),
+    n=st.sampled_from((200, 1000)),
     closed=st.sampled_from(CLOSED),
     seed=seeds,
 )
-def test_any_edges(capability, edges, closed, seed):
+def test_any_edges(capability, edges, n, closed, seed):
     """Equal-mass edges may coincide, start above 0 and lie closer together than the kernel's cells."""
-    confidence, correct = sample(seed, 200)
+    confidence, correct = sample(seed, n)
     confidence[: len(edges)] = torch.tensor(edges)
     options = dict(edges=torch.tensor(edges), closed=closed)
     assert_same(fc.bin_counts(confidence, correct, **options), reference.bin_counts(confidence, correct, **options))

@@ -2,6 +2,9 @@
 // with the functions of common/tensors.h and new_workspace (torch's allocator, on the current stream, so that all of it
 // may be captured in a CUDA graph), and passes what its launch function returns to check().
 #pragma once
+#ifndef USE_CUDA
+#define USE_CUDA  // makes the stable ABI declare its CUDA functions
+#endif
 #include <cuda_runtime.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>

@@ -21,7 +21,7 @@
   extern __shared__ __align__(1024) unsigned char dynamic_shared[]; \
   T* const name = reinterpret_cast<T*>(dynamic_shared)
 
-#define PYFASTCAL_STATIC_SHARED(T, name) __shared__::std::type_identity_t<T> name
+#define PYFASTCAL_STATIC_SHARED(T, name) __shared__ std::type_identity_t<T> name
 
 #define PYFASTCAL_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   ::pyfastcal::cuda::prim::launch(kernel, grid, block, shared_bytes, stream, __VA_ARGS__)

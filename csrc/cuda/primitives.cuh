@@ -37,8 +37,12 @@ inline cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, 
                                                    cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
     if (error != cudaSuccess) return error;
   }
-  kernel<<<grid, block, shared_bytes, stream> > >(arguments...);
-  return cudaGetLastError();
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  return cudaLaunchKernelEx(&config, kernel, arguments...);
 }
 
 __device__ __forceinline__ uint32_t shared_address(const void* shared) {

@@ -26,6 +26,9 @@ float half_to_float(uint16_t bits);
 template <float (*ToFloat)(uint16_t)>
 void complete_mma(Warp& warp, uint32_t mask);
 
+// Off by as much as the instruction may be, now to this side, now to that.
+float exp2_approx(float x);
+
 struct MatrixRow {
   uint32_t* r;
   const void* address;
@@ -83,7 +86,6 @@ inline void wait_copies() {
     if (!cuda_model::settings.copies_land_early) cuda_model::land(copy);
 }
 
-// Off by as much as the instruction may be, now to this side, now to that.
-float exp2_approx(float x);
+inline float exp2_approx(float x) { return cuda_model::exp2_approx(x); }
 
 }  // namespace pyfastcal::cuda::prim

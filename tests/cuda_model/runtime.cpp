@@ -111,7 +111,6 @@ struct Meeting {
 struct WarpState : Warp {
   Meeting meetings[32];
   int n_meetings;
-  char tag;
 };
 
 struct StaticVariable {
@@ -121,7 +120,7 @@ struct StaticVariable {
 
 Fibre fibres[kSets][kMaxThreads], host;
 Fibre* current = &host;
-int set = 0, n_threads = 0, n_alive = 0;
+int set = 0, turn = 0, n_threads = 0, n_alive = 0;
 WarpState warps[kMaxThreads / 32];
 std::function<void()> body;
 
@@ -138,7 +137,8 @@ size_t dynamic_size = 0, static_size = 0;
 StaticVariable static_variables[kMaxStatic];
 int n_static = 0;
 
-char begin_tag, end_tag[kSets], barrier_tag[2], fence_tag;  // what the thread sanitizer knows orders by
+// What the thread sanitizer knows orders by; a set's turn begins after its last one has ended.
+char begin_tag, end_tag[kSets][2], barrier_tag[kSets][2], warp_tag[kSets][kMaxThreads / 32], fence_tag;
 
 bool same(const Place& a, const Place& b) { return a.file == b.file && a.line == b.line; }
 
@@ -202,9 +202,9 @@ void run_fibre() {
   for (;;) {
     threadIdx = current->index;
     __tsan_acquire(&begin_tag);
-    __tsan_acquire(&end_tag[set]);
+    __tsan_acquire(&end_tag[set][1 - turn]);
     body();
-    __tsan_release(&end_tag[set]);
+    __tsan_release(&end_tag[set][turn]);
     if (current->first_copy != current->last_copy) die("a thread ended without waiting for its asynchronous copies");
     current->ended = true;
     --n_alive;
@@ -275,7 +275,7 @@ int block_barrier(int predicate, Vote vote, Place place) {
   votes[int(Vote::kOr)] += predicate != 0;
   votes[int(Vote::kCount)] += predicate != 0;
   waiting[n_waiting++] = current->number;
-  char* const tag = &barrier_tag[barrier_number % 2];
+  char* const tag = &barrier_tag[set][barrier_number % 2];
   __tsan_release(tag);
   open_barrier_if_all_wait();
   next();
@@ -285,6 +285,7 @@ int block_barrier(int predicate, Vote vote, Place place) {
 
 uint64_t meet(uint32_t mask, uint64_t value, int argument, Complete complete, Place place, bool orders_memory) {
   WarpState& warp = warps[current->number / 32];
+  char* const tag = &warp_tag[set][current->number / 32];
   const int self = lane();
   current->place = place;
   if (!(mask >> self & 1)) die("a lane is not in its own mask");
@@ -299,7 +300,7 @@ uint64_t meet(uint32_t mask, uint64_t value, int argument, Complete complete, Pl
   }
   if (meeting->mask != mask || !same(meeting->place, place)) die("lanes of one mask met different warp operations");
   meeting->arrived |= 1u << self;
-  if (orders_memory) __tsan_release(&warp.tag);
+  if (orders_memory) __tsan_release(tag);
   if (meeting->arrived != mask) {
     next();
   } else {
@@ -310,7 +311,7 @@ uint64_t meet(uint32_t mask, uint64_t value, int argument, Complete complete, Pl
       if ((mask >> l & 1) && l != self) numbers[n++] = current->number - self + l;
     wake(numbers, n);
   }
-  if (orders_memory) __tsan_acquire(&warp.tag);
+  if (orders_memory) __tsan_acquire(tag);
   return warp.result[self];
 }
 
@@ -497,10 +498,14 @@ cudaError_t launch(dim3 grid, dim3 block, size_t shared_bytes, std::function<voi
       for (unsigned x = 0; x < grid.x; ++x) {
         blockIdx = {x, y, z};
         run_block(block);
-        set = (set + 1) % kSets;
+        if (++set == kSets) {
+          set = 0;
+          turn = 1 - turn;
+        }
       }
   n_threads = 0;
-  for (char& tag : end_tag) __tsan_acquire(&tag);
+  for (auto& tags : end_tag)
+    for (char& tag : tags) __tsan_acquire(&tag);
   body = nullptr;
   return cudaSuccess;
 }

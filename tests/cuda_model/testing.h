@@ -56,8 +56,8 @@ template <class... Parts>
 // The remaining arguments, if any, are printed with the failure: where in a loop it was.
 #define CHECK_EQUAL(actual, expected, ...)                                   \
   do {                                                                       \
-    const auto& a_ = (actual);                                               \
-    const auto& e_ = (expected);                                             \
+    const auto a_ = (actual);                                                \
+    const auto e_ = (expected);                                              \
     if (!(a_ == e_))                                                         \
       testing::fail(__FILE__, __LINE__, #actual, " is ", a_, ", should be ", \
                     e_ __VA_OPT__(, " (", ) __VA_ARGS__ __VA_OPT__(, ")"));  \

@@ -7,7 +7,7 @@ OUT ?= out
 
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h')
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench lint emulate mutate cuda-check clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.built
@@ -19,9 +19,20 @@ test: $(VENV)/.built-dev
 bench: $(VENV)/.built-dev
 	$(BIN)/python -m benchmarks $(ARGS)
 
+# The CUDA half without a GPU. emulate: its kernels on a CPU model of CUDA, plain and under sanitizers; mutate: how many
+# seeded bugs that notices; cuda-check: compiles for every architecture, prints what kernels use, fails on spills.
+emulate:
+	$(MAKE) -C tests/cuda_model all
+
+mutate:
+	$(PYTHON) -m scripts.mutate $(ARGS)
+
+cuda-check: $(VENV)/.requirements
+	$(BIN)/python scripts/cuda_check.py $(ARGS)
+
 lint: $(VENV)/.built-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.cpp' -o -name '*.h')
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc tests/cuda_model -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -1,4 +1,4 @@
-// Runs the tests:  emulate [--filter TEXT] [--schedule NAME] [--list]
+// Runs the tests of one file:  test_bins [--filter TEXT] [--schedule NAME] [--list]
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -41,7 +41,7 @@ Outcome run_apart(void (*f)()) {
   if (child == 0) {
     dup2(ends[1], STDERR_FILENO);
     close(ends[0]);
-    execl("/proc/self/exe", "emulate", "--apart", distance.c_str(), schedule.c_str(), early.c_str(), nullptr);
+    execl("/proc/self/exe", "apart", "--apart", distance.c_str(), schedule.c_str(), early.c_str(), nullptr);
     _exit(0);
   }
   close(ends[1]);
@@ -135,6 +135,8 @@ int main(int argc, char** argv) {
     n_failed += !passed;
   }
   if (list) return 0;
-  std::printf("%d tests, %d failed, %.1f s\n", n_run, n_failed, seconds(begin, now()));
-  return n_run == 0 || n_failed != 0;
+  const std::string program = argv[0];
+  std::printf("%s: %d tests, %d failed, %.1f s\n", program.substr(program.rfind('/') + 1).c_str(), n_run, n_failed,
+              seconds(begin, now()));
+  return n_failed != 0;
 }

@@ -10,28 +10,30 @@ namespace pyfastcal::cuda {
 
 inline constexpr float kLog2E = 1.44269504f;
 
+// What is known of a row, or of a part: its extremes, and the number of the first vector that holds the maximum. The
+// numbers that fill no vector count as one more.
 struct Peak {
   float max = -kInfinity, min = kInfinity;
-  uint32_t index = 0;  // of the first maximum
+  uint32_t vector = 0;
 
-  __device__ __forceinline__ void add(float x, uint32_t c) {  // c ascending; NaN is passed over
-    if (x > max) {
-      max = x;
-      index = c;
+  __device__ __forceinline__ void add(Extremes x, uint32_t v) {  // v ascending; NaN is passed over
+    if (x.max > max) {
+      max = x.max;
+      vector = v;
     }
-    min = fminf(min, x);
+    min = fminf(min, x.min);
   }
   __device__ bool is_finite() const { return max < kInfinity && min > -kInfinity; }
 };
 
 __device__ __forceinline__ Peak shuffle_xor(Peak p, int step) {
-  return {shuffle_xor(p.max, step), shuffle_xor(p.min, step), shuffle_xor(p.index, step)};
+  return {shuffle_xor(p.max, step), shuffle_xor(p.min, step), shuffle_xor(p.vector, step)};
 }
 
 struct Higher {
   __device__ __forceinline__ Peak operator()(const Peak& a, const Peak& b) const {
-    const bool take_b = b.max > a.max || (b.max == a.max && b.index < a.index);
-    return {take_b ? b.max : a.max, fminf(a.min, b.min), take_b ? b.index : a.index};
+    const bool take_b = b.max > a.max || (b.max == a.max && b.vector < a.vector);
+    return {take_b ? b.max : a.max, fminf(a.min, b.min), take_b ? b.vector : a.vector};
   }
 };
 
@@ -42,6 +44,19 @@ struct Plus {
   }
 };
 
+// The first column that holds the maximum, found by a look into the peak's vector: cheaper than carrying the column of
+// every number along. Whole warps take part.
+template <class Group, class T>
+__device__ __forceinline__ uint32_t first_maximum(const Peak& peak, const T* row, uint32_t cols) {
+  constexpr int kSize = Vector<T>::kSize;
+  static_assert(Group::kSize >= kSize);
+  const uint32_t first = peak.vector * kSize, mine = first + Group::rank() % 32;
+  const bool hit = Group::rank() % 32 < kSize && mine < cols && to_float(row[mine]) == peak.max;
+  const int begin = int(threadIdx.x) % 32 / Group::kSize * Group::kSize;  // of the group's lanes in its warp
+  const uint32_t hits = (__ballot_sync(~0u, hit) >> begin) & ((1u << kSize) - 1);
+  return hits ? first + __ffs(int(hits)) - 1 : first;  // none: a row of nothing but NaN
+}
+
 // e^(factor * (x - max)): exactly 1 where x is the maximum, so that the sum over a row is at least 1 and a confidence
 // at most. Halves, because the difference of two floats need not be one.
 class RelativePower {
@@ -49,6 +64,18 @@ class RelativePower {
   __device__ RelativePower(float max, float factor) : half_max_(0.5f * max), factor_(2.0f * (factor * kLog2E)) {}
   __device__ __forceinline__ float operator()(float x) const {
     return prim::exp2_approx(__fmaf_rn(x, 0.5f, -half_max_) * factor_);
+  }
+  template <class T>
+  __device__ __forceinline__ float sum(const Vector<T>& v) const {
+    float x[Vector<T>::kSize];
+    to_floats(v, x);
+    float even = (*this)(x[0]), odd = (*this)(x[1]);
+#pragma unroll
+    for (int e = 2; e < Vector<T>::kSize; e += 2) {
+      even += (*this)(x[e]);
+      odd += (*this)(x[e + 1]);
+    }
+    return even + odd;
   }
 
  private:
@@ -74,105 +101,87 @@ class HeldRow {
  public:
   static constexpr int kMostColumns = Group::kSize * kVectors * Vector<T>::kSize;
 
-  __device__ HeldRow(const T* row, int cols, bool aligned)
-      : vectors_(cols / Vector<T>::kSize), rest_(cols % Vector<T>::kSize) {
-#pragma unroll
-    for (int j = 0; j < kVectors; ++j)
-      if (vector(j) < vectors_) held_[j] = load_vector(row + vector(j) * Vector<T>::kSize, aligned);
-    if (Group::rank() < rest_) last_ = row[vectors_ * Vector<T>::kSize + Group::rank()];
+  __device__ __forceinline__ HeldRow(const T* row, uint32_t cols, bool aligned)
+      : vectors_(cols / Vector<T>::kSize), has_rest_(Group::rank() < cols % Vector<T>::kSize) {
+    load_vectors(held_, row, Group::rank(), Group::kSize, vectors_, aligned);
+    if (has_rest_) rest_ = row[vectors_ * Vector<T>::kSize + Group::rank()];
   }
 
-  // f(x, column) of this thread's numbers, columns ascending
-  template <class F>
-  __device__ __forceinline__ void each(const F& f) const {
+  __device__ __forceinline__ Peak find_peak() const {
+    Peak peak;
 #pragma unroll
     for (int j = 0; j < kVectors; ++j)
-      if (vector(j) < vectors_) {
-#pragma unroll
-        for (int e = 0; e < Vector<T>::kSize; ++e)
-          f(to_float(held_[j].x[e]), uint32_t(vector(j) * Vector<T>::kSize + e));
-      }
-    if (Group::rank() < rest_) f(to_float(last_), uint32_t(vectors_ * Vector<T>::kSize + Group::rank()));
+      if (number(j) < vectors_) peak.add(extremes(held_[j]), number(j));
+    if (has_rest_) peak.add({to_float(rest_), to_float(rest_)}, vectors_);
+    return Group::reduce(peak, Higher());
   }
 
-  // Keeps the compiler from holding 16-bit numbers a second time, as floats, from one pass to the next.
-  __device__ __forceinline__ void forget_floats() {
-    if constexpr (sizeof(T) == 2) {
+  __device__ __forceinline__ float sum(const RelativePower& power) const {
+    float sum = 0;
 #pragma unroll
-      for (int j = 0; j < kVectors; ++j)
-#pragma unroll
-        for (int e = 0; e < Vector<T>::kSize; e += 2) {
-          uint32_t pair;
-          memcpy(&pair, &held_[j].x[e], 4);
-          asm volatile("" : "+r"(pair));
-          memcpy(&held_[j].x[e], &pair, 4);
-        }
-    }
+    for (int j = 0; j < kVectors; ++j)
+      if (number(j) < vectors_) sum += power.sum(held_[j]);
+    if (has_rest_) sum += power(to_float(rest_));
+    return Group::reduce(sum, Plus());
   }
 
  private:
-  __device__ __forceinline__ static int vector(int j) { return j * Group::kSize + Group::rank(); }
-  const int vectors_, rest_;
+  __device__ __forceinline__ static uint32_t number(int j) { return j * Group::kSize + Group::rank(); }
   Vector<T> held_[kVectors];
-  T last_;
+  const uint32_t vectors_;
+  T rest_;
+  const bool has_rest_;
 };
 
 // A row that stays in memory, shared by the threads of a Group.
 template <class T, class Group>
 class StreamedRow {
  public:
-  __device__ StreamedRow(const T* row, int64_t cols, bool aligned)
+  __device__ StreamedRow(const T* row, uint32_t cols, bool aligned)
       : row_(row),
-        vectors_(uint32_t(cols / Vector<T>::kSize)),
-        rest_(int(cols % Vector<T>::kSize)),
+        vectors_(cols / Vector<T>::kSize),
+        has_rest_(Group::rank() < cols % Vector<T>::kSize),
         aligned_(aligned) {}
-
-  // f(x, column) of this thread's numbers, columns ascending; end_run() after every few of them
-  template <class F, class G>
-  __device__ __forceinline__ void each(const F& f, const G& end_run) const {
-    constexpr uint32_t kSize = Vector<T>::kSize, kRun = 16 / kSize;
-    for (uint32_t first = Group::rank(); first < vectors_; first += kRun * Group::kSize) {
-      Vector<T> v[kRun];
-#pragma unroll
-      for (uint32_t j = 0; j < kRun; ++j)
-        if (first + j * Group::kSize < vectors_)
-          v[j] = load_vector(row_ + size_t(first + j * Group::kSize) * kSize, aligned_);
-#pragma unroll
-      for (uint32_t j = 0; j < kRun; ++j)
-        if (first + j * Group::kSize < vectors_) {
-#pragma unroll
-          for (uint32_t e = 0; e < kSize; ++e) f(to_float(v[j].x[e]), (first + j * Group::kSize) * kSize + e);
-        }
-      end_run();
-    }
-    if (Group::rank() < rest_)
-      f(to_float(row_[size_t(vectors_) * kSize + Group::rank()]), vectors_ * kSize + Group::rank());
-    end_run();
-  }
 
   __device__ Peak find_peak() const {
     Peak peak;
-    each([&](float x, uint32_t c) { peak.add(x, c); }, [] {});
+    each_run([&](const Vector<T>& v, uint32_t number) { peak.add(extremes(v), number); }, [] {});
+    if (has_rest_) peak.add({rest(), rest()}, vectors_);
     return Group::reduce(peak, Higher());
   }
 
   // The runs are added in double: the error does not grow with the number of classes.
   __device__ double sum(const RelativePower& power) const {
-    double total = 0;
+    double total = has_rest_ ? power(rest()) : 0;
     float run = 0;
-    each([&](float x, uint32_t) { run += power(x); },
-         [&] {
-           total += run;
-           run = 0;
-         });
+    each_run([&](const Vector<T>& v, uint32_t) { run += power.sum(v); },
+             [&] {
+               total += run;
+               run = 0;
+             });
     return Group::reduce(total, Plus());
   }
 
  private:
+  static constexpr int kRun = 4;
+
+  // f(vector, its number) of this thread's vectors, numbers ascending; end_run() after every kRun
+  template <class F, class G>
+  __device__ __forceinline__ void each_run(const F& f, const G& end_run) const {
+    for (uint32_t first = Group::rank(); first < vectors_; first += kRun * Group::kSize) {
+      Vector<T> v[kRun];
+      load_vectors(v, row_, first, Group::kSize, vectors_, aligned_);
+#pragma unroll
+      for (uint32_t j = 0; j < kRun; ++j)
+        if (first + j * Group::kSize < vectors_) f(v[j], first + j * Group::kSize);
+      end_run();
+    }
+  }
+  __device__ float rest() const { return to_float(row_[size_t(vectors_) * Vector<T>::kSize + Group::rank()]); }
+
   const T* const row_;
   const uint32_t vectors_;
-  const int rest_;
-  const bool aligned_;
+  const bool has_rest_, aligned_;
 };
 
 template <class T>
@@ -193,18 +202,14 @@ __global__ void __launch_bounds__(kShortRowThreads, kVectors <= 8 ? 8 : 3)
     confidence_of_short_rows(ConfidenceArguments<T> a) {
   const int64_t row = int64_t(blockIdx.x) * (kShortRowThreads / Group::kSize) + threadIdx.x / Group::kSize;
   const int64_t i = row < a.rows ? row : a.rows - 1;  // whole warps take part
-  HeldRow<T, Group, kVectors> held(a.logits + i * a.stride, int(a.cols), a.aligned);
-  Peak peak;
-  held.each([&](float x, uint32_t c) { peak.add(x, c); });
-  peak = Group::reduce(peak, Higher());
-  const RelativePower power(peak.max, factor_of(a.factors, peak.index, i));
-  held.forget_floats();
-  float sum = 0;
-  held.each([&](float x, uint32_t) { sum += power(x); });
-  sum = Group::reduce(sum, Plus());
+  const T* logits = a.logits + i * a.stride;
+  const HeldRow<T, Group, kVectors> held(logits, uint32_t(a.cols), a.aligned);
+  const Peak peak = held.find_peak();
+  const uint32_t prediction = first_maximum<Group>(peak, logits, uint32_t(a.cols));
+  const float sum = held.sum(RelativePower(peak.max, factor_of(a.factors, prediction, i)));
   if (Group::rank() == 0 && row < a.rows) {
     a.confidence[i] = confidence_of(peak, sum);
-    a.prediction[i] = peak.index;
+    a.prediction[i] = prediction;
   }
 }
 
@@ -212,12 +217,14 @@ template <class T>
 __global__ void __launch_bounds__(kLongRowThreads) confidence_of_long_rows(ConfidenceArguments<T> a) {
   using Group = Block<kLongRowThreads>;
   const int64_t i = blockIdx.x;
-  const StreamedRow<T, Group> row(a.logits + i * a.stride, a.cols, a.aligned);
+  const T* logits = a.logits + i * a.stride;
+  const StreamedRow<T, Group> row(logits, uint32_t(a.cols), a.aligned);
   const Peak peak = row.find_peak();
-  const double sum = row.sum(RelativePower(peak.max, factor_of(a.factors, peak.index, i)));
+  const uint32_t prediction = first_maximum<Group>(peak, logits, uint32_t(a.cols));
+  const double sum = row.sum(RelativePower(peak.max, factor_of(a.factors, prediction, i)));
   if (Group::rank() == 0) {
     a.confidence[i] = confidence_of(peak, sum);
-    a.prediction[i] = peak.index;
+    a.prediction[i] = prediction;
   }
 }
 

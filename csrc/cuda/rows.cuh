@@ -26,10 +26,12 @@ cudaError_t with_type(const void* data, Dtype dtype, const F& f) {
   return cudaErrorInvalidValue;
 }
 
+// 16 bytes of numbers, kept as words: the compiler takes 16-bit numbers held as such apart and puts them together
+// again.
 template <class T>
-struct alignas(16) Vector {
+struct Vector {
   static constexpr int kSize = 16 / sizeof(T);
-  T x[kSize];
+  uint32_t word[4];
 };
 
 inline bool is_aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
@@ -40,14 +42,79 @@ bool rows_are_aligned(const T* data, int64_t rows, int64_t stride) {
   return is_aligned(data) && (rows <= 1 || stride * int64_t(sizeof(T)) % 16 == 0);
 }
 
-// The same numbers whether they are aligned or not: what is computed of a row cannot depend on where it lies.
 template <class T>
-__device__ __forceinline__ Vector<T> load_vector(const T* p, bool aligned) {
-  if (aligned) return *reinterpret_cast<const Vector<T>*>(p);
-  Vector<T> v;
+using Pair = std::conditional_t<std::is_same_v<T, __half>, __half2, __nv_bfloat162>;
+
+template <class T>
+__device__ __forceinline__ uint32_t load_word(const T* p) {  // of which only the numbers are aligned
+  if constexpr (sizeof(T) == 4) {
+    return __float_as_uint(*p);
+  } else {
+    const Pair<T> pair{p[0], p[1]};
+    uint32_t word;
+    memcpy(&word, &pair, 4);
+    return word;
+  }
+}
+
+// Of vectors first, first + step, ... of a row those before `end`; the others stay as they are. The same numbers
+// whether they are aligned or not: what is computed of a row cannot depend on where it lies.
+template <class T, int kVectors>
+__device__ __forceinline__ void load_vectors(Vector<T> (&v)[kVectors], const T* row, uint32_t first, uint32_t step,
+                                             uint32_t end, bool aligned) {
+  constexpr int kSize = Vector<T>::kSize;
+  const T* p = row + size_t(first) * kSize;
+  if (aligned) {
 #pragma unroll
-  for (int e = 0; e < Vector<T>::kSize; ++e) v.x[e] = p[e];
-  return v;
+    for (uint32_t j = 0; j < kVectors; ++j)
+      if (first + j * step < end) memcpy(&v[j], __builtin_assume_aligned(p + j * step * kSize, 16), 16);
+  } else {
+#pragma unroll
+    for (uint32_t j = 0; j < kVectors; ++j)
+      if (first + j * step < end)
+#pragma unroll
+        for (int w = 0; w < 4; ++w) v[j].word[w] = load_word(p + j * step * kSize + w * (kSize / 4));
+  }
+}
+
+template <class T>
+__device__ __forceinline__ Pair<T> to_pair(uint32_t word) {
+  Pair<T> pair;
+  memcpy(&pair, &word, 4);
+  return pair;
+}
+
+template <class T>
+__device__ __forceinline__ void to_floats(const Vector<T>& v, float (&x)[Vector<T>::kSize]) {
+#pragma unroll
+  for (int w = 0; w < 4; ++w)
+    if constexpr (std::is_same_v<T, float>) {
+      x[w] = __uint_as_float(v.word[w]);
+    } else if constexpr (std::is_same_v<T, __half>) {
+      x[2 * w] = __half2float(to_pair<T>(v.word[w]).x);
+      x[2 * w + 1] = __half2float(to_pair<T>(v.word[w]).y);
+    } else {
+      x[2 * w] = __uint_as_float(v.word[w] << 16);
+      x[2 * w + 1] = __uint_as_float(v.word[w] & 0xffff0000u);
+    }
+}
+
+// Largest and smallest number of a vector, NaN passed over; 16-bit numbers are compared in pairs.
+struct Extremes {
+  float max, min;
+};
+template <class T>
+__device__ __forceinline__ Extremes extremes(const Vector<T>& v) {
+  if constexpr (std::is_same_v<T, float>) {
+    float x[4];
+    to_floats(v, x);
+    return {fmaxf(fmaxf(x[0], x[1]), fmaxf(x[2], x[3])), fminf(fminf(x[0], x[1]), fminf(x[2], x[3]))};
+  } else {
+    const Pair<T> a = to_pair<T>(v.word[0]), b = to_pair<T>(v.word[1]), c = to_pair<T>(v.word[2]),
+                  d = to_pair<T>(v.word[3]);
+    const Pair<T> max = __hmax2(__hmax2(a, b), __hmax2(c, d)), min = __hmin2(__hmin2(a, b), __hmin2(c, d));
+    return {fmaxf(to_float(max.x), to_float(max.y)), fminf(to_float(min.x), to_float(min.y))};
+  }
 }
 
 template <class T>
@@ -59,7 +126,7 @@ __device__ __forceinline__ T shuffle_xor(T x, int step) {
 template <int kLanes>
 struct Lanes {
   static constexpr int kSize = kLanes;
-  __device__ static int rank() { return int(threadIdx.x) % kLanes; }
+  __device__ static uint32_t rank() { return threadIdx.x % kLanes; }
   // f over the lanes' x, by a tree of fixed shape; the same bits in every lane where f is commutative
   template <class T, class F>
   __device__ __forceinline__ static T reduce(T x, const F& f) {
@@ -73,7 +140,7 @@ struct Lanes {
 template <int kThreads>
 struct Block {
   static constexpr int kSize = kThreads;
-  __device__ static int rank() { return int(threadIdx.x); }
+  __device__ static uint32_t rank() { return threadIdx.x; }
   template <class T, class F>
   __device__ static T reduce(T x, const F& f) {
     constexpr int kWarps = kThreads / 32;

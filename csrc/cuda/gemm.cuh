@@ -35,7 +35,7 @@ struct Operand {
 template <class T>
 struct Product {
   Operand<T> a, b;
-  int depth;  // columns
+  int depth;  // columns, a multiple of 8
   int pairs;  // of terms: 1 or kSplitPairs
   PYFASTCAL_HOST_DEVICE int chunks() const { return pairs * ((depth + kChunk - 1) / kChunk); }
 };
@@ -104,17 +104,17 @@ class Loader {
     if (tile_ < tiles_.size()) begin_pair();
   }
 
-  // A part of the current chunk.
+  // A part of the current chunk; the parts of a chunk in order.
   __device__ __forceinline__ void copy(int part) {
     if (tile_ >= tiles_.size()) return;
-    const int bytes = min(max(2 * (depth_ - 8 * piece()), 0), 16);
+    const bool any = left_ > 8 * piece();
     if (copy_rows_) {
       unsigned char* const slot = shared_ + (slots_.rows == slots_.ring ? ring_ : chunk_) * kRowSlotBytes;
-      copy_row(slot, a_, a_stride_, a_rows_, bytes, part);
+      copy_row(slot, a_, any, part);
     }
     unsigned char* const slot = shared_ + slots_.rows * kRowSlotBytes + ring_ * kColSlotBytes;
-    copy_row(slot, b_, b_stride_, b_rows_, bytes, 2 * part);
-    copy_row(slot, b_, b_stride_, b_rows_, bytes, 2 * part + 1);
+    copy_row(slot, b_, any, 2 * part);
+    copy_row(slot, b_, any, 2 * part + 1);
   }
 
   // Ends the current chunk's group of copies.
@@ -123,12 +123,11 @@ class Loader {
     if (tile_ >= tiles_.size()) return;
     ring_ = ring_ + 1 == slots_.ring ? 0 : ring_ + 1;
     ++chunk_;
-    a_ += kChunk;
-    b_ += kChunk;
-    depth_ -= kChunk;
-    if (depth_ > 0) return;
-    const Product<T>& product = *tiles_[tile_].product;
-    if (++pair_ == product.pairs) {
+    left_ -= kChunk;
+    a_.data += kChunk - (kTileRows / 32) * a_.stride;
+    b_.data += kChunk - (kTileCols / 32) * b_.stride;
+    if (left_ > 0) return;
+    if (++pair_ == tiles_[tile_].product->pairs) {
       pair_ = chunk_ = 0;
       if (++tile_ == tiles_.size()) return;
     }
@@ -136,6 +135,13 @@ class Loader {
   }
 
  private:
+  // This thread's pieces of an operand's chunk.
+  struct Pieces {
+    const T* data = nullptr;  // the next one
+    int64_t stride = 0;       // of 32 rows
+    int rows = 0;             // left from the first one's row on
+  };
+
   __device__ static int piece() { return int(threadIdx.x) % 8; }
   __device__ static int row_in_part() { return int(threadIdx.x) / 8; }
   __device__ static int swizzled_piece() { return piece() ^ row_in_part() % 8; }
@@ -143,67 +149,54 @@ class Loader {
   __device__ void begin_pair() {
     const Tile<T> tile = tiles_[tile_];
     const Product<T>& product = *tile.product;
-    depth_ = product.depth;
+    left_ = product.depth;
     // where a tile's rows are kept, those of the tile before may serve
     copy_rows_ = slots_.rows == slots_.ring || tile_ == 0 || tiles_[tile_ - 1].row != tile.row;
-    locate(product.a, tile.row, term_of_a(pair_, product.pairs), a_, a_stride_, a_rows_);
-    locate(product.b, tile.col, term_of_b(pair_, product.pairs), b_, b_stride_, b_rows_);
+    a_ = locate(product.a, tile.row, term_of_a(pair_, product.pairs));
+    b_ = locate(product.b, tile.col, term_of_b(pair_, product.pairs));
   }
-  __device__ static void locate(const Operand<T>& x, int64_t first, int term, const T*& data, int64_t& stride,
-                                int& rows) {
+  __device__ static Pieces locate(const Operand<T>& x, int64_t first, int term) {
     const int64_t row = first + row_in_part();
-    data = x.data + row * x.stride + term * x.term_stride + 8 * piece();
-    stride = 32 * x.stride;
-    rows = int(min(max(x.rows - row, int64_t(0)), int64_t(kTileCols)));
+    return {x.data + row * x.stride + term * x.term_stride + 8 * piece(), 32 * x.stride,
+            int(max(min(x.rows - row, int64_t(kTileCols)), int64_t(0)))};
   }
-
-  __device__ __forceinline__ static void copy_row(unsigned char* slot, const T* data, int64_t stride, int rows,
-                                                  int bytes, int part) {
-    if (rows <= 32 * part) bytes = 0;
-    // an address that may be read, though nothing will be
-    prim::copy_async_16(slot + part * (32 * kChunkRowBytes), bytes ? data + part * stride : data, bytes);
+  // Nothing is read where `bytes` is 0, so the address may be anything.
+  __device__ __forceinline__ static void copy_row(unsigned char* slot, Pieces& x, bool any, int part) {
+    prim::copy_async_16(slot + part * (32 * kChunkRowBytes), x.data, any && x.rows > 32 * part ? 16 : 0);
+    x.data += x.stride;
   }
 
   const Tiles& tiles_;
   const Slots slots_;
   unsigned char* const shared_;  // where this thread's first piece goes in slot 0
   int tile_ = 0, pair_ = 0, chunk_ = 0, ring_ = 0;
-  int depth_ = 0;  // columns left of the pair
+  int left_ = 0;  // columns of the pair
   bool copy_rows_ = true;
-  const T *a_ = nullptr, *b_ = nullptr;  // this thread's piece of the chunk, in its first row
-  int64_t a_stride_ = 0, b_stride_ = 0;  // of 32 rows
-  int a_rows_ = 0, b_rows_ = 0;          // left from the first row on
+  Pieces a_, b_;
 };
 
 // What a warp multiplies: in one step of 16 columns its 64 rows of a with, quarter after quarter, 16 of its 64 rows of
-// b. The operands of the next step and quarter are loaded meanwhile.
+// b. The next quarter's are loaded meanwhile; the next step's rows of a as soon as the last quarter is done with this
+// one's.
 struct Fragments {
-  uint32_t a[2][4][4], b[2][4];
+  uint32_t a[4][4], b[2][4];
 
   // From the chunk of a at `rows`, the rows 16 m to 16 m + 15.
   __device__ __forceinline__ void load_a(const unsigned char* rows, int step, int m) {
     const int lane = int(threadIdx.x) % 32, piece = 2 * step ^ lane / 16 ^ lane % 8;
-    prim::load_matrix_x4(a[step % 2][m], rows + (Place::warp_row() + 16 * m + lane % 16) * kChunkRowBytes + piece * 16);
+    prim::load_matrix_x4(a[m], rows + (Place::warp_row() + 16 * m + lane % 16) * kChunkRowBytes + piece * 16);
   }
   __device__ __forceinline__ void load_b(const unsigned char* cols, int step, int quarter) {
     const int lane = int(threadIdx.x) % 32, piece = 2 * step ^ lane / 8 % 2 ^ lane % 8;
     const int row = Place::warp_col() + 16 * quarter + lane / 16 * 8 + lane % 8;
     prim::load_matrix_x4(b[quarter % 2], cols + row * kChunkRowBytes + piece * 16);
   }
-  __device__ __forceinline__ void load_first(const unsigned char* rows, const unsigned char* cols) {
-#pragma unroll
-    for (int m = 0; m < 4; ++m) load_a(rows, 0, m);
-    load_b(cols, 0, 0);
-  }
 
   template <class T>
-  __device__ __forceinline__ void multiply(Accumulators& acc, int step, int quarter) const {
+  __device__ __forceinline__ void multiply(Accumulators& acc, int m, int quarter) const {
     const uint32_t even[2] = {b[quarter % 2][0], b[quarter % 2][1]}, odd[2] = {b[quarter % 2][2], b[quarter % 2][3]};
-#pragma unroll
-    for (int m = 0; m < 4; ++m) {
-      prim::mma_16816<T>(acc[m][2 * quarter], a[step % 2][m], even);
-      prim::mma_16816<T>(acc[m][2 * quarter + 1], a[step % 2][m], odd);
-    }
+    prim::mma_16816<T>(acc[m][2 * quarter], a[m], even);
+    prim::mma_16816<T>(acc[m][2 * quarter + 1], a[m], odd);
   }
 };
 
@@ -246,28 +239,41 @@ __device__ __forceinline__ void multiply_tiles(const Tiles& tiles, Slots slots, 
     gemm::Fragments fragments;
     const auto rows = [&](int chunk) { return shared + (slots.rows == slots.ring ? ring : chunk) * kRowSlotBytes; };
     const auto cols = [&] { return shared + slots.rows * kRowSlotBytes + ring * kColSlotBytes; };
-    if (inside) fragments.load_first(rows(0), cols());
+    if (inside) {
+#pragma unroll
+      for (int m = 0; m < 4; ++m) fragments.load_a(rows(0), 0, m);
+      fragments.load_b(cols(), 0, 0);
+    }
     for (int chunk = 0; chunk < chunks; ++chunk) {
 #pragma unroll
-      for (int step = 0; step < 4; ++step)
+      for (int step = 0; step < 4; ++step) {
+        if (step < 3) loader.copy(step + 1);
+        if (inside) {
 #pragma unroll
-        for (int quarter = 0; quarter < 4; ++quarter) {
-          if (step < 3 || quarter < 3) {
-            if (quarter == 0 && step < 3) loader.copy(step + 1);
-            if (inside) {
-              if (step < 3) fragments.load_a(rows(chunk), step + 1, quarter);
-              fragments.load_b(cols(), step + (quarter + 1) / 4, (quarter + 1) % 4);
-            }
-          } else {
-            loader.next();
-            gemm::wait_for_copies(slots.ring - 2);
-            __syncthreads();
-            ring = ring + 1 == slots.ring ? 0 : ring + 1;
-            if (inside && chunk + 1 < chunks) fragments.load_first(rows(chunk + 1), cols());
-            loader.copy(0);
+          for (int quarter = 0; quarter < 3; ++quarter) {
+            fragments.load_b(cols(), step, quarter + 1);
+#pragma unroll
+            for (int m = 0; m < 4; ++m) fragments.multiply<T>(acc, m, quarter);
           }
-          if (inside) fragments.multiply<T>(acc, step, quarter);
         }
+        if (step == 3) {
+          loader.next();
+          gemm::wait_for_copies(slots.ring - 2);
+          __syncthreads();
+          ring = ring + 1 == slots.ring ? 0 : ring + 1;
+          loader.copy(0);
+        }
+        if (inside) {
+          const bool more = step < 3 || chunk + 1 < chunks;
+          const unsigned char* const next_rows = rows(step < 3 ? chunk : chunk + 1);
+          if (more) fragments.load_b(cols(), (step + 1) % 4, 0);
+#pragma unroll
+          for (int m = 0; m < 4; ++m) {
+            fragments.multiply<T>(acc, m, 3);
+            if (more) fragments.load_a(next_rows, (step + 1) % 4, m);
+          }
+        }
+      }
     }
     epilogue(i, acc);
   }

@@ -60,11 +60,11 @@ struct Size {
 
 template <class T>
 void check_product(const Size& s, Slots slots) {
-  const int stride_a = (s.depth + 7) / 8 * 8, stride_b = stride_a + 8;
+  const int depth = (s.depth + 7) / 8 * 8, stride_a = depth, stride_b = depth + 8;
   DeviceArray<T> a = random_integers<T>(size_t(s.rows) * stride_a, 1),
                  b = random_integers<T>(size_t(s.cols) * stride_b, 2);
   DeviceArray<float> out(size_t(s.rows) * s.cols);
-  const Arguments<T> arguments{{{a.data(), s.rows, stride_a, 0}, {b.data(), s.cols, stride_b, 0}, s.depth, 1},
+  const Arguments<T> arguments{{{a.data(), s.rows, stride_a, 0}, {b.data(), s.cols, stride_b, 0}, depth, 1},
                                slots,
                                (s.cols + kTileCols - 1) / kTileCols,
                                out.data()};
@@ -75,7 +75,7 @@ void check_product(const Size& s, Slots slots) {
   for (int i = 0; i < s.rows; ++i)
     for (int j = 0; j < s.cols; ++j) {
       float exact = 0;
-      for (int k = 0; k < s.depth; ++k) exact += float(a[i * stride_a + k]) * float(b[j * stride_b + k]);
+      for (int k = 0; k < depth; ++k) exact += float(a[i * stride_a + k]) * float(b[j * stride_b + k]);
       CHECK_EQUAL(out[size_t(i) * s.cols + j], exact, i, ' ', j);
     }
   record(out);

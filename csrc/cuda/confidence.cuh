@@ -1,6 +1,6 @@
 // confidence: softmax(factor * logits) at its maximum, with the factor that the predicted class picks.
 //
-// Up to kLongestShort classes a few lanes, or a warp, hold a row in registers: it is read once, in 16-byte vectors. A
+// Up to 2048 classes a few lanes, or a warp, hold a row in registers: it is read once, in 16-byte vectors. A
 // longer row is a block's, which reads it twice, the second time mostly from L1 or L2. Which threads add what follows
 // from the number of classes alone, so a row's bits depend on nothing but its numbers. No workspace.
 #pragma once
@@ -96,14 +96,12 @@ __device__ __forceinline__ float confidence_of(const Peak& peak, Sum sum) {
 }
 
 // A row that the threads of a Group hold in registers: in vectors, and what is left over one by one.
-template <class T, class Group, int kVectors>
+template <class T, class Group, int kVectors, bool kAligned>
 class HeldRow {
  public:
-  static constexpr int kMostColumns = Group::kSize * kVectors * Vector<T>::kSize;
-
-  __device__ __forceinline__ HeldRow(const T* row, uint32_t cols, bool aligned)
+  __device__ __forceinline__ HeldRow(const T* row, uint32_t cols)
       : vectors_(cols / Vector<T>::kSize), has_rest_(Group::rank() < cols % Vector<T>::kSize) {
-    load_vectors(held_, row, Group::rank(), Group::kSize, vectors_, aligned);
+    load_vectors<kAligned>(held_, row, Group::rank(), Group::kSize, vectors_);
     if (has_rest_) rest_ = row[vectors_ * Vector<T>::kSize + Group::rank()];
   }
 
@@ -134,14 +132,11 @@ class HeldRow {
 };
 
 // A row that stays in memory, shared by the threads of a Group.
-template <class T, class Group>
+template <class T, class Group, bool kAligned>
 class StreamedRow {
  public:
-  __device__ StreamedRow(const T* row, uint32_t cols, bool aligned)
-      : row_(row),
-        vectors_(cols / Vector<T>::kSize),
-        has_rest_(Group::rank() < cols % Vector<T>::kSize),
-        aligned_(aligned) {}
+  __device__ StreamedRow(const T* row, uint32_t cols)
+      : row_(row), vectors_(cols / Vector<T>::kSize), has_rest_(Group::rank() < cols % Vector<T>::kSize) {}
 
   __device__ Peak find_peak() const {
     Peak peak;
@@ -170,7 +165,7 @@ class StreamedRow {
   __device__ __forceinline__ void each_run(const F& f, const G& end_run) const {
     for (uint32_t first = Group::rank(); first < vectors_; first += kRun * Group::kSize) {
       Vector<T> v[kRun];
-      load_vectors(v, row_, first, Group::kSize, vectors_, aligned_);
+      load_vectors<kAligned>(v, row_, first, Group::kSize, vectors_);
 #pragma unroll
       for (uint32_t j = 0; j < kRun; ++j)
         if (first + j * Group::kSize < vectors_) f(v[j], first + j * Group::kSize);
@@ -181,31 +176,36 @@ class StreamedRow {
 
   const T* const row_;
   const uint32_t vectors_;
-  const bool has_rest_, aligned_;
+  const bool has_rest_;
 };
 
 template <class T>
 struct ConfidenceArguments {
   const T* logits;
-  int64_t rows, cols, stride;
-  bool aligned;
+  int64_t rows, stride;
+  uint32_t cols;
   Factors factors;
   float* confidence;
   int64_t* prediction;
 };
 
 inline constexpr int kShortRowThreads = 128, kLongRowThreads = 512;
-inline constexpr int kLongestShort = 2048;
 
-template <class T, class Group, int kVectors>
-__global__ void __launch_bounds__(kShortRowThreads, kVectors <= 8 ? 8 : 3)
+// Resident blocks enough to keep the memory busy, and room for the row in registers.
+template <int kVectors, bool kAligned>
+inline constexpr int kResident = kVectors > 8 ? 3
+                                 : kAligned   ? 8
+                                              : 5;
+
+template <class T, class Group, int kVectors, bool kAligned>
+__global__ void __launch_bounds__(kShortRowThreads, kResident<kVectors, kAligned>)
     confidence_of_short_rows(ConfidenceArguments<T> a) {
   const int64_t row = int64_t(blockIdx.x) * (kShortRowThreads / Group::kSize) + threadIdx.x / Group::kSize;
   const int64_t i = row < a.rows ? row : a.rows - 1;  // whole warps take part
   const T* logits = a.logits + i * a.stride;
-  const HeldRow<T, Group, kVectors> held(logits, uint32_t(a.cols), a.aligned);
+  const HeldRow<T, Group, kVectors, kAligned> held(logits, a.cols);
   const Peak peak = held.find_peak();
-  const uint32_t prediction = first_maximum<Group>(peak, logits, uint32_t(a.cols));
+  const uint32_t prediction = first_maximum<Group>(peak, logits, a.cols);
   const float sum = held.sum(RelativePower(peak.max, factor_of(a.factors, prediction, i)));
   if (Group::rank() == 0 && row < a.rows) {
     a.confidence[i] = confidence_of(peak, sum);
@@ -213,14 +213,14 @@ __global__ void __launch_bounds__(kShortRowThreads, kVectors <= 8 ? 8 : 3)
   }
 }
 
-template <class T>
+template <class T, bool kAligned>
 __global__ void __launch_bounds__(kLongRowThreads) confidence_of_long_rows(ConfidenceArguments<T> a) {
   using Group = Block<kLongRowThreads>;
   const int64_t i = blockIdx.x;
   const T* logits = a.logits + i * a.stride;
-  const StreamedRow<T, Group> row(logits, uint32_t(a.cols), a.aligned);
+  const StreamedRow<T, Group, kAligned> row(logits, a.cols);
   const Peak peak = row.find_peak();
-  const uint32_t prediction = first_maximum<Group>(peak, logits, uint32_t(a.cols));
+  const uint32_t prediction = first_maximum<Group>(peak, logits, a.cols);
   const double sum = row.sum(RelativePower(peak.max, factor_of(a.factors, prediction, i)));
   if (Group::rank() == 0) {
     a.confidence[i] = confidence_of(peak, sum);
@@ -228,27 +228,35 @@ __global__ void __launch_bounds__(kLongRowThreads) confidence_of_long_rows(Confi
   }
 }
 
-template <int kMostColumns, class Group, class T>
+template <int kMostColumns, class Group, bool kAligned, class T>
 cudaError_t launch_short_rows(const ConfidenceArguments<T>& a, cudaStream_t stream) {
   constexpr int kVectors = kMostColumns / (Group::kSize * Vector<T>::kSize), kRows = kShortRowThreads / Group::kSize;
-  static_assert(HeldRow<T, Group, kVectors>::kMostColumns == kMostColumns);
+  static_assert(kVectors * Group::kSize * Vector<T>::kSize == kMostColumns);
   const dim3 grid(uint32_t((a.rows + kRows - 1) / kRows));
-  return PYFASTCAL_LAUNCH((confidence_of_short_rows<T, Group, kVectors>), grid, dim3(kShortRowThreads), 0, stream, a);
+  return PYFASTCAL_LAUNCH((confidence_of_short_rows<T, Group, kVectors, kAligned>), grid, dim3(kShortRowThreads), 0,
+                          stream, a);
 }
 
-// confidence, prediction: one entry per row; NaN confidence where a row holds NaN or infinity. Any columns up to 2^32,
-// up to 2^31 rows.
+template <bool kAligned, class T>
+cudaError_t launch_rows(const ConfidenceArguments<T>& a, cudaStream_t stream) {
+  if (a.cols <= 128) return launch_short_rows<128, Lanes<8>, kAligned>(a, stream);
+  if (a.cols <= 1024) return launch_short_rows<1024, Lanes<32>, kAligned>(a, stream);
+  if (a.cols <= 2048) return launch_short_rows<2048, Lanes<32>, kAligned>(a, stream);
+  return PYFASTCAL_LAUNCH((confidence_of_long_rows<T, kAligned>), dim3(uint32_t(a.rows)), dim3(kLongRowThreads), 0,
+                          stream, a);
+}
+
+// confidence, prediction: one entry per row; NaN confidence where a row holds NaN or infinity. Fewer than 2^31 rows and
+// 2^32 columns.
 inline cudaError_t launch_confidence(const Matrix& logits, const Factors& factors, float* confidence,
                                      int64_t* prediction, cudaStream_t stream) {
   if (logits.rows == 0) return cudaSuccess;
+  if (logits.rows >= int64_t(1) << 31 || logits.cols >= int64_t(1) << 32) return cudaErrorInvalidValue;
   return with_type(logits.data, logits.dtype, [&]<class T>(const T* data) {
-    const ConfidenceArguments<T> a{
-        data,    logits.rows, logits.cols, logits.stride, rows_are_aligned(data, logits.rows, logits.stride),
-        factors, confidence,  prediction};
-    if (a.cols <= 128) return launch_short_rows<128, Lanes<8>>(a, stream);
-    if (a.cols <= 1024) return launch_short_rows<1024, Lanes<32>>(a, stream);
-    if (a.cols <= kLongestShort) return launch_short_rows<kLongestShort, Lanes<32>>(a, stream);
-    return PYFASTCAL_LAUNCH(confidence_of_long_rows<T>, dim3(uint32_t(a.rows)), dim3(kLongRowThreads), 0, stream, a);
+    const ConfidenceArguments<T> a{data,    logits.rows, logits.stride, uint32_t(logits.cols),
+                                   factors, confidence,  prediction};
+    return rows_are_aligned(data, logits.rows, logits.stride) ? launch_rows<true>(a, stream)
+                                                              : launch_rows<false>(a, stream);
   });
 }
 

@@ -50,31 +50,30 @@ __device__ __forceinline__ uint32_t load_word(const T* p) {  // of which only th
   if constexpr (sizeof(T) == 4) {
     return __float_as_uint(*p);
   } else {
-    const Pair<T> pair{p[0], p[1]};
-    uint32_t word;
-    memcpy(&word, &pair, 4);
-    return word;
+    uint16_t low, high;
+    memcpy(&low, __builtin_assume_aligned(p, 2), 2);
+    memcpy(&high, __builtin_assume_aligned(p + 1, 2), 2);
+    return low | uint32_t(high) << 16;
   }
 }
 
 // Of vectors first, first + step, ... of a row those before `end`; the others stay as they are. The same numbers
 // whether they are aligned or not: what is computed of a row cannot depend on where it lies.
-template <class T, int kVectors>
+template <bool kAligned, class T, int kVectors>
 __device__ __forceinline__ void load_vectors(Vector<T> (&v)[kVectors], const T* row, uint32_t first, uint32_t step,
-                                             uint32_t end, bool aligned) {
+                                             uint32_t end) {
   constexpr int kSize = Vector<T>::kSize;
   const T* p = row + size_t(first) * kSize;
-  if (aligned) {
 #pragma unroll
-    for (uint32_t j = 0; j < kVectors; ++j)
-      if (first + j * step < end) memcpy(&v[j], __builtin_assume_aligned(p + j * step * kSize, 16), 16);
-  } else {
-#pragma unroll
-    for (uint32_t j = 0; j < kVectors; ++j)
-      if (first + j * step < end)
+  for (uint32_t j = 0; j < kVectors; ++j)
+    if (first + j * step < end) {
+      if constexpr (kAligned) {
+        memcpy(&v[j], __builtin_assume_aligned(p + j * step * kSize, 16), 16);
+      } else {
 #pragma unroll
         for (int w = 0; w < 4; ++w) v[j].word[w] = load_word(p + j * step * kSize + w * (kSize / 4));
-  }
+      }
+    }
 }
 
 template <class T>

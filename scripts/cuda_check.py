@@ -133,7 +133,7 @@ def main() -> int:
             ]
     for failure in failures:
         print(f"\nFAILED: {failure}", file=sys.stderr)
-    return bool(failures)
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <utility>
 
 #include "primitives.h"
@@ -203,7 +204,11 @@ void run_fibre() {
     threadIdx = current->index;
     __tsan_acquire(&begin_tag);
     __tsan_acquire(&end_tag[set][1 - turn]);
-    body();
+    try {
+      body();
+    } catch (const std::exception& failure) {  // a test's check within a kernel
+      die(failure.what());
+    }
     __tsan_release(&end_tag[set][turn]);
     if (current->first_copy != current->last_copy) die("a thread ended without waiting for its asynchronous copies");
     current->ended = true;

@@ -346,6 +346,38 @@ void complete_match(Warp& warp, uint32_t mask) {
 
 void complete_sync(Warp&, uint32_t) {}
 
+template <class T, Reduction R>
+void complete_reduce(Warp& warp, uint32_t mask) {
+  T total{};
+  bool first = true;
+  for (int l = 0; l < 32; ++l) {
+    if (!(mask >> l & 1)) continue;
+    const T x = T(warp.value[l]);
+    if (first)
+      total = x;
+    else if (R == Reduction::kAdd)
+      total = T(unsigned(total) + unsigned(x));
+    else if (R == Reduction::kMin)
+      total = std::min(total, x);
+    else if (R == Reduction::kMax)
+      total = std::max(total, x);
+    else
+      total = R == Reduction::kAnd ? total & x : R == Reduction::kOr ? total | x : total ^ x;
+    first = false;
+  }
+  for (uint64_t& result : warp.result) result = uint64_t(total);
+}
+#define INSTANTIATE(R)                                               \
+  template void complete_reduce<int, Reduction::R>(Warp&, uint32_t); \
+  template void complete_reduce<unsigned, Reduction::R>(Warp&, uint32_t)
+INSTANTIATE(kAdd);
+INSTANTIATE(kMin);
+INSTANTIATE(kMax);
+INSTANTIATE(kAnd);
+INSTANTIATE(kOr);
+INSTANTIATE(kXor);
+#undef INSTANTIATE
+
 // The product as tensor cores of that generation round it (more than later ones do): eight exact products at a time are
 // aligned with the accumulator, cut 24 bits below the largest, added, and the sum is cut to fp32.
 static float add_products(float sum, const float* a, const float* b) {

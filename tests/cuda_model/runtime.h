@@ -125,21 +125,12 @@ T shuffle(uint32_t mask, T x, int source, Place place) {
 // The lanes of a shuffle's segment: [first, first + width).
 inline int segment(int width) { return lane() & ~(width - 1); }
 
-template <class T, class F>
-void complete_reduce(Warp& warp, uint32_t mask) {
-  T total{};
-  bool first = true;
-  for (int l = 0; l < 32; ++l)
-    if (mask >> l & 1) {
-      total = first ? T(warp.value[l]) : F{}(total, T(warp.value[l]));
-      first = false;
-    }
-  for (uint64_t& result : warp.result) result = std::make_unsigned_t<T>(total);
-}
-template <class F, class T>
+enum class Reduction { kAdd, kMin, kMax, kAnd, kOr, kXor };
+template <class T, Reduction R>
+void complete_reduce(Warp& warp, uint32_t mask);  // for int and unsigned
+template <Reduction R, class T>
 T reduce(uint32_t mask, T x, Place place) {
-  static_assert(std::is_same_v<T, int> || std::is_same_v<T, unsigned>);
-  return T(meet(mask, std::make_unsigned_t<T>(x), 0, complete_reduce<T, F>, place));
+  return T(meet(mask, uint64_t(x), 0, complete_reduce<T, R>, place));
 }
 
 // Fibres are never interrupted here, so that load and store may be two: the sanitizers see them as atomic.
@@ -204,47 +195,29 @@ unsigned __match_any_sync(unsigned mask, T x, CUDA_MODEL_PLACE_ARGUMENTS) {
   return unsigned(
       cuda_model::meet(mask, cuda_model::to_bits(x), 0, cuda_model::complete_match, {"__match_any_sync", file, line}));
 }
-namespace cuda_model {
-struct Add {
-  template <class T>
-  T operator()(T a, T b) const {
-    return T(std::make_unsigned_t<T>(a) + std::make_unsigned_t<T>(b));
-  }
-};
-struct Min {
-  template <class T>
-  T operator()(T a, T b) const {
-    return a < b ? a : b;
-  }
-};
-struct Max {
-  template <class T>
-  T operator()(T a, T b) const {
-    return a < b ? b : a;
-  }
-};
-struct Or {
-  template <class T>
-  T operator()(T a, T b) const {
-    return a | b;
-  }
-};
-}  // namespace cuda_model
 template <class T>
 T __reduce_add_sync(unsigned mask, T x, CUDA_MODEL_PLACE_ARGUMENTS) {
-  return cuda_model::reduce<cuda_model::Add>(mask, x, {"__reduce_add_sync", file, line});
+  return cuda_model::reduce<cuda_model::Reduction::kAdd>(mask, x, {"__reduce_add_sync", file, line});
 }
 template <class T>
 T __reduce_min_sync(unsigned mask, T x, CUDA_MODEL_PLACE_ARGUMENTS) {
-  return cuda_model::reduce<cuda_model::Min>(mask, x, {"__reduce_min_sync", file, line});
+  return cuda_model::reduce<cuda_model::Reduction::kMin>(mask, x, {"__reduce_min_sync", file, line});
 }
 template <class T>
 T __reduce_max_sync(unsigned mask, T x, CUDA_MODEL_PLACE_ARGUMENTS) {
-  return cuda_model::reduce<cuda_model::Max>(mask, x, {"__reduce_max_sync", file, line});
+  return cuda_model::reduce<cuda_model::Reduction::kMax>(mask, x, {"__reduce_max_sync", file, line});
+}
+template <class T>
+T __reduce_and_sync(unsigned mask, T x, CUDA_MODEL_PLACE_ARGUMENTS) {
+  return cuda_model::reduce<cuda_model::Reduction::kAnd>(mask, x, {"__reduce_and_sync", file, line});
 }
 template <class T>
 T __reduce_or_sync(unsigned mask, T x, CUDA_MODEL_PLACE_ARGUMENTS) {
-  return cuda_model::reduce<cuda_model::Or>(mask, x, {"__reduce_or_sync", file, line});
+  return cuda_model::reduce<cuda_model::Reduction::kOr>(mask, x, {"__reduce_or_sync", file, line});
+}
+template <class T>
+T __reduce_xor_sync(unsigned mask, T x, CUDA_MODEL_PLACE_ARGUMENTS) {
+  return cuda_model::reduce<cuda_model::Reduction::kXor>(mask, x, {"__reduce_xor_sync", file, line});
 }
 
 template <class T>

@@ -9,7 +9,7 @@ using cuda_model::settings;
 
 static __global__ void exchange(int* out) {
   const int t = int(threadIdx.x), lane = t % 32;
-  int* row = out + t * 12;
+  int* row = out + t * 13;
   row[0] = __shfl_sync(~0u, t, 3);
   row[1] = __shfl_xor_sync(~0u, t, 16);
   row[2] = __shfl_up_sync(~0u, t, 1);
@@ -22,13 +22,14 @@ static __global__ void exchange(int* out) {
   row[9] = __syncthreads_or(t == 40);
   row[10] = __syncthreads_and(t != 40);
   row[11] = __reduce_max_sync(~0u, lane - 7);
+  row[12] = int(__reduce_min_sync(~0u, 7u - unsigned(lane)));
 }
 
 TEST(model_warp_operations) {
-  DeviceArray<int> out(64 * 12);
+  DeviceArray<int> out(64 * 13);
   CHECK(PYFASTCAL_LAUNCH(exchange, 1, 64, 0, nullptr, out.data()) == cudaSuccess);
   for (int t = 0; t < 64; ++t) {
-    const int lane = t % 32, warp = t - lane, *row = out.data() + t * 12;
+    const int lane = t % 32, warp = t - lane, *row = out.data() + t * 13;
     CHECK_EQUAL(row[0], warp + 3);
     CHECK_EQUAL(row[1], t ^ 16);
     CHECK_EQUAL(row[2], lane ? t - 1 : t);
@@ -41,6 +42,7 @@ TEST(model_warp_operations) {
     CHECK_EQUAL(row[9], 1);
     CHECK_EQUAL(row[10], 0);
     CHECK_EQUAL(row[11], 24);
+    CHECK_EQUAL(row[12], 0);
   }
   record(out);
 }

@@ -7,7 +7,7 @@
 //     record(confidence);
 //   }
 //
-// main.cpp runs every test under every schedule, and with asynchronous copies landing early and late where there are
+// main.cpp runs every test under every schedule, and some with asynchronous copies landing early too where there are
 // any; what a test records must have the same bits each time.
 #pragma once
 #include <cmath>

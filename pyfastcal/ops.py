@@ -260,11 +260,6 @@ def contrast_distance(
     return z
 
 
-def bin_edges(n_bins: int, device: torch.device | str = "cpu") -> Tensor:
-    """The edges of ``n_bins`` equal-width bins on [0, 1]: (n_bins + 1,) fp32."""
-    return reference.uniform_edges(checks.integer("n_bins", n_bins, 1)).to(device)
-
-
 def fixed_point_bin_counts(
     confidence: Tensor,
     correct: Tensor,
@@ -280,7 +275,11 @@ def fixed_point_bin_counts(
     checks.floating("confidence", confidence, 1)
     n = confidence.shape[0]
     correct = checks.correctness("correct", correct, n)
-    edges = bin_edges(n_bins, confidence.device) if edges is None else _check_edges(edges)
+    if edges is None:
+        checks.integer("n_bins", n_bins, 1)
+    else:
+        edges = _check_edges(edges)
+        n_bins = edges.shape[0] - 1
     checks.integer("n_groups", n_groups, 1)
     if group is not None:
         group = checks.labels("group", group, n, n_groups, "confidence").long()
@@ -290,9 +289,11 @@ def fixed_point_bin_counts(
     if not _extension.has_kernel(confidence.device.type):
         checks.unit_interval("confidence", confidence)
         return reference.fixed_point_bin_counts(
-            confidence, correct, edges=edges, group=group, n_groups=n_groups, closed=closed
+            confidence, correct, n_bins, edges=edges, group=group, n_groups=n_groups, closed=closed
         )
-    totals, invalid = torch.ops.pyfastcal.bin_counts(confidence, correct, edges, group, n_groups, closed == "right")
+    totals, invalid = torch.ops.pyfastcal.bin_counts(
+        confidence, correct, edges, n_bins, group, n_groups, closed == "right"
+    )
     if checks.values_visible(invalid) and int(invalid):
         checks.unit_interval("confidence", confidence)
     return totals
@@ -369,6 +370,6 @@ if _extension.C is not None:
         return image_features.new_empty(image_features.shape[0], dtype=torch.float32)
 
     @torch.library.register_fake("pyfastcal::bin_counts")
-    def _(confidence, correct, edges, group, n_groups, closed_right):
-        shape = (3, n_groups, edges.shape[0] - 1)
+    def _(confidence, correct, edges, n_bins, group, n_groups, closed_right):
+        shape = (3, n_groups, n_bins)
         return confidence.new_empty(shape, dtype=torch.int64), confidence.new_empty((), dtype=torch.int64)

@@ -79,7 +79,7 @@ __device__ __forceinline__ void load_vectors(Vector<T> (&v)[kVectors], const T* 
 template <class T>
 __device__ __forceinline__ Pair<T> to_pair(uint32_t word) {
   Pair<T> pair;
-  memcpy(&pair, &word, 4);
+  memcpy(static_cast<void*>(&pair), &word, 4);
   return pair;
 }
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 import pyfastcal as fc
-from pyfastcal import _extension, ops
+from pyfastcal import _extension, ops, reference
 
 from .cases import normal, weights
 
 needs_kernels = pytest.mark.skipif(_extension.C is None, reason="built without the compiled kernels")
 
-EDGES = ops.bin_edges(10)
+EDGES = reference.uniform_edges(10)
 CALLS = {
     "knn": lambda: (normal(0, 5, 8), normal(1, 9, 8), 3, False, True),
     "confidence": lambda: (normal(0, 5, 8), weights(0, 8), weights(1, 5)),
@@ -24,7 +24,7 @@ CALLS = {
         True,
     ),
     "contrast_distance": lambda: (*(normal(i, 5, 8) for i in range(4)), False, 10.0, True),
-    "bin_counts": lambda: (torch.rand(20), torch.rand(20) < 0.5, EDGES, torch.arange(20) % 2, 2, False),
+    "bin_counts": lambda: (torch.rand(20), torch.rand(20) < 0.5, EDGES, 10, torch.arange(20) % 2, 2, False),
 }
 
 

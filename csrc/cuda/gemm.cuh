@@ -35,7 +35,7 @@ struct Operand {
 template <class T>
 struct Product {
   Operand<T> a, b;
-  int depth;  // columns, a multiple of 8
+  int depth;  // columns; rows hold zeros from there to the next multiple of 8
   int pairs;  // of terms: 1 or kSplitPairs
   PYFASTCAL_HOST_DEVICE int chunks() const { return pairs * ((depth + kChunk - 1) / kChunk); }
 };
@@ -124,8 +124,8 @@ class Loader {
     ring_ = ring_ + 1 == slots_.ring ? 0 : ring_ + 1;
     ++chunk_;
     left_ -= kChunk;
-    a_.data += kChunk - (kTileRows / 32) * a_.stride;
-    b_.data += kChunk - (kTileCols / 32) * b_.stride;
+    a_.data += kChunk - kTileRows * a_.of->stride;
+    b_.data += kChunk - kTileCols * b_.of->stride;
     if (left_ > 0) return;
     if (++pair_ == tiles_[tile_].product->pairs) {
       pair_ = chunk_ = 0;
@@ -137,9 +137,9 @@ class Loader {
  private:
   // This thread's pieces of an operand's chunk.
   struct Pieces {
-    const T* data = nullptr;  // the next one
-    int64_t stride = 0;       // of 32 rows
-    int rows = 0;             // left from the first one's row on
+    const Operand<T>* of = nullptr;
+    const T* data = nullptr;  // the next piece
+    int rows = 0;             // left from the first piece's row on
   };
 
   __device__ static int piece() { return int(threadIdx.x) % 8; }
@@ -157,13 +157,13 @@ class Loader {
   }
   __device__ static Pieces locate(const Operand<T>& x, int64_t first, int term) {
     const int64_t row = first + row_in_part();
-    return {x.data + row * x.stride + term * x.term_stride + 8 * piece(), 32 * x.stride,
+    return {&x, x.data + row * x.stride + term * x.term_stride + 8 * piece(),
             int(max(min(x.rows - row, int64_t(kTileCols)), int64_t(0)))};
   }
   // Nothing is read where `bytes` is 0, so the address may be anything.
   __device__ __forceinline__ static void copy_row(unsigned char* slot, Pieces& x, bool any, int part) {
     prim::copy_async_16(slot + part * (32 * kChunkRowBytes), x.data, any && x.rows > 32 * part ? 16 : 0);
-    x.data += x.stride;
+    x.data += 32 * x.of->stride;
   }
 
   const Tiles& tiles_;
@@ -236,7 +236,7 @@ __device__ __forceinline__ void multiply_tiles(const Tiles& tiles, Slots slots, 
     const bool inside =
         tile.row + Place::warp_row() < tile.product->a.rows && tile.col + Place::warp_col() < tile.product->b.rows;
     Accumulators acc = {};
-    gemm::Fragments fragments;
+    gemm::Fragments fragments{};
     const auto rows = [&](int chunk) { return shared + (slots.rows == slots.ring ? ring : chunk) * kRowSlotBytes; };
     const auto cols = [&] { return shared + slots.rows * kRowSlotBytes + ring * kColSlotBytes; };
     if (inside) {

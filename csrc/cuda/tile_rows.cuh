@@ -1,0 +1,44 @@
+// Rows of a tile as the accumulators hold them. A row of a warp's part lies in the four lanes of a quad, 16 columns in
+// each; lane m of the quad owns its rows row(m, 0) and row(m, 1): what is known of a row is kept there, in registers.
+// Every order of combination is fixed and the same for all rows, so that a row's bits do not depend on its place.
+#pragma once
+#include "gemm.cuh"
+
+namespace pyfastcal::cuda {
+
+struct OwnedRows {
+  static __device__ int row(int half) { return Place::row(int(threadIdx.x) % 4, half); }
+
+  // x[m]: of this lane's columns of row(m, half). To every row's owner, f over its four lanes; f is commutative.
+  template <class V, class F>
+  static __device__ __forceinline__ V gather(const V (&x)[4], const F& f) {
+    const bool odd = threadIdx.x & 1, upper = threadIdx.x & 2;
+    const V low = f(odd ? x[1] : x[0], __shfl_xor_sync(~0u, odd ? x[0] : x[1], 1));
+    const V high = f(odd ? x[3] : x[2], __shfl_xor_sync(~0u, odd ? x[2] : x[3], 1));
+    return f(upper ? high : low, __shfl_xor_sync(~0u, upper ? low : high, 2));
+  }
+
+  // What the owner of row(m, half) holds.
+  static __device__ __forceinline__ float spread(float of_owner, int m) { return __shfl_sync(~0u, of_owner, m, 4); }
+};
+
+inline constexpr int kExchangeBytes = 4 * kTileRows * 4;
+
+// Combines what the four warps that share a row hold of it: every owner gets f over all four. By the whole block;
+// shared: kExchangeBytes.
+template <class V, class F>
+__device__ __forceinline__ void combine_across_warps(V (&x)[2], void* shared, const F& f) {
+  static_assert(sizeof(V) == 4);
+  V* const all = static_cast<V*>(shared);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) all[Place::warp_col() / kWarpCols * kTileRows + OwnedRows::row(half)] = x[half];
+  __syncthreads();
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const V* const of_row = all + OwnedRows::row(half);
+    x[half] = f(f(of_row[0], of_row[kTileRows]), f(of_row[2 * kTileRows], of_row[3 * kTileRows]));
+  }
+  __syncthreads();
+}
+
+}  // namespace pyfastcal::cuda

@@ -29,6 +29,7 @@
 #include "distance.cuh"
 #include "gemm.cuh"
 #include "select.cuh"
+#include "workspace.cuh"
 
 namespace pyfastcal::cuda {
 
@@ -36,7 +37,7 @@ inline constexpr int64_t kMostNeighbours = 128;  // above, ops.py takes the refe
 
 namespace knn {
 
-struct Candidate {
+struct alignas(8) Candidate {
   float score;
   int index;
 };
@@ -195,24 +196,31 @@ struct Heads {
   float threshold[kTileRows];  // NaN: nothing passes
   int count[kTileRows];
   float fact[kTileCols];
-  uint32_t lowest;
+  Candidate* lists;
+  int query0, split;
+  uint32_t lowest_key;
 };
 
 // The scores of one tile of queries against one part of the bank.
 class Scan {
  public:
-  __device__ Scan(const Search& s, Heads& heads, int64_t query0, int split)
-      : s_(s), heads_(heads), query0_(query0), split_(split) {
+  __device__ Scan(const Search& s, Heads& heads) : s_(s), heads_(heads) {}
+
+  __device__ void begin(int query0, int split) {
     const int row = int(threadIdx.x);
-    if (row < kTileRows) {
-      const bool judged = query0 + row < s.queries.rows && s.query_facts[query0 + row].state == State::kJudged;
-      heads.threshold[row] = judged ? -kInfinity : kNaN;
-      heads.count[row] = 0;
+    if (row == 0) {
+      heads_.lists = s_.lists + (split * s_.queries.rows + query0) * s_.capacity;
+      heads_.query0 = query0;
+      heads_.split = split;
     }
+    if (row >= kTileRows) return;
+    const bool judged = query0 + row < s_.queries.rows && s_.query_facts[query0 + row].state == State::kJudged;
+    heads_.threshold[row] = judged ? -kInfinity : kNaN;
+    heads_.count[row] = 0;
   }
 
   // A tile of scores: col0 is its first bank row.
-  __device__ __forceinline__ void take(const Accumulators& acc, int64_t col0) {
+  __device__ __forceinline__ void take(const Accumulators& acc, int col0) {
     const bool full = append_all(acc, col0);
     if (!__syncthreads_or(full)) return;
     bool crowded = false;
@@ -225,50 +233,54 @@ class Scan {
 
   __device__ void write_counts() const {
     const int row = int(threadIdx.x);
-    if (row < kTileRows && query0_ + row < s_.queries.rows)
-      s_.counts[(query0_ + row) * s_.splits + split_] = heads_.count[row];
+    if (row < kTileRows && query(row) < s_.queries.rows)
+      s_.counts[heads_.split * s_.queries.rows + query(row)] = heads_.count[row];
   }
 
  private:
-  __device__ Candidate* list(int row) const { return s_.lists + ((query0_ + row) * s_.splits + split_) * s_.capacity; }
+  __device__ int64_t query(int row) const { return heads_.query0 + row; }
+  __device__ Candidate* list(int row) const { return heads_.lists + row * s_.capacity; }
 
   // True where this thread saw a list reach the trigger.
-  __device__ __forceinline__ bool append_all(const Accumulators& acc, int64_t col0) {
-    float factor[8][2], shift[8][2];
-#pragma unroll
-    for (int n = 0; n < 8; ++n)
-#pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        const float fact = heads_.fact[Place::col(n, e)];
-        factor[n][e] = s_.normalize ? fact : 1;
-        shift[n][e] = s_.normalize ? 0 : -fact;
-      }
-    bool full = false;
+  __device__ __forceinline__ bool append_all(const Accumulators& acc, int col0) {
+    float threshold[4][2];
 #pragma unroll
     for (int m = 0; m < 4; ++m)
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int row = Place::row(m, half);
-        const float threshold = heads_.threshold[row];
-        const auto score = [&](int n, int e) { return __fmaf_rn(acc[m][n][2 * half + e], factor[n][e], shift[n][e]); };
-        bool any = false;
+      for (int half = 0; half < 2; ++half) threshold[m][half] = heads_.threshold[Place::row(m, half)];
+    int longest = 0;
 #pragma unroll
-        for (int n = 0; n < 8; ++n)
+    for (int n = 0; n < 8; ++n) {
+      float factor[2], shift[2];
 #pragma unroll
-          for (int e = 0; e < 2; ++e) any |= score(n, e) >= threshold;
-        if (!any) continue;
-        Candidate* const to = list(row);
-#pragma unroll
-        for (int n = 0; n < 8; ++n)
-#pragma unroll
-          for (int e = 0; e < 2; ++e)
-            if (score(n, e) >= threshold) {
-              const int at = atomicAdd(&heads_.count[row], 1);
-              to[at] = {score(n, e), int(col0) + Place::col(n, e)};
-              full |= at + 1 >= s_.trigger;
-            }
+      for (int e = 0; e < 2; ++e) {
+        const float fact = heads_.fact[Place::col(n, e)];
+        factor[e] = s_.normalize ? fact : 1;
+        shift[e] = s_.normalize ? 0 : -fact;
       }
-    return full;
+      bool any[2] = {};  // two, so that the comparisons are no chain of sixteen
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        const int m = i / 2, half = i % 2;
+        const auto score = [&](int e) { return __fmaf_rn(acc[m][n][2 * half + e], factor[e], shift[e]); };
+        any[half] |= fmaxf(score(0), score(1)) >= threshold[m][half];
+      }
+      if (!(any[0] | any[1])) continue;
+      // Rare: the scores are made again, by other operations of the same result (the factor is 1 or the shift 0), or
+      // the compiler would keep them all in registers.
+      Candidate* const lists = heads_.lists;
+#pragma unroll
+      for (int i = 0; i < 16; ++i) {
+        const int m = i / 4, half = i / 2 % 2, e = i % 2, row = Place::row(m, half);
+        const float score = __fadd_rn(__fmul_rn(acc[m][n][2 * half + e], factor[e]), shift[e]);
+        if (score >= threshold[m][half]) {
+          const int at = atomicAdd(&heads_.count[row], 1);
+          lists[row * s_.capacity + at] = {score, col0 + Place::col(n, e)};
+          longest = max(longest, at + 1);
+        }
+      }
+    }
+    return longest >= s_.trigger;
   }
 
   // Cuts a list to what its scores cannot rule out and raises the threshold; by one warp. Gives what is left.
@@ -284,8 +296,9 @@ class Scan {
       keys[i] = exists ? to_key(held[i].score) : 0;
     }
     const float kth = from_key(warp_kth_largest(keys, n, s_.kept));
-    const float threshold = fmaxf(heads_.threshold[row], kth - slack(s_, s_.query_facts[query0_ + row]));
+    const float threshold = fmaxf(heads_.threshold[row], kth - slack(s_, s_.query_facts[query(row)]));
     int count = 0;
+    __syncwarp();  // all that will be overwritten has been read
 #pragma unroll
     for (int i = 0; i < kHeldPerLane; ++i) {
       const bool stays = keys[i] != 0 && held[i].score >= threshold;
@@ -305,15 +318,15 @@ class Scan {
   __device__ void prune_exactly(int row) {
     constexpr int kEach = (kMostCapacity + kProductThreads - 1) / kProductThreads;
     const int n = heads_.count[row];
-    const double scale = s_.query_facts[query0_ + row].scale;
+    const double scale = s_.query_facts[query(row)].scale;
     Candidate* const from = list(row);
     double* const squares = s_.squares + int64_t(blockIdx.x) * kMostCapacity;
     for (int i = int(threadIdx.x) / 32 * 2; i < n; i += kProductThreads / kRowLanes) {
       const int at = i + int(threadIdx.x) / kRowLanes % 2, b = from[min(at, n - 1)].index;
-      const double square = square_distance(s_.queries, query0_ + row, scale, s_.bank, b, s_.bank_scale[b]);
+      const double square = square_distance(s_.queries, query(row), scale, s_.bank, b, s_.bank_scale[b]);
       if (at < n && RowLanes::rank() == 0) squares[at] = square;
     }
-    if (threadIdx.x == 0) heads_.lowest = ~0u;
+    if (threadIdx.x == 0) heads_.lowest_key = ~0u;
     __syncthreads();
     Candidate mine[kEach];
     int rank[kEach];
@@ -325,14 +338,14 @@ class Scan {
       mine[i] = from[at];
       rank[i] = 0;
       for (int j = 0; j < n; ++j) rank[i] += nearer({squares[j], from[j].index}, {squares[at], mine[i].index});
-      if (rank[i] < s_.kept) atomicMin(&heads_.lowest, to_key(mine[i].score));
+      if (rank[i] < s_.kept) atomicMin(&heads_.lowest_key, to_key(mine[i].score));
     }
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < kEach; ++i)
       if (rank[i] < s_.kept) from[rank[i]] = mine[i];
     if (threadIdx.x == 0) {
-      const float lowest = from_key(heads_.lowest) - slack(s_, s_.query_facts[query0_ + row]);
+      const float lowest = from_key(heads_.lowest_key) - slack(s_, s_.query_facts[query(row)]);
       heads_.threshold[row] = fmaxf(heads_.threshold[row], lowest);
       heads_.count[row] = s_.kept;
     }
@@ -341,8 +354,6 @@ class Scan {
 
   const Search& s_;
   Heads& heads_;
-  const int64_t query0_;
-  const int split_;
 };
 
 // The tiles of one block: rows of queries, and whole tiles of the bank, one after the other.
@@ -361,19 +372,19 @@ __global__ void __launch_bounds__(kProductThreads, 1)
     scan(const __grid_constant__ Search s, const __grid_constant__ Product<T> product, Slots slots) {
   PYFASTCAL_SHARED(unsigned char, shared);
   Heads& heads = *reinterpret_cast<Heads*>(shared + slots.bytes());
-  const int64_t row_tiles = (s.queries.rows + kTileRows - 1) / kTileRows;
+  Scan scan(s, heads);
+  const int row_tiles = int((s.queries.rows + kTileRows - 1) / kTileRows), split = int(blockIdx.x) / row_tiles;
   const int64_t col_tiles = (s.bank.rows + kTileCols - 1) / kTileCols;
-  const int64_t query0 = blockIdx.x % row_tiles * kTileRows, split = blockIdx.x / row_tiles;
   const int64_t begin = col_tiles * split / s.splits, end = col_tiles * (split + 1) / s.splits;
-  const BankTiles<T> tiles{&product, query0, begin * kTileCols, int(end - begin)};
-  Scan scan(s, heads, query0, int(split));
+  const BankTiles<T> tiles{&product, int64_t(blockIdx.x) % row_tiles * kTileRows, begin * kTileCols, int(end - begin)};
+  scan.begin(int(tiles.row), split);
   // the facts are padded to whole tiles; the next tile's are read while this one is multiplied
   float next_fact = s.fact[tiles.first_col + threadIdx.x];
   multiply_tiles<T>(tiles, slots, shared, [&](int i, const Accumulators& acc) {
     heads.fact[threadIdx.x] = next_fact;
     __syncthreads();
     if (i + 1 < tiles.n) next_fact = s.fact[tiles[i + 1].col + threadIdx.x];
-    scan.take(acc, tiles[i].col);
+    scan.take(acc, int(tiles[i].col));
   });
   __syncthreads();
   scan.write_counts();
@@ -468,16 +479,19 @@ __global__ void __launch_bounds__(kFinishThreads) finish(const __grid_constant__
   }
   Finalists finalists(s, query, facts.scale, shared);
   if (facts.state == State::kJudged) {
-    const int* const counts = s.counts + query * s.splits;
-    const Candidate* const lists = s.lists + query * s.splits * s.capacity;
     const int room = s.splits * s.capacity;
-    const auto exists = [&](int i) { return i < room && i % s.capacity < counts[i / s.capacity]; };
+    const auto exists = [&](int i) {
+      return i < room && i % s.capacity < s.counts[i / s.capacity * s.queries.rows + query];
+    };
+    const auto candidate = [&](int i) -> const Candidate& {
+      return s.lists[(i / s.capacity * s.queries.rows + query) * s.capacity + i % s.capacity];
+    };
     const uint32_t kth =
-        block_kth_largest(room, s.kept, reach, [&](int i) { return exists(i) ? to_key(lists[i].score) : 0; });
+        block_kth_largest(room, s.kept, reach, [&](int i) { return exists(i) ? to_key(candidate(i).score) : 0; });
     const float low = from_key(kth) - slack(s, facts);
     for (int i = int(threadIdx.x); i - int(threadIdx.x) < room; i += kFinishThreads) {
-      const bool wanted = exists(i) && lists[i].score >= low;
-      finalists.add(wanted, wanted ? lists[i].index : -1);
+      const bool wanted = exists(i) && candidate(i).score >= low;
+      finalists.add(wanted, wanted ? candidate(i).index : -1);
     }
     for (int i = int(threadIdx.x); i - int(threadIdx.x) < s.totals->out_of_range; i += kFinishThreads) {
       const bool wanted = i < s.totals->out_of_range;
@@ -520,22 +534,6 @@ inline bool readable_in_place(const Matrix& m) {
   return m.dtype != Dtype::kFloat && m.cols % 8 == 0 &&
          rows_are_aligned(static_cast<const __half*>(m.data), m.rows, m.stride);
 }
-
-class Workspace {
- public:
-  explicit Workspace(void* base) : base_(static_cast<char*>(base)) {}
-  template <class T>
-  T* take(int64_t n) {
-    const int64_t at = bytes_;
-    bytes_ += (n * int64_t(sizeof(T)) + 255) / 256 * 256;
-    return reinterpret_cast<T*>(base_ + at);
-  }
-  int64_t bytes() const { return bytes_; }
-
- private:
-  char* base_;
-  int64_t bytes_ = 0;
-};
 
 struct Layout {
   Search search{};

@@ -7,7 +7,7 @@ OUT ?= out
 
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h')
 
-.PHONY: demo test bench lint emulate mutate cuda-check clean
+.PHONY: demo test bench lint emulate mutate cuda-check gpu clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.built
@@ -29,6 +29,11 @@ mutate:
 
 cuda-check: $(VENV)/.requirements
 	$(BIN)/python scripts/cuda_check.py $(ARGS)
+
+# On a machine with a GPU, with the Python, torch and packages that are installed there and no network: builds in place,
+# tests, checks with compute-sanitizer and measures everything; scripts/gpu.py says more. ARGS=--dry-run prints how.
+gpu:
+	$(PYTHON) -m scripts.gpu $(ARGS)
 
 lint: $(VENV)/.built-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

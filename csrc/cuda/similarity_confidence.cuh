@@ -17,8 +17,8 @@
 #pragma once
 #include <climits>
 
-#include "row_confidence.cuh"
 #include "operand.cuh"
+#include "row_confidence.cuh"
 #include "tile_rows.cuh"
 #include "workspace.cuh"
 
@@ -100,19 +100,6 @@ struct Sweeps {
   }
 };
 
-struct Max {
-  template <class V>
-  __device__ __forceinline__ V operator()(V a, V b) const {
-    return max(a, b);
-  }
-};
-struct Min {
-  template <class V>
-  __device__ __forceinline__ V operator()(V a, V b) const {
-    return min(a, b);
-  }
-};
-
 // What an owner keeps of its two rows, and what the block does with a tile. Little may be kept: the product needs most
 // registers. max of floats passes NaN over; a NaN logit is in every sum.
 template <class T, bool kBias>
@@ -138,7 +125,7 @@ class Epilogue {
           if (step.sweep > 0) gain *= class_weight(half);
 #pragma unroll
           for (int w = 0; w < kFewWeights; ++w)
-            if (w < n_sums_) add_powers(acc, half, top, gain * weight(w), sum_[w][half]);
+            if (w < n_sums_) add_powers(acc, half, top, gain * weight(w), top_[half], sum_[w][half]);
         }
         top_[half] = fmaxf(top_[half], top);
       }
@@ -193,19 +180,9 @@ class Epilogue {
         for (int m = 0; m < 4; ++m) scale[half][m] = OwnedRows::spread(of_owner, m);
       }
     }
-    const float4* const columns = reinterpret_cast<const float4*>(a_.columns + first_class + threadIdx.x % 4 * 2);
-#pragma unroll
-    for (int n = 0; n < 8; ++n) {
-      const float4 two = __ldg(columns + n * 4);  // factor, addend of columns col(n, 0) and col(n, 1)
-#pragma unroll
-      for (int m = 0; m < 4; ++m)
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          float &even = acc[m][n][2 * half], &odd = acc[m][n][2 * half + 1];
-          even = __fmaf_rn(kBias ? even * scale[half][m] : even, two.x, two.y);
-          odd = __fmaf_rn(kBias ? odd * scale[half][m] : odd, two.z, two.w);
-        }
-    }
+    apply_columns(acc, a_.columns + first_class, [&](float x, float factor, float addend, int m, int half) {
+      return __fmaf_rn(kBias ? x * scale[half][m] : x, factor, addend);
+    });
   }
 
   // The rows' logits of this block.
@@ -227,14 +204,7 @@ class Epilogue {
 
   // To the owners: the largest logit of the warp's classes. Where it is larger than those before, so is its index.
   __device__ __forceinline__ float find_top(const Accumulators& acc, int half, int first_class) {
-    float of_lane[4];
-#pragma unroll
-    for (int m = 0; m < 4; ++m) {
-      of_lane[m] = fmaxf(acc[m][0][2 * half], acc[m][0][2 * half + 1]);
-#pragma unroll
-      for (int n = 1; n < 8; ++n) of_lane[m] = fmaxf(of_lane[m], fmaxf(acc[m][n][2 * half], acc[m][n][2 * half + 1]));
-    }
-    const float top = OwnedRows::gather(of_lane, Max());
+    const float top = largest_of_rows(acc, half);
     const bool higher = top > top_[half];
     if (__any_sync(~0u, higher)) {
       int first[4];
@@ -253,25 +223,6 @@ class Epilogue {
       if (higher) index_[half] = first_class + index;
     }
     return top;
-  }
-
-  // sum, relative to top_, and the powers of the warp's logits, relative to top: their sum relative to the larger.
-  __device__ __forceinline__ void add_powers(const Accumulators& acc, int half, float top, float factor, float& sum) {
-    float of_lane[4];
-#pragma unroll
-    for (int m = 0; m < 4; ++m) {
-      const RelativePower power(OwnedRows::spread(top, m), OwnedRows::spread(factor, m));
-      float even = power(acc[m][0][2 * half]), odd = power(acc[m][0][2 * half + 1]);
-#pragma unroll
-      for (int n = 1; n < 8; ++n) {
-        even += power(acc[m][n][2 * half]);
-        odd += power(acc[m][n][2 * half + 1]);
-      }
-      of_lane[m] = even + odd;
-    }
-    const float added = OwnedRows::gather(of_lane, Plus());
-    const RelativePower power(fmaxf(top, top_[half]), factor);
-    sum = (sum == 0 ? 0 : sum * power(top_[half])) + added * power(top);
   }
 
   // Largest logit and first class of whole rows, for all owners of their parts.

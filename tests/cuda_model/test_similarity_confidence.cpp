@@ -1,43 +1,10 @@
 // similarity_confidence: against the definition in fp64, at the tails of all sizes, on every way through the kernel.
-#include <limits>
-
 #include "cuda/similarity_confidence.cuh"
-#include "testing.h"
+#include "features.h"
 
 using namespace pyfastcal;
 
 namespace {
-
-constexpr float kInfinity = std::numeric_limits<float>::infinity(), kNaN = std::numeric_limits<float>::quiet_NaN();
-
-template <class T>
-constexpr Dtype kDtype = std::is_same_v<T, float>    ? Dtype::kFloat
-                         : std::is_same_v<T, __half> ? Dtype::kHalf
-                                                     : Dtype::kBFloat16;
-
-template <class T>
-struct Features {
-  DeviceArray<T> data;
-  int64_t rows, cols, stride;
-
-  // offset and padding: elements before the first row and after each
-  Features(int64_t rows, int64_t cols, uint32_t seed, int64_t offset = 0, int64_t padding = 0)
-      : data(testing::random_normal(size_t(rows * (cols + padding)), seed), size_t(offset)),
-        rows(rows),
-        cols(cols),
-        stride(cols + padding) {}
-  Matrix matrix() const { return {data.data(), kDtype<T>, rows, cols, stride}; }
-  T* row(int64_t i) { return data.data() + i * stride; }
-  double at(int64_t i, int64_t k) const { return double(float(data[size_t(i * stride + k)])); }
-  double norm(int64_t i) const {
-    double sum = 0;
-    for (int64_t k = 0; k < cols; ++k) sum += at(i, k) * at(i, k);
-    return std::sqrt(sum);
-  }
-  void scale(int64_t i, double by) {
-    for (int64_t k = 0; k < cols; ++k) row(i)[k] = T(float(at(i, k) * by));
-  }
-};
 
 struct Options {
   float logit_scale = 20;
@@ -65,8 +32,6 @@ Result run(const Matrix& image, const Matrix& text, const Options& options) {
   return out;
 }
 
-double unit(double norm) { return 1 / std::max(norm, 1e-12); }
-
 // A logit may be off by `error` times the largest one; where two are nearer than that, either may be the prediction.
 template <class T, class U>
 void check_against_definition(const Features<T>& image, const Features<U>& text, const Options& o,
@@ -76,10 +41,8 @@ void check_against_definition(const Features<T>& image, const Features<U>& text,
     std::vector<double> logits;
     double largest = 0;
     for (int64_t c = 0; c < text.rows; ++c) {
-      double dot = 0;
-      for (int64_t k = 0; k < image.cols; ++k) dot += image.at(i, k) * text.at(c, k);
-      if (o.normalize) dot *= unit(image.norm(i)) * unit(text.norm(c));
-      logits.push_back(dot * double(o.logit_scale) + (o.bias ? double(o.bias[c]) : 0));
+      const double length = o.normalize ? unit(image.norm(i)) * unit(text.norm(c)) : 1.0;
+      logits.push_back(dot(image, i, text, c) * length * double(o.logit_scale) + (o.bias ? double(o.bias[c]) : 0));
       largest = std::max(largest, std::fabs(logits.back()));
     }
     const size_t best = size_t(std::max_element(logits.begin(), logits.end()) - logits.begin());

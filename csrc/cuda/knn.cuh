@@ -27,7 +27,7 @@
 #pragma once
 #include "../common/topk.h"
 #include "distance.cuh"
-#include "gemm.cuh"
+#include "operand.cuh"
 #include "select.cuh"
 #include "workspace.cuh"
 
@@ -479,20 +479,21 @@ __global__ void __launch_bounds__(kFinishThreads) finish(const __grid_constant__
   }
   Finalists finalists(s, query, facts.scale, shared);
   if (facts.state == State::kJudged) {
-    const int room = s.splits * s.capacity;
-    const auto exists = [&](int i) {
-      return i < room && i % s.capacity < s.counts[i / s.capacity * s.queries.rows + query];
-    };
-    const auto candidate = [&](int i) -> const Candidate& {
-      return s.lists[(i / s.capacity * s.queries.rows + query) * s.capacity + i % s.capacity];
-    };
-    const uint32_t kth =
-        block_kth_largest(room, s.kept, reach, [&](int i) { return exists(i) ? to_key(candidate(i).score) : 0; });
+    // a warp takes a list at a time
+    constexpr int kWarps = kFinishThreads / 32;
+    const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
+    const auto list = [&](int split) { return s.lists + (split * s.queries.rows + query) * s.capacity; };
+    const auto count = [&](int split) { return split < s.splits ? s.counts[split * s.queries.rows + query] : 0; };
+    const uint32_t kth = block_kth_largest(s.kept, reach, [&](const auto& visit) {
+      for (int split = warp; split < s.splits; split += kWarps)
+        for (int i = lane, n = count(split); i < n; i += 32) visit(to_key(list(split)[i].score));
+    });
     const float low = from_key(kth) - slack(s, facts);
-    for (int i = int(threadIdx.x); i - int(threadIdx.x) < room; i += kFinishThreads) {
-      const bool wanted = exists(i) && candidate(i).score >= low;
-      finalists.add(wanted, wanted ? candidate(i).index : -1);
-    }
+    for (int first = 0; first < s.splits; first += kWarps)
+      for (int i = lane, split = first + warp, n = count(split); i - lane < s.trigger; i += 32) {
+        const Candidate candidate = i < n ? list(split)[i] : Candidate{};
+        finalists.add(i < n && candidate.score >= low, candidate.index);
+      }
     for (int i = int(threadIdx.x); i - int(threadIdx.x) < s.totals->out_of_range; i += kFinishThreads) {
       const bool wanted = i < s.totals->out_of_range;
       finalists.add(wanted, wanted ? s.out_of_range[i] : -1);
@@ -528,11 +529,6 @@ inline int choose_splits(int64_t row_tiles, int64_t col_tiles, int64_t multiproc
     if (time < least) least = time, best = splits;
   }
   return int(best);
-}
-
-inline bool readable_in_place(const Matrix& m) {
-  return m.dtype != Dtype::kFloat && m.cols % 8 == 0 &&
-         rows_are_aligned(static_cast<const __half*>(m.data), m.rows, m.stride);
 }
 
 struct Layout {
@@ -595,10 +591,10 @@ inline cudaError_t plan_knn(const Matrix& queries, const Matrix& bank, int64_t k
   if (const auto error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device)) return error;
   if (const auto error = cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device)) return error;
   plan = {};
-  plan.copied = queries.dtype != bank.dtype || !knn::readable_in_place(queries) || !knn::readable_in_place(bank);
+  plan.copied = must_split(queries, bank) || !readable_in_place(queries) || !readable_in_place(bank);
   plan.queries = queries.rows;
   plan.bank = bank.rows;
-  plan.width = (bank.cols + 7) / 8 * 8;
+  plan.width = packed_width(bank);
   const int64_t col_tiles = (bank.rows + kTileCols - 1) / kTileCols;
   plan.padded_bank = col_tiles * kTileCols;
   plan.k = int(k);

@@ -34,16 +34,17 @@ __device__ inline uint32_t warp_kth_largest(const uint32_t (&keys)[N], int n, in
   return kth;
 }
 
-// The k-th largest of key(0) .. key(n - 1), for a block; 0 as above. `reach`: 32 counters in shared memory.
-template <class Key>
-__device__ uint32_t block_kth_largest(int n, int k, int (&reach)[32], const Key& key) {
+// The k-th largest of a block's keys; 0 as above. visit_all(f) calls f(key) for each of a thread's keys, as often as it
+// is called. `reach`: 32 counters in shared memory.
+template <class VisitAll>
+__device__ uint32_t block_kth_largest(int k, int (&reach)[32], const VisitAll& visit_all) {
   if (threadIdx.x < 32) reach[threadIdx.x] = 0;
   __syncthreads();
   uint32_t kth = 0;
   for (int bit = 31; bit >= 0; --bit) {
     const uint32_t trial = kth | 1u << bit;
     int mine = 0;
-    for (int i = int(threadIdx.x); i < n; i += int(blockDim.x)) mine += key(i) >= trial;
+    visit_all([&](uint32_t key) { mine += key >= trial; });
     mine = __reduce_add_sync(kWholeWarp, mine);
     if (threadIdx.x % 32 == 0 && mine) atomicAdd(&reach[bit], mine);
     __syncthreads();

@@ -91,8 +91,8 @@ MUTATIONS = [
     Mutation(
         "a list is read as the next query's",
         FILE,
-        "s.lists[(i / s.capacity * s.queries.rows + query) * s.capacity",
-        "s.lists[(i / s.capacity + query * s.splits) * s.capacity",
+        "return s.lists + (split * s.queries.rows + query) * s.capacity;",
+        "return s.lists + (split + query * s.splits) * s.capacity;",
     ),
     Mutation("the finalists' room overflows", FILE, "n_ > kFinishRoom - kFinishThreads", "n_ > kFinishRoom"),
     Mutation(

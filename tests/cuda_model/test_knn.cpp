@@ -240,7 +240,7 @@ TEST(knn_of_zero_rows) {
   queries.set_row(1, [](int64_t) { return 0.0f; });
   for (const int64_t j : {4, 5, 49}) bank.set_row(j, [](int64_t) { return 0.0f; });
   for (const bool normalize : {false, true}) check(queries, bank, 6, {.normalize = normalize});
-  check(queries, {300, 8, std::vector<float>(300 * 8, 0.0f)}, 4);
+  check(queries, {700, 8, std::vector<float>(700 * 8, 0.0f)}, 4);
 }
 
 TEST(knn_of_rows_that_are_not_finite) {

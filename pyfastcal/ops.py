@@ -22,7 +22,7 @@ from ._numpy import accepts_numpy
 
 Scale: TypeAlias = float | Tensor
 
-_MOST_CUDA_NEIGHBOURS = 128  # of the CUDA kernel; for more the reference runs, on the GPU
+_MOST_CUDA_NEIGHBOURS = 128  # of the CUDA kernel; for more the reference runs, on the GPU and in fp64
 
 
 def _kernel(*tensors: Tensor | None) -> bool:
@@ -91,8 +91,13 @@ def knn(
     why = f"bank has {bank.shape[0]} rows" + (", one of them the query itself" if exclude_self else "")
     checks.integer("k", k, 1, bank.shape[0] - int(exclude_self), why)
     queries, bank = queries.detach(), bank.detach()
-    too_many = queries.is_cuda and k > _MOST_CUDA_NEIGHBOURS
-    if too_many or not _kernel(queries, bank):
+    has_kernel = _kernel(queries, bank)
+    if has_kernel and queries.is_cuda and k > _MOST_CUDA_NEIGHBOURS:
+        distances, indices = reference.knn(
+            queries.double(), bank.double(), k, exclude_self=exclude_self, normalize=normalize
+        )
+        return distances.float(), indices
+    if not has_kernel:
         _check_finite(queries=queries, bank=bank)
         return reference.knn(queries, bank, k, exclude_self=exclude_self, normalize=normalize)
     distances, indices = torch.ops.pyfastcal.knn(queries, bank, k, exclude_self, normalize)

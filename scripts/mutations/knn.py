@@ -122,10 +122,7 @@ MUTATIONS = [
         "return bits | 0x80000000u;",
     ),
     Mutation(
-        "a warp counts the keys above, not from, a number",
-        "select.cuh",
-        "reach += keys[i] >= trial;",
-        "reach += keys[i] > trial;",
+        "a block's k-th largest is the one before", "select.cuh", "if (reach[bit] >= k)", "if (reach[bit] >= k - 1)"
     ),
     Mutation(
         "equal rows are apart: one product is fused",

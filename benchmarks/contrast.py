@@ -40,6 +40,7 @@ def case(size: tuple, device: str = "cpu") -> Case:
         lambda ours, theirs: assert_close(ours, theirs.float(), rtol=1e-4, atol=atol),
         floors=floor,
         device=device,
+        compile=device == "cpu",
     )
 
 

@@ -38,6 +38,7 @@ def case(size: tuple, device: str = "cpu") -> Case:
         {"published loop": lambda: torch.from_numpy(published_loop(*arrays, k))} if device == "cpu" else {},
         {"torch GEMM": Floor(lambda: (features[0] @ features[2].T, features[1] @ features[3].T))},
         device=device,
+        compile=device == "cpu",
     )
 
 

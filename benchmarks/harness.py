@@ -161,6 +161,13 @@ def graphed(call: Call) -> Call:
     return replay
 
 
+def graphed_peer(call: Call) -> Call | str:
+    try:
+        return graphed(call)
+    except RuntimeError as error:  # it waits for the GPU, say
+        return f"no CUDA graph: {str(error).splitlines()[0]}"
+
+
 def compiled(function: Callable[..., Any], inputs: tuple[Any, ...]) -> Call | str:
     """``function`` under torch.compile, already compiled for ``inputs``; or why it cannot be."""
     torch._dynamo.reset()
@@ -180,7 +187,7 @@ def measure(op: str, work: str, case: Case, settings: Settings) -> Iterator[Row]
         peers["torch.compile"] = compiled(case.idiom, case.inputs)
     if case.graph and case.device == "cuda":
         ours = graphed(ours)
-        peers = {name: call if isinstance(call, str) else graphed(call) for name, call in peers.items()}
+        peers = {name: call if isinstance(call, str) else graphed_peer(call) for name, call in peers.items()}
     peers |= case.peers
     contenders = {"pyfastcal": _Contender("ours", ours, device=case.device)}
     contenders |= {

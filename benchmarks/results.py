@@ -25,7 +25,7 @@ PEERS = ("numpy", "faiss-cpu", "torchmetrics")
 def stamp(device: str = "cpu", **options: Any) -> dict[str, Any]:
     """CPU, threads, capability, versions, commit and date; the GPU and its driver where they were measured."""
     info = fc.build_info()
-    commit = _git("rev-parse", "HEAD")
+    commit = _git("rev-parse", "HEAD") or os.environ.get("PYFASTCAL_COMMIT")  # a copy of the tree has no history
     changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),

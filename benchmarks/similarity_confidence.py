@@ -41,6 +41,7 @@ def case(size: tuple, device: str = "cpu") -> Case:
         floors=floor,
         memory=not rest and size != SIZES[1],
         device=device,
+        compile=not rest or rest[0] < n_classes,  # the idiom is the same for all weights
         graph=n <= 256,
     )
 

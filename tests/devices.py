@@ -3,8 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
+
+# The fixture of this name runs a test on every variant of the CPU kernels too; this, once per device.
+each_device = pytest.mark.parametrize("device", ["cpu", *["cuda"] * torch.cuda.is_available()])
 
 
 def moved(device: str, tree: Any) -> Any:

@@ -22,7 +22,7 @@ bench: $(VENV)/.built-dev
 # The CUDA half without a GPU. emulate: its kernels on a CPU model of CUDA, plain and under sanitizers; mutate: how many
 # seeded bugs that notices; cuda-check: compiles for every architecture, prints what kernels use, fails on spills.
 emulate:
-	$(MAKE) -C tests/cuda_model all
+	$(MAKE) --no-print-directory -C tests/cuda_model -j $(shell nproc) -O all ARGS="$(ARGS)"
 
 mutate:
 	$(PYTHON) -m scripts.mutate $(ARGS)

@@ -226,7 +226,9 @@ void prepare(Fibre& fibre) {
   mprotect(memory, kGuard, PROT_NONE);  // overflow faults
   fibre.stack = memory + kGuard;
   fibre.stack_size = kStack;
-  void** const top = reinterpret_cast<void**>(memory + kGuard + kStack);
+  // not all at the same place of a page, for the cache's sake
+  static size_t number = 0;
+  void** const top = reinterpret_cast<void**>(memory + kGuard + kStack - 320 * number++ % 4096);
   top[-2] = reinterpret_cast<void*>(&run_fibre);  // where the first switch returns to, below it six registers
   fibre.stack_pointer = &top[-8];
   fibre.tsan = __tsan_create_fiber(0);
@@ -378,25 +380,37 @@ INSTANTIATE(kOr);
 INSTANTIATE(kXor);
 #undef INSTANTIATE
 
-// The product as tensor cores of that generation round it (more than later ones do): eight exact products at a time are
-// aligned with the accumulator, cut 24 bits below the largest, added, and the sum is cut to fp32.
-static float add_products(float sum, const float* a, const float* b) {
-  double terms[9], largest = 0;
-  for (int i = 0; i < 9; ++i) {
-    terms[i] = i < 8 ? double(a[i]) * double(b[i]) : double(sum);
-    if (!std::isfinite(terms[i])) {
-      for (int k = 0; k < 8; ++k) sum += a[k] * b[k];
-      return sum;
+// Adds eight products to each of a row's eight sums, rounding as tensor cores since sm_80 do at worst: the exact
+// products and the sum are aligned and cut 24 bits below the largest, added, and the total is cut to fp32.
+static void add_products(float (&sums)[8], const float* a, const float (*b)[8]) {
+  double terms[9][8], largest[8] = {};
+  int32_t total[8] = {};
+  for (int k = 0; k < 9; ++k)
+    for (int c = 0; c < 8; ++c) {
+      terms[k][c] = k < 8 ? double(a[k]) * double(b[k][c]) : double(sums[c]);
+      const double size = std::fabs(terms[k][c]);
+      largest[c] = size > largest[c] ? size : largest[c];
     }
-    largest = std::max(largest, std::fabs(terms[i]));
+  constexpr uint64_t kExponent = uint64_t(0x7ff) << 52;
+  double quantum[8], inverse[8];
+  for (int c = 0; c < 8; ++c) {
+    const uint64_t exponent = to_bits(largest[c]) & kExponent;
+    quantum[c] = from_bits<double>(exponent - (uint64_t(24) << 52));
+    inverse[c] = from_bits<double>((uint64_t(2 * 1023 + 24) << 52) - exponent);
   }
-  if (largest == 0) return 0;
-  const double quantum = std::ldexp(1.0, std::ilogb(largest) - 24), inverse = 1 / quantum;
-  int64_t total = 0;
-  for (double term : terms) total += int64_t(term * inverse);
-  const double exact = double(total) * quantum;
-  const float rounded = float(exact);
-  return std::fabs(double(rounded)) > std::fabs(exact) ? std::nextafter(rounded, 0.0f) : rounded;
+  for (int k = 0; k < 9; ++k)
+    for (int c = 0; c < 8; ++c) total[c] += int32_t(terms[k][c] * inverse[c]);
+  for (int c = 0; c < 8; ++c) {
+    bool finite = true;
+    for (int k = 0; k < 9; ++k) finite &= std::isfinite(terms[k][c]);
+    if (!finite) {
+      for (int k = 0; k < 8; ++k) sums[c] += a[k] * b[k][c];
+    } else if (largest[c] > 0) {
+      const double exact = double(total[c]) * quantum[c];
+      const float rounded = float(exact);
+      sums[c] = std::fabs(double(rounded)) > std::fabs(exact) ? std::nextafter(rounded, 0.0f) : rounded;
+    }
+  }
 }
 
 float bfloat16_to_float(uint16_t bits) { return from_bits<float>(uint64_t(bits) << 16); }
@@ -404,23 +418,29 @@ float half_to_float(uint16_t bits) { return __half2float(from_bits<__half>(bits)
 
 template <float (*ToFloat)(uint16_t)>
 void complete_mma(Warp& warp, uint32_t) {
-  const auto lane_registers = [&](int l) { return reinterpret_cast<const Registers*>(uintptr_t(warp.value[l])); };
-  float a[16][16], b[8][16];
+  float a[16][16], b[16][8], d[16][8];
+  const auto registers = [&](int l) { return reinterpret_cast<const Registers*>(uintptr_t(warp.value[l])); };
   for (int l = 0; l < 32; ++l) {
-    const Registers& r = *lane_registers(l);
+    const Registers& r = *registers(l);
     const int group = l / 4, k = l % 4 * 2;
-    for (int half = 0; half < 2; ++half) {
-      const auto element = [&](uint32_t word) { return ToFloat(uint16_t(word >> 16 * half)); };
-      for (int i = 0; i < 4; ++i) a[group + i % 2 * 8][k + i / 2 * 8 + half] = element(r.a[i]);
-      for (int i = 0; i < 2; ++i) b[group][k + i * 8 + half] = element(r.b[i]);
+    for (int e = 0; e < 2; ++e) {
+      const auto element = [&](uint32_t word) { return ToFloat(uint16_t(word >> 16 * e)); };
+      for (int i = 0; i < 4; ++i) a[group + i % 2 * 8][k + i / 2 * 8 + e] = element(r.a[i]);
+      for (int i = 0; i < 2; ++i) b[k + i * 8 + e][group] = element(r.b[i]);
+      for (int i = 0; i < 2; ++i) d[group + i * 8][k + e] = r.d[2 * i + e];
     }
   }
-  for (int l = 0; l < 32; ++l)
-    for (int i = 0; i < 4; ++i) {
-      const float *row = a[l / 4 + i / 2 * 8], *column = b[l % 4 * 2 + i % 2];
-      float& d = lane_registers(l)->d[i];
-      d = add_products(add_products(d, row, column), row + 8, column + 8);
+  bool finite = true;
+  for (const auto& row : b)
+    for (const float x : row) finite &= std::isfinite(x);
+  for (int row = 0; row < 16; ++row)
+    for (int half = 0; half < 2; ++half) {
+      bool zero = finite;  // then there is nothing to add, as in most rows of small tests
+      for (int k = 0; k < 8; ++k) zero &= a[row][8 * half + k] == 0;
+      if (!zero) add_products(d[row], a[row] + 8 * half, b + 8 * half);
     }
+  for (int l = 0; l < 32; ++l)
+    for (int i = 0; i < 4; ++i) registers(l)->d[i] = d[l / 4 + i / 2 * 8][l % 4 * 2 + i % 2];
 }
 template void complete_mma<bfloat16_to_float>(Warp&, uint32_t);
 template void complete_mma<half_to_float>(Warp&, uint32_t);

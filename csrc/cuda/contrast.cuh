@@ -9,6 +9,9 @@
 // Workspace: packed classes of both models (2 bytes per number; 6 if split), packed images unless they are read in
 // place, a factor per image and 8 bytes per class for each, 128 KiB per block.
 #pragma once
+#include <climits>
+
+#include "divisor.cuh"
 #include "tile_rows.cuh"
 #include "workspace.cuh"
 
@@ -31,7 +34,8 @@ struct Arguments {
   Slots slots;
   float logit_scale;
   float4* parked;  // kTileRows x kTileCols numbers for each block
-  int row_tiles, col_tiles;
+  int row_tiles;
+  Divisor col_tiles;
   float* z;
 };
 
@@ -44,12 +48,13 @@ struct Steps {
     int row, sweep, col_tile, model;
   };
   __device__ int size() const {
-    return (a.row_tiles - int(blockIdx.x) + int(gridDim.x) - 1) / int(gridDim.x) * kSweeps * a.col_tiles * kModels;
+    return (a.row_tiles - int(blockIdx.x) + int(gridDim.x) - 1) / int(gridDim.x) * kSweeps * a.col_tiles.divisor() *
+           kModels;
   }
   __device__ Step step(int i) const {
-    const int of_tiles = i / kModels, of_rows = of_tiles / a.col_tiles, row_tile = of_rows / kSweeps;
+    const int of_tiles = i / kModels, of_rows = a.col_tiles.quotient(of_tiles), row_tile = of_rows / kSweeps;
     return {(row_tile * int(gridDim.x) + int(blockIdx.x)) * kTileRows, of_rows % kSweeps,
-            of_tiles - of_rows * a.col_tiles, i % kModels};
+            of_tiles - of_rows * a.col_tiles.divisor(), i % kModels};
   }
   __device__ Tile<T> operator[](int i) const {
     const Step s = step(i);
@@ -72,18 +77,16 @@ class Epilogue {
     if (step.sweep == 0 && step.col_tile == 0 && step.model == 0) begin();
     if (first_class < classes()) {
       const Model<T>& model = a_.models[step.model];
-      float factor[2];
 #pragma unroll
-      for (int half = 0; half < 2; ++half)
-        factor[half] = model.row_factor[min(step.row + OwnedRows::row(half), rows() - 1)];
-      if constexpr (kProbability) {
-        make_logits(acc, model.columns + first_class, factor);
-        if (step.sweep == 0)
-          add_to_sums(acc, step.model);
-        else
-          make_probabilities(acc, step.model);
-      } else {
-        make_similarities(acc, model.columns + first_class, factor);
+      for (int half = 0; half < 2; ++half) {
+        const float factor = model.row_factor[min(step.row + OwnedRows::row(half), rows() - 1)];
+        make_scores(acc, half, model.columns + first_class, kProbability ? factor * a_.logit_scale : factor);
+        if constexpr (kProbability) {
+          if (step.sweep == 0)
+            add_to_sums(acc, half, step.model);
+          else
+            make_probabilities(acc, half, step.model);
+        }
       }
       if (step.sweep + 1 == kSweeps) {
         if (step.model == 0)
@@ -92,7 +95,7 @@ class Epilogue {
           add_differences(acc);
       }
     }
-    if (step.col_tile + 1 < a_.col_tiles || step.model + 1 < kModels) return;
+    if (step.col_tile + 1 < a_.col_tiles.divisor() || step.model + 1 < kModels) return;
     if (step.sweep + 1 < kSweeps)
       finish_sums();
     else
@@ -115,46 +118,27 @@ class Epilogue {
     }
   }
 
-  // Past the last class a similarity is 0.
-  __device__ __forceinline__ static void make_similarities(Accumulators& acc, const Column* columns,
-                                                           const float (&factor)[2]) {
-    float of_row[2][4];
-    spread(factor, of_row);
-    apply_columns(acc, columns, [&](float x, float column, float, int m, int half) {
-      return __fmul_rn(__fmul_rn(x, column), of_row[half][m]);
+  // From products to similarities, 0 past the last class, or to logits, -infinity there. factor: the owners'.
+  __device__ __forceinline__ static void make_scores(Accumulators& acc, int half, const Column* columns, float factor) {
+    float of_row[4];
+#pragma unroll
+    for (int m = 0; m < 4; ++m) of_row[m] = OwnedRows::spread(factor, m);
+    apply_columns(acc, half, columns, [&](float x, float column, float addend, int m) {
+      x = __fmul_rn(x, of_row[m]);
+      return kProbability ? __fmaf_rn(x, column, addend) : __fmul_rn(x, column);
     });
   }
 
-  // Past the last class a logit is -infinity.
-  __device__ __forceinline__ void make_logits(Accumulators& acc, const Column* columns, float (&factor)[2]) const {
-    float of_row[2][4];
-    factor[0] *= a_.logit_scale;
-    factor[1] *= a_.logit_scale;
-    spread(factor, of_row);
-    apply_columns(acc, columns, [&](float x, float column, float addend, int m, int half) {
-      return __fmaf_rn(__fmul_rn(x, of_row[half][m]), column, addend);
-    });
-  }
-  __device__ __forceinline__ static void spread(const float (&of_owner)[2], float (&of_row)[2][4]) {
+  __device__ __forceinline__ void add_to_sums(const Accumulators& acc, int half, int model) {
+    const float top = largest_of_rows(acc, half), before = of_model(top_, model, half);
+    float sum = of_model(sum_, model, half);
+    add_powers(acc, half, top, 1.0f, before, sum);
 #pragma unroll
-    for (int half = 0; half < 2; ++half)
-#pragma unroll
-      for (int m = 0; m < 4; ++m) of_row[half][m] = OwnedRows::spread(of_owner[half], m);
-  }
-
-  __device__ __forceinline__ void add_to_sums(const Accumulators& acc, int model) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float top = largest_of_rows(acc, half), before = of_model(top_, model, half);
-      float sum = of_model(sum_, model, half);
-      add_powers(acc, half, top, 1.0f, before, sum);
-#pragma unroll
-      for (int m = 0; m < kModels; ++m)
-        if (m == model) {
-          top_[m][half] = fmaxf(before, top);
-          sum_[m][half] = sum;
-        }
-    }
+    for (int m = 0; m < kModels; ++m)
+      if (m == model) {
+        top_[m][half] = fmaxf(before, top);
+        sum_[m][half] = sum;
+      }
   }
   // x[model][half], from registers
   __device__ __forceinline__ static float of_model(const float (&x)[kModels][2], int model, int half) {
@@ -179,19 +163,16 @@ class Epilogue {
     }
   }
 
-  __device__ __forceinline__ void make_probabilities(Accumulators& acc, int model) const {
+  __device__ __forceinline__ void make_probabilities(Accumulators& acc, int half, int model) const {
 #pragma unroll
-    for (int half = 0; half < 2; ++half)
+    for (int m = 0; m < 4; ++m) {
+      const RelativePower power(OwnedRows::spread(of_model(top_, model, half), m), 1.0f);
+      const float inverse = OwnedRows::spread(of_model(sum_, model, half), m);
 #pragma unroll
-      for (int m = 0; m < 4; ++m) {
-        const float top = OwnedRows::spread(of_model(top_, model, half), m);
-        const float inverse = OwnedRows::spread(of_model(sum_, model, half), m);
-        const RelativePower power(top, 1.0f);
+      for (int n = 0; n < 8; ++n)
 #pragma unroll
-        for (int n = 0; n < 8; ++n)
-#pragma unroll
-          for (int e = 0; e < 2; ++e) acc[m][n][2 * half + e] = power(acc[m][n][2 * half + e]) * inverse;
-      }
+        for (int e = 0; e < 2; ++e) acc[m][n][2 * half + e] = power(acc[m][n][2 * half + e]) * inverse;
+    }
   }
 
   __device__ float4* parked() const { return a_.parked + int64_t(blockIdx.x) * (32 * kProductThreads) + threadIdx.x; }
@@ -279,9 +260,14 @@ class ContrastPlan {
     models_[1] = {c.image0, c.text0, !half_ && !(is_bfloat16(c.image0) && is_bfloat16(c.text0))};
     same_image_ = c.image.data == c.image0.data && c.image.dtype == c.image0.dtype && c.image.cols == c.image0.cols &&
                   c.image.stride == c.image0.stride && models_[0].split == models_[1].split;
-    row_tiles_ = int((c.image.rows + kTileRows - 1) / kTileRows);
-    col_tiles_ = int((c.text.rows + kTileCols - 1) / kTileCols);
-    blocks_ = min(row_tiles_, multiprocessors);
+    const int64_t row_tiles = (c.image.rows + kTileRows - 1) / kTileRows;
+    const int64_t col_tiles = (c.text.rows + kTileCols - 1) / kTileCols;
+    blocks_ = int(min(row_tiles, int64_t(multiprocessors)));
+    if (c.image.rows > INT_MAX - kTileRows || c.text.rows > INT_MAX - kTileCols ||
+        (row_tiles / blocks_ + 1) * col_tiles > INT_MAX / (2 * contrast::kModels))
+      return cudaErrorInvalidValue;
+    row_tiles_ = int(row_tiles);
+    col_tiles_ = int(col_tiles);
     slots_ = choose_slots(1, false, size_t(shared - kExchangeBytes));
     lay_out(nullptr);
     return slots_.ring < 2 ? cudaErrorInvalidConfiguration : cudaSuccess;
@@ -335,7 +321,7 @@ class ContrastPlan {
 
   template <class T, bool kProbability>
   cudaError_t launch_as(const Contrast& c, float* z, cudaStream_t stream) const {
-    contrast::Arguments<T> a{{}, slots_, c.logit_scale, parked_, row_tiles_, col_tiles_, z};
+    contrast::Arguments<T> a{{}, slots_, c.logit_scale, parked_, row_tiles_, Divisor(col_tiles_), z};
     for (int m = 0; m < contrast::kModels; ++m) {
       const Model& model = models_[m];
       a.models[m] = {{operand_of<T>(model.image, model.split, model.image_copy),

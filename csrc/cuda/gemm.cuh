@@ -63,7 +63,7 @@ struct Slots {
 // same rows. ring < 2: the device has too little shared memory.
 inline Slots choose_slots(int chunks, bool share_rows, size_t limit) {
   for (int ring = 4; share_rows && ring >= 3; --ring)
-    if (const Slots slots{ring, chunks}; chunks >= ring && slots.bytes() <= limit) return slots;
+    if (const Slots slots{ring, chunks}; chunks > ring && slots.bytes() <= limit) return slots;
   const int ring = int(min(limit / (kRowSlotBytes + kColSlotBytes), size_t(4)));
   return {ring, ring};
 }
@@ -90,6 +90,20 @@ __device__ __forceinline__ void for_each(const Accumulators& acc, const F& f) {
         for (int e = 0; e < 2; ++e) f(Place::row(m, half), Place::col(n, e), acc[m][n][2 * half + e]);
 }
 
+// The piece of 16 bytes that a thread looks after in a chunk's rows row() + 32 i.
+struct Piece {
+  __device__ static int row() { return int(threadIdx.x) / 8; }
+  __device__ static int number() { return int(threadIdx.x) % 8; }
+  __device__ static int offset() { return row() * kChunkRowBytes + (number() ^ row() % 8) * 16; }  // in a slot, i = 0
+};
+
+// Looks at the rows of a on their way through shared memory; this one does not. begin(i): whether tile i is of
+// interest; see(chunk, part): this thread's piece is at chunk + Piece::offset() + part * 32 * kChunkRowBytes.
+struct NoInspector {
+  __device__ bool begin(int) const { return false; }
+  __device__ void see(const unsigned char*, int) const {}
+};
+
 namespace gemm {
 
 inline constexpr int kParts = 4;  // a chunk is copied in four parts, one per step of 16 columns
@@ -100,21 +114,21 @@ template <class T, class Tiles>
 class Loader {
  public:
   __device__ Loader(const Tiles& tiles, Slots slots, unsigned char* shared)
-      : tiles_(tiles), slots_(slots), shared_(shared + row_in_part() * kChunkRowBytes + swizzled_piece() * 16) {
+      : tiles_(tiles), slots_(slots), shared_(shared + Piece::offset()) {
     if (tile_ < tiles_.size()) begin_pair();
   }
 
   // A part of the current chunk; the parts of a chunk in order.
   __device__ __forceinline__ void copy(int part) {
     if (tile_ >= tiles_.size()) return;
-    const bool any = left_ > 8 * piece();
+    const bool any = left_ > 8 * Piece::number();
     if (copy_rows_) {
       unsigned char* const slot = shared_ + (slots_.rows == slots_.ring ? ring_ : chunk_) * kRowSlotBytes;
-      copy_row(slot, a_, any, part);
+      copy_row(slot, a_, product().a.stride, any, part);
     }
     unsigned char* const slot = shared_ + slots_.rows * kRowSlotBytes + ring_ * kColSlotBytes;
-    copy_row(slot, b_, any, 2 * part);
-    copy_row(slot, b_, any, 2 * part + 1);
+    copy_row(slot, b_, product().b.stride, any, 2 * part);
+    copy_row(slot, b_, product().b.stride, any, 2 * part + 1);
   }
 
   // Ends the current chunk's group of copies.
@@ -124,10 +138,10 @@ class Loader {
     ring_ = ring_ + 1 == slots_.ring ? 0 : ring_ + 1;
     ++chunk_;
     left_ -= kChunk;
-    a_.data += kChunk - kTileRows * a_.of->stride;
-    b_.data += kChunk - kTileCols * b_.of->stride;
+    a_.data += kChunk - kTileRows * product().a.stride;
+    b_.data += kChunk - kTileCols * product().b.stride;
     if (left_ > 0) return;
-    if (++pair_ == tiles_[tile_].product->pairs) {
+    if (++pair_ == product().pairs) {
       pair_ = chunk_ = 0;
       if (++tile_ == tiles_.size()) return;
     }
@@ -137,14 +151,11 @@ class Loader {
  private:
   // This thread's pieces of an operand's chunk.
   struct Pieces {
-    const Operand<T>* of = nullptr;
-    const T* data = nullptr;  // the next piece
-    int rows = 0;             // left from the first piece's row on
+    const T* data = nullptr;  // the next one
+    int rows = 0;             // left from the first one's row on
   };
 
-  __device__ static int piece() { return int(threadIdx.x) % 8; }
-  __device__ static int row_in_part() { return int(threadIdx.x) / 8; }
-  __device__ static int swizzled_piece() { return piece() ^ row_in_part() % 8; }
+  __device__ __forceinline__ const Product<T>& product() const { return *tiles_[tile_].product; }
 
   __device__ void begin_pair() {
     const Tile<T> tile = tiles_[tile_];
@@ -156,14 +167,14 @@ class Loader {
     b_ = locate(product.b, tile.col, term_of_b(pair_, product.pairs));
   }
   __device__ static Pieces locate(const Operand<T>& x, int64_t first, int term) {
-    const int64_t row = first + row_in_part();
-    return {&x, x.data + row * x.stride + term * x.term_stride + 8 * piece(),
+    const int64_t row = first + Piece::row();
+    return {x.data + row * x.stride + term * x.term_stride + 8 * Piece::number(),
             int(max(min(x.rows - row, int64_t(kTileCols)), int64_t(0)))};
   }
   // Nothing is read where `bytes` is 0, so the address may be anything.
-  __device__ __forceinline__ static void copy_row(unsigned char* slot, Pieces& x, bool any, int part) {
+  __device__ __forceinline__ static void copy_row(unsigned char* slot, Pieces& x, int64_t stride, bool any, int part) {
     prim::copy_async_16(slot + part * (32 * kChunkRowBytes), x.data, any && x.rows > 32 * part ? 16 : 0);
-    x.data += 32 * x.of->stride;
+    x.data += 32 * stride;
   }
 
   const Tiles& tiles_;
@@ -217,9 +228,9 @@ __device__ __forceinline__ void wait_for_copies(int groups) {
 // aligned.
 //
 // Where rows are shared (slots.rows != slots.ring) all tiles are of one product, and of one pair of terms.
-template <class T, class Tiles, class Epilogue>
+template <class T, class Tiles, class Inspector, class Epilogue>
 __device__ __forceinline__ void multiply_tiles(const Tiles& tiles, Slots slots, unsigned char* shared,
-                                               Epilogue&& epilogue) {
+                                               Inspector&& inspector, Epilogue&& epilogue) {
   gemm::Loader<T, Tiles> loader(tiles, slots, shared);
   for (int s = 0; s + 1 < slots.ring; ++s) {
     for (int part = 0; part < gemm::kParts; ++part) loader.copy(part);
@@ -235,6 +246,7 @@ __device__ __forceinline__ void multiply_tiles(const Tiles& tiles, Slots slots, 
     // a warp whose part of the tile lies past the operands' ends only copies
     const bool inside =
         tile.row + Place::warp_row() < tile.product->a.rows && tile.col + Place::warp_col() < tile.product->b.rows;
+    const bool inspected = inspector.begin(i);
     Accumulators acc = {};
     gemm::Fragments fragments{};
     const auto rows = [&](int chunk) { return shared + (slots.rows == slots.ring ? ring : chunk) * kRowSlotBytes; };
@@ -248,6 +260,7 @@ __device__ __forceinline__ void multiply_tiles(const Tiles& tiles, Slots slots, 
 #pragma unroll
       for (int step = 0; step < 4; ++step) {
         if (step < 3) loader.copy(step + 1);
+        if (inspected) inspector.see(rows(chunk), step);
         if (inside) {
 #pragma unroll
           for (int quarter = 0; quarter < 3; ++quarter) {
@@ -278,6 +291,12 @@ __device__ __forceinline__ void multiply_tiles(const Tiles& tiles, Slots slots, 
     epilogue(i, acc);
   }
   gemm::wait_for_copies(0);
+}
+
+template <class T, class Tiles, class Epilogue>
+__device__ __forceinline__ void multiply_tiles(const Tiles& tiles, Slots slots, unsigned char* shared,
+                                               Epilogue&& epilogue) {
+  multiply_tiles<T>(tiles, slots, shared, NoInspector(), epilogue);
 }
 
 }  // namespace pyfastcal::cuda

@@ -14,6 +14,7 @@
 #pragma once
 #include "distance.cuh"
 #include "gemm.cuh"
+#include "row_confidence.cuh"
 
 namespace pyfastcal::cuda {
 
@@ -50,7 +51,7 @@ struct Preparation {
   uint16_t* copy;  // null: the rows are read in place
   int terms;       // 1: of the rows' own type; 3: bf16
   Scaling scaling;
-  // one of:
+  // one of these at most:
   float* row_factor;
   Column* columns;    // padded_columns of them
   const float* bias;  // addends, or null
@@ -135,18 +136,16 @@ __global__ void __launch_bounds__(kThreads) prepare_rows(Preparation p, bool ali
     if (p.columns && row < p.padded_columns && first_lane) p.columns[row] = {0, -kInfinity};
     return;
   }
-  const double length = p.columns ? row_norm(m, row) : length_of<T>(m, row, aligned);
-  const bool finite = length < double(kInfinity);
   int power = 0;  // of 2, that the row is multiplied by
-  if (p.scaling != Scaling::kNone && finite && length > 0)
-    power = min(max((p.scaling == Scaling::kToSmall ? -16 : 0) - ilogb(length), -126), 126);
-  if (first_lane) {
+  if (p.columns || p.row_factor) {
+    const double length = p.columns ? row_norm(m, row) : length_of<T>(m, row, aligned);
+    const bool finite = length < double(kInfinity);
+    if (p.scaling != Scaling::kNone && finite && length > 0)
+      power = min(max((p.scaling == Scaling::kToSmall ? -16 : 0) - ilogb(length), -126), 126);
     double factor = ldexp(p.normalize ? inverse_norm(length) : 1.0, -power);
     if (!finite) factor = double(kNaN);
-    if (p.columns)
-      p.columns[row] = {float(factor / kBalance), p.bias ? p.bias[row] : 0.0f};
-    else
-      p.row_factor[row] = float(factor * kBalance);
+    if (first_lane && p.columns) p.columns[row] = {float(factor / kBalance), p.bias ? p.bias[row] : 0.0f};
+    if (first_lane && p.row_factor) p.row_factor[row] = float(factor * kBalance);
   }
   if (!p.copy) return;
   const T* const data = static_cast<const T*>(m.data) + row * m.stride;
@@ -178,12 +177,70 @@ inline cudaError_t prepare(const Preparation& p, cudaStream_t stream) {
 
 }  // namespace operand
 
-// The rows of a: their factors, and their copy if there is one.
+// The rows of a: their factors and their copy, if wanted.
 inline cudaError_t prepare_a(const Matrix& m, bool split, bool normalize, uint16_t* copy, float* row_factor,
                              cudaStream_t stream) {
   const Scaling scaling = split ? Scaling::kToOne : Scaling::kNone;
   return operand::prepare({m, normalize, copy, split ? 3 : 1, scaling, row_factor, nullptr, nullptr, 0}, stream);
 }
+
+// The same factors for rows of a that are read in place, from what the product copies of them anyway: begin() with a
+// row tile, see() of all of its chunks, then finish(), by the whole block.
+template <class T>
+class InspectedRows {
+ public:
+  __device__ __forceinline__ void begin() {
+#pragma unroll
+    for (float& sum : sum_) sum = 0;
+  }
+
+  __device__ __forceinline__ void see(const unsigned char* chunk, int part) {
+    Vector<T> v;
+    memcpy(&v, __builtin_assume_aligned(chunk + Piece::offset() + part * (32 * kChunkRowBytes), 16), 16);
+    float x[8];
+    to_floats(v, x);
+#pragma unroll
+    for (const float value : x) sum_[part] = __fmaf_rn(value, value, sum_[part]);
+  }
+
+  // row_factor[r]: of row first + r of m
+  __device__ __forceinline__ void finish(const Operand<T>& m, int depth, int64_t first, bool normalize,
+                                         float* row_factor) {
+#pragma unroll
+    for (int part = 0; part < 4; ++part) {
+      const float square = Lanes<8>::reduce(sum_[part], Plus());
+      const int row = Piece::row() + 32 * part;
+      // an overflow: again, with smaller numbers
+      const float small_square = __any_sync(~0u, !(square < 1e30f)) ? sum_small_squares(m, depth, first + row) : 0;
+      if (Piece::number() == part) row_factor[row] = factor(square, small_square, normalize);
+    }
+  }
+
+ private:
+  static constexpr float kSmaller = 0x1p-80f;
+
+  __device__ static float sum_small_squares(const Operand<T>& m, int depth, int64_t row) {
+    float sum = 0;
+    if (row < m.rows)
+      for (int k = Piece::number(); k < depth; k += 8) {
+        const float x = to_float(m.data[row * m.stride + k]) * kSmaller;
+        sum = __fmaf_rn(x, x, sum);
+      }
+    return Lanes<8>::reduce(sum, Plus());
+  }
+
+  __device__ static float factor(float square, float small_square, bool normalize) {
+    const bool in_range = square < 1e30f;
+    if (!in_range && !(small_square < kInfinity)) return kNaN;
+    const float balance = float(operand::kBalance);
+    if (!normalize) return balance;
+    if (square < 1e-24f) return balance * 1e12f;  // shorter than 1e-12, which counts as zero: see inverse_norm
+    const float x = in_range ? square : small_square, y = rsqrtf(x);
+    return __fmaf_rn(__fmaf_rn(-x * y, y, 1.0f), 0.5f * y, y) * (in_range ? balance : balance * kSmaller);
+  }
+
+  float sum_[4];
+};
 
 // The rows of b, always copied, and their columns of the product up to padded_columns.
 inline cudaError_t prepare_b(const Matrix& m, bool split, bool normalize, uint16_t* copy, const float* bias,

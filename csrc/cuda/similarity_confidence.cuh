@@ -12,13 +12,13 @@
 // What a warp makes of its 64 classes of a tile (largest, first class, sums) depends on nothing before; parts are then
 // merged from left to right. So a row's bits depend on the row, the classes and their weights alone.
 //
-// Workspace: packed classes (2 bytes per number; 6 if split), packed images unless they are read in place, a factor per
-// image, 8 bytes per class; with class weights kTileRows logits in fp32 per class and block.
+// Workspace: packed classes (2 bytes per number; 6 if split) and 8 bytes per class; packed images unless they are read
+// in place, with 4 bytes for each if they are split; with class weights kTileRows logits in fp32 per class and block.
 #pragma once
 #include <climits>
 
+#include "divisor.cuh"
 #include "operand.cuh"
-#include "row_confidence.cuh"
 #include "tile_rows.cuh"
 #include "workspace.cuh"
 
@@ -27,6 +27,7 @@ namespace pyfastcal::cuda {
 namespace similarity {
 
 inline constexpr int kFewWeights = 4, kMostScored = 4096;
+inline constexpr int kSharedBytes = kExchangeBytes + kTileRows * 4;  // beside the product's
 
 struct Weights {
   int count;  // more than kFewWeights: not all are here
@@ -66,13 +67,15 @@ template <class T>
 struct Arguments {
   Product<T> product;
   Slots slots;
-  const float* row_factor;
+  const float* row_factor;  // null: found on the way
   const Column* columns;
   float logit_scale;
+  bool normalize;
   Factors factors;
   const Weights* weights;  // null: there are no class weights
   float* scores;           // kTileRows x all tiles' columns for each block, or null
-  int row_tiles, col_tiles;
+  int row_tiles;
+  Divisor col_tiles;
   float* confidence;
   int64_t* prediction;
 };
@@ -87,12 +90,12 @@ struct Sweeps {
     int row, sweep, col_tile;
   };
   __device__ int size() const {
-    return (a.row_tiles - int(blockIdx.x) + int(gridDim.x) - 1) / int(gridDim.x) * count * a.col_tiles;
+    return (a.row_tiles - int(blockIdx.x) + int(gridDim.x) - 1) / int(gridDim.x) * count * a.col_tiles.divisor();
   }
   __device__ Step step(int i) const {
-    const int of_rows = i / a.col_tiles, row_tile = of_rows / count;
+    const int of_rows = a.col_tiles.quotient(i), row_tile = count == 1 ? of_rows : of_rows / 2;
     return {(row_tile * int(gridDim.x) + int(blockIdx.x)) * kTileRows, of_rows - row_tile * count,
-            i - of_rows * a.col_tiles};
+            i - of_rows * a.col_tiles.divisor()};
   }
   __device__ Tile<T> operator[](int i) const {
     const Step s = step(i);
@@ -109,19 +112,27 @@ class Epilogue {
   __device__ Epilogue(const Arguments<T>& a, const Sweeps<T>& sweeps, int n_sums, bool store_scores, void* shared)
       : a_(a), sweeps_(sweeps), n_sums_(n_sums), store_scores_(store_scores), shared_(static_cast<float*>(shared)) {}
 
+  // The product's inspector.
+  __device__ __forceinline__ bool begin(int i) {
+    inspected_.begin();
+    const typename Sweeps<T>::Step step = sweeps_.step(i);
+    return !a_.row_factor && step.sweep == 0 && step.col_tile == 0;
+  }
+  __device__ __forceinline__ void see(const unsigned char* chunk, int part) { inspected_.see(chunk, part); }
+
   __device__ __forceinline__ void operator()(int i, Accumulators& acc) {
     const typename Sweeps<T>::Step step = sweeps_.step(i);
     const bool last_sweep = step.sweep + 1 == sweeps_.count;
     const int first_class = step.col_tile * kTileCols + Place::warp_col();
-    if (step.sweep == 0 && step.col_tile == 0) begin();
+    if (step.sweep == 0 && step.col_tile == 0) begin_rows(step.row);
     if (first_class < classes()) {
-      make_logits(acc, step.row, first_class);
-      if (store_scores_) store(acc, first_class);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
+        make_logits(acc, half, first_class);
+        if (store_scores_) store(acc, half, first_class);
         const float top = step.sweep == 0 ? find_top(acc, half, first_class) : top_[half];
         if (last_sweep && n_sums_ > 0) {
-          float gain = row_gain(row(step.row, half));
+          float gain = row_gain(step.row, half);
           if (step.sweep > 0) gain *= class_weight(half);
 #pragma unroll
           for (int w = 0; w < kFewWeights; ++w)
@@ -130,7 +141,7 @@ class Epilogue {
         top_[half] = fmaxf(top_[half], top);
       }
     }
-    if (step.col_tile + 1 < a_.col_tiles) return;
+    if (step.col_tile + 1 < a_.col_tiles.divisor()) return;
     if (step.sweep == 0) decide(step.row);
     if (!last_sweep) return;
     if (store_scores_)
@@ -146,20 +157,22 @@ class Epilogue {
   __device__ bool writes(int first_row, int half) const {
     return Place::warp_col() == 0 && row(first_row, half) < rows();
   }
-  // What makes products of row i with a class's factor its logits.
-  __device__ float row_scale(int i) const { return a_.logit_scale * a_.row_factor[min(i, rows() - 1)]; }
-  // The factor, but for the class's weight, of what make_logits leaves of row i.
-  __device__ float row_gain(int i) const {
-    const float weight = a_.factors.sample_weight ? a_.factors.sample_weight[min(i, rows() - 1)] : 1.0f;
-    return kBias ? weight : weight * row_scale(i);
+  // What makes products of row(half) with a class's factor its logits.
+  __device__ float row_scale(int half) const { return a_.logit_scale * row_factor()[OwnedRows::row(half)]; }
+  // The factor, but for the class's weight, of what make_logits leaves of it.
+  __device__ float row_gain(int first_row, int half) const {
+    const float* const weights = a_.factors.sample_weight;
+    const float weight = weights ? weights[min(row(first_row, half), rows() - 1)] : 1.0f;
+    return kBias ? weight : weight * row_scale(half);
   }
+  __device__ float* row_factor() const { return shared_ + kExchangeBytes / 4; }  // of the row tile
   __device__ float class_weight(int half) const {
     return a_.factors.class_weight ? a_.factors.class_weight[index_[half]] : 1.0f;
   }
   // One of the distinct class weights; 1 where the predicted class is known.
   __device__ float weight(int w) const { return a_.weights && sweeps_.count == 1 ? a_.weights->value[w] : 1.0f; }
 
-  __device__ __forceinline__ void begin() {
+  __device__ __forceinline__ void begin_rows(int first_row) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       top_[half] = -kInfinity;
@@ -167,51 +180,52 @@ class Epilogue {
 #pragma unroll
       for (int w = 0; w < kFewWeights; ++w) sum_[w][half] = 0;
     }
+    if (!a_.row_factor)
+      inspected_.finish(a_.product.a, a_.product.depth, first_row, a_.normalize, row_factor());
+    else if (threadIdx.x < kTileRows)
+      row_factor()[threadIdx.x] = a_.row_factor[min(first_row + int(threadIdx.x), rows() - 1)];
+    __syncthreads();
   }
 
   // From products to logits; if there is no bias, to logits but for row_scale.
-  __device__ __forceinline__ void make_logits(Accumulators& acc, int first_row, int first_class) const {
-    float scale[2][4];
+  __device__ __forceinline__ void make_logits(Accumulators& acc, int half, int first_class) const {
+    float scale[4] = {};
     if constexpr (kBias) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const float of_owner = row_scale(row(first_row, half));
-#pragma unroll
-        for (int m = 0; m < 4; ++m) scale[half][m] = OwnedRows::spread(of_owner, m);
-      }
+      for (int m = 0; m < 4; ++m) scale[m] = OwnedRows::spread(row_scale(half), m);
     }
-    apply_columns(acc, a_.columns + first_class, [&](float x, float factor, float addend, int m, int half) {
-      return __fmaf_rn(kBias ? x * scale[half][m] : x, factor, addend);
+    apply_columns(acc, half, a_.columns + first_class, [&](float x, float factor, float addend, int m) {
+      return __fmaf_rn(kBias ? x * scale[m] : x, factor, addend);
     });
   }
 
   // The rows' logits of this block.
   __device__ float* scores() const { return a_.scores + int64_t(blockIdx.x) * kTileRows * width(); }
-  __device__ int width() const { return a_.col_tiles * kTileCols; }
+  __device__ int width() const { return a_.col_tiles.divisor() * kTileCols; }
 
-  __device__ __forceinline__ void store(const Accumulators& acc, int first_class) const {
-    float* to = scores() + int64_t(Place::row(0, 0)) * width() + first_class + threadIdx.x % 4 * 2;
+  __device__ __forceinline__ void store(const Accumulators& acc, int half, int first_class) const {
+    float* to = scores() + int64_t(Place::row(0, half)) * width() + first_class + threadIdx.x % 4 * 2;
 #pragma unroll
-    for (int m = 0; m < 4; ++m)
+    for (int m = 0; m < 4; ++m) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-#pragma unroll
-        for (int n = 0; n < 8; ++n)
-          *reinterpret_cast<float2*>(to + n * 8) = make_float2(acc[m][n][2 * half], acc[m][n][2 * half + 1]);
-        to += 8 * width();
-      }
+      for (int n = 0; n < 8; ++n)
+        *reinterpret_cast<float2*>(to + n * 8) = make_float2(acc[m][n][2 * half], acc[m][n][2 * half + 1]);
+      to += 16 * width();
+    }
   }
 
   // To the owners: the largest logit of the warp's classes. Where it is larger than those before, so is its index.
   __device__ __forceinline__ float find_top(const Accumulators& acc, int half, int first_class) {
     const float top = largest_of_rows(acc, half);
     const bool higher = top > top_[half];
-    if (__any_sync(~0u, higher)) {
+    const uint32_t wanted = __ballot_sync(~0u, higher);
+    if (wanted) {
       int first[4];
 #pragma unroll
       for (int m = 0; m < 4; ++m) {
-        const float of_row = OwnedRows::spread(top, m);
         first[m] = kWarpCols;
+        if (!(wanted & 0x11111111u << m)) continue;  // none of the rows that lanes m own
+        const float of_row = OwnedRows::spread(top, m);
 #pragma unroll
         for (int n = 7; n >= 0; --n) {
           if (acc[m][n][2 * half + 1] == of_row) first[m] = n * 8 + 1;
@@ -237,7 +251,7 @@ class Epilogue {
     for (int half = 0; half < 2; ++half) {
       if (index_[half] == INT_MAX) index_[half] = 0;  // a row of NaN
       if (writes(first_row, half)) a_.prediction[row(first_row, half)] = index_[half];
-      if (sweeps_.count == 1 && n_sums_ > 0) choose_sum(half, row_gain(row(first_row, half)), top[half]);
+      if (sweeps_.count == 1 && n_sums_ > 0) choose_sum(half, row_gain(first_row, half), top[half]);
       top_[half] = top[half];
     }
   }
@@ -270,7 +284,7 @@ class Epilogue {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         top[OwnedRows::row(half)] = top_[half];
-        gain[OwnedRows::row(half)] = row_gain(row(first_row, half)) * class_weight(half);
+        gain[OwnedRows::row(half)] = row_gain(first_row, half) * class_weight(half);
       }
     }
     __syncthreads();
@@ -297,6 +311,7 @@ class Epilogue {
   float top_[2];
   int index_[2];
   float sum_[kFewWeights][2];
+  InspectedRows<T> inspected_;
 };
 
 template <class T, bool kBias>
@@ -310,7 +325,7 @@ __global__ void __launch_bounds__(kProductThreads, 1) predict(const __grid_const
                               : store_scores ? 0
                                              : 1,
                               store_scores, shared + a.slots.bytes());
-  multiply_tiles<T>(sweeps, a.slots, shared, epilogue);
+  multiply_tiles<T>(sweeps, a.slots, shared, epilogue, epilogue);
 }
 
 }  // namespace similarity
@@ -334,10 +349,16 @@ class SimilarityConfidencePlan {
     if (const auto error = cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device))
       return error;
     split_ = must_split(s.image, s.text);
-    row_tiles_ = int((s.image.rows + kTileRows - 1) / kTileRows);
-    col_tiles_ = int((s.text.rows + kTileCols - 1) / kTileCols);
-    blocks_ = min(row_tiles_, multiprocessors);
-    slots_ = choose_slots(int((s.image.cols + kChunk - 1) / kChunk), !split_, size_t(shared - kExchangeBytes));
+    const int64_t row_tiles = (s.image.rows + kTileRows - 1) / kTileRows;
+    const int64_t col_tiles = (s.text.rows + kTileCols - 1) / kTileCols;
+    blocks_ = int(min(row_tiles, int64_t(multiprocessors)));
+    if (s.image.rows > INT_MAX - kTileRows || s.text.rows > INT_MAX - kTileCols ||
+        (row_tiles / blocks_ + 1) * col_tiles > INT_MAX / 2)
+      return cudaErrorInvalidValue;
+    row_tiles_ = int(row_tiles);
+    col_tiles_ = int(col_tiles);
+    slots_ =
+        choose_slots(int((s.image.cols + kChunk - 1) / kChunk), !split_, size_t(shared - similarity::kSharedBytes));
     lay_out(s, nullptr);
     return slots_.ring < 2 ? cudaErrorInvalidConfiguration : cudaSuccess;
   }
@@ -350,7 +371,8 @@ class SimilarityConfidencePlan {
     if (const auto error =
             prepare_b(s.text, split_, s.normalize, text_, s.bias, columns_, int64_t(col_tiles_) * kTileCols, stream))
       return error;
-    if (const auto error = prepare_a(s.image, split_, s.normalize, image_, row_factor_, stream)) return error;
+    if (image_)
+      if (const auto error = prepare_a(s.image, split_, s.normalize, image_, row_factor_, stream)) return error;
     if (weights_)
       if (const auto error = PYFASTCAL_LAUNCH(similarity::find_weights, 1, similarity::kWeightThreads, 0, stream,
                                               s.factors.class_weight, int(s.text.rows), weights_))
@@ -365,7 +387,7 @@ class SimilarityConfidencePlan {
     const bool many_weights = s.factors.class_weight && s.text.rows > similarity::kFewWeights;
     text_ = w.take<uint16_t>(packed_size(s.text, split_));
     image_ = !split_ && readable_in_place(s.image) ? nullptr : w.take<uint16_t>(packed_size(s.image, split_));
-    row_factor_ = w.take<float>(s.image.rows);
+    row_factor_ = split_ ? w.take<float>(s.image.rows) : nullptr;
     columns_ = w.take<Column>(int64_t(col_tiles_) * kTileCols);
     weights_ = s.factors.class_weight ? w.take<similarity::Weights>(1) : nullptr;
     scores_ = many_weights && s.text.rows <= similarity::kMostScored
@@ -379,9 +401,10 @@ class SimilarityConfidencePlan {
                         cudaStream_t stream) const {
     const Product<T> product{operand_of<T>(s.image, split_, image_), operand_of<T>(s.text, split_, text_),
                              int(s.image.cols), split_ ? kSplitPairs : 1};
-    const similarity::Arguments<T> a{product,  slots_,  row_factor_, columns_,   s.logit_scale, s.factors,
-                                     weights_, scores_, row_tiles_,  col_tiles_, confidence,    prediction};
-    const size_t shared = slots_.bytes() + kExchangeBytes;
+    const similarity::Arguments<T> a{product,   slots_,   row_factor_, columns_,   s.logit_scale,       s.normalize,
+                                     s.factors, weights_, scores_,     row_tiles_, Divisor(col_tiles_), confidence,
+                                     prediction};
+    const size_t shared = slots_.bytes() + similarity::kSharedBytes;
     return s.bias
                ? PYFASTCAL_LAUNCH((similarity::predict<T, true>), unsigned(blocks_), kProductThreads, shared, stream, a)
                : PYFASTCAL_LAUNCH((similarity::predict<T, false>), unsigned(blocks_), kProductThreads, shared, stream,

@@ -3,7 +3,6 @@
 // Every order of combination is fixed and the same for all rows, so that a row's bits do not depend on its place.
 #pragma once
 #include "operand.cuh"
-#include "row_confidence.cuh"
 
 namespace pyfastcal::cuda {
 
@@ -36,21 +35,19 @@ struct Min {
   }
 };
 
-// acc = f(acc, factor, addend) with what columns say of the tile's; `columns` is that of the warp's first one.
+// acc = f(acc, factor, addend, m) in rows row(m, half); `columns` is that of the warp's first one.
 template <class F>
-__device__ __forceinline__ void apply_columns(Accumulators& acc, const Column* columns, const F& f) {
+__device__ __forceinline__ void apply_columns(Accumulators& acc, int half, const Column* columns, const F& f) {
   const float4* const pairs = reinterpret_cast<const float4*>(columns + threadIdx.x % 4 * 2);
 #pragma unroll
   for (int n = 0; n < 8; ++n) {
     const float4 two = __ldg(pairs + n * 4);  // factor, addend of columns col(n, 0) and col(n, 1)
 #pragma unroll
-    for (int m = 0; m < 4; ++m)
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        float &even = acc[m][n][2 * half], &odd = acc[m][n][2 * half + 1];
-        even = f(even, two.x, two.y, m, half);
-        odd = f(odd, two.z, two.w, m, half);
-      }
+    for (int m = 0; m < 4; ++m) {
+      float &even = acc[m][n][2 * half], &odd = acc[m][n][2 * half + 1];
+      even = f(even, two.x, two.y, m);
+      odd = f(odd, two.z, two.w, m);
+    }
   }
 }
 

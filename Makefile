@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TASK ?= digits
 OUT ?= out
 
-SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h')
+SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: demo test bench lint emulate mutate cuda-check gpu clean
 .DELETE_ON_ERROR:

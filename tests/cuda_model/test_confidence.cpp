@@ -170,7 +170,7 @@ TEST(confidence_of_what_is_not_finite) {
 
 TEST(confidence_of_extreme_logits) {
   for (const float top : {1e-30f, 1.0f, 1e4f, 3e38f})
-    for (const float factor : {1e-20f, 1.0f, 1e3f}) {
+    for (const float factor : {2e-38f, 1e-20f, 1.0f, 1e3f}) {
       const DeviceArray<float> logits(
           std::vector<float>{top, 0.0f, -top, 0.0f, 0.0f, 0.0f, -top, -top, -top, -top, top, top});
       const DeviceArray<float> weight(std::vector<float>{factor, factor, factor});

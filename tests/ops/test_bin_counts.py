@@ -30,8 +30,8 @@ def assert_same(ours, expected):
 
 
 @given(
-    n=st.sampled_from((0, 1, 5, 2048, 2049, 70_000)),
-    n_bins=st.sampled_from((1, 2, 10, 15, 64, 65, 100, 320, 321, 3000, 5000)),
+    n=st.sampled_from((0, 1, 5, 511, 512, 2048, 2049, 16_384, 16_385, 70_000)),
+    n_bins=st.sampled_from((1, 2, 3, 10, 15, 16, 17, 64, 65, 100, 320, 321, 3000, 5000)),
     dtype=st.sampled_from((torch.float32, torch.float16, torch.bfloat16, torch.float64)),
     closed=st.sampled_from(CLOSED),
     n_groups=st.sampled_from((1, 3)),
@@ -47,8 +47,9 @@ def test_is_its_twin_to_the_bit(device, n, n_bins, dtype, closed, n_groups, seed
 
 
 @pytest.mark.parametrize("closed", CLOSED)
-@pytest.mark.parametrize("n_bins", [1, 3, 7, 10, 15, 100])
-def test_edges_and_their_neighbours(device, n_bins, closed):
+@pytest.mark.parametrize("n_bins", [1, 3, 7, 10, 15, 16, 17, 60, 100])
+@pytest.mark.parametrize("copies", [1, 300])  # few samples are searched for, many are packed
+def test_edges_and_their_neighbours(device, copies, n_bins, closed):
     """Each edge, as fp32, and the floats around it: restated without torch."""
     edges = [np.float32(i / n_bins) for i in range(n_bins + 1)]
     near = [np.nextafter(e, np.float32(to)) for e in edges for to in (0, 1)]
@@ -57,10 +58,10 @@ def test_edges_and_their_neighbours(device, n_bins, closed):
     for v in values:
         inner = edges[1:-1]
         expected[sum(e <= v for e in inner) if closed == "left" else sum(e < v for e in inner)] += 1
-    confidence = torch.tensor(np.array(values))
-    correct = torch.ones(len(values), dtype=torch.bool)
+    confidence = torch.tensor(np.array(values)).repeat(copies)
+    correct = torch.ones(len(confidence), dtype=torch.bool)
     counts, _, _ = run_on(device, fc.bin_counts)(confidence, correct, n_bins, closed=closed)
-    assert counts[0].tolist() == expected
+    assert counts[0].tolist() == [copies * count for count in expected]
 
 
 @given(values=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=30))
@@ -72,13 +73,14 @@ def test_sums_are_exact_multiples_of_two_to_the_minus_32(device, values):
 
 
 @given(
-    edges=st.lists(st.floats(0, 1, width=32), min_size=2, max_size=12).map(sorted),
+    edges=st.lists(st.floats(0, 1, width=32), min_size=2, max_size=30).map(sorted),
+    n=st.sampled_from((200, 1000)),
     closed=st.sampled_from(CLOSED),
     seed=seeds,
 )
-def test_any_edges(device, edges, closed, seed):
+def test_any_edges(device, edges, n, closed, seed):
     """Equal-mass edges may coincide, start above 0 and lie closer together than the kernel's cells."""
-    confidence, correct = sample(seed, 200)
+    confidence, correct = sample(seed, n)
     confidence[: len(edges)] = torch.tensor(edges)
     options = dict(edges=torch.tensor(edges), closed=closed)
     ours = run_on(device, fc.bin_counts)(confidence, correct, **options)

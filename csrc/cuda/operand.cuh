@@ -222,6 +222,7 @@ class InspectedRows {
   __device__ static float sum_small_squares(const Operand<T>& m, int depth, int64_t row) {
     float sum = 0;
     if (row < m.rows)
+#pragma unroll 1
       for (int k = Piece::number(); k < depth; k += 8) {
         const float x = to_float(m.data[row * m.stride + k]) * kSmaller;
         sum = __fmaf_rn(x, x, sum);

@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 TASK ?= digits
 OUT ?= out
 
-SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h')
+SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench lint emulate mutate cuda-check gpu clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.built
@@ -19,9 +19,25 @@ test: $(VENV)/.built-dev
 bench: $(VENV)/.built-dev
 	$(BIN)/python -m benchmarks $(ARGS)
 
+# The CUDA half without a GPU. emulate: its kernels on a CPU model of CUDA, plain and under sanitizers; mutate: how many
+# seeded bugs that notices; cuda-check: compiles for every architecture, prints what kernels use, fails on spills.
+emulate:
+	$(MAKE) --no-print-directory -C tests/cuda_model -j $(shell nproc) -O all ARGS="$(ARGS)"
+
+mutate:
+	$(PYTHON) -m scripts.mutate $(ARGS)
+
+cuda-check: $(VENV)/.requirements
+	$(BIN)/python scripts/cuda_check.py $(ARGS)
+
+# On a machine with a GPU, with the Python, torch and packages that are installed there and no network: builds in place,
+# tests, checks with compute-sanitizer and measures everything; scripts/gpu.py says more. ARGS=--dry-run prints how.
+gpu:
+	$(PYTHON) -m scripts.gpu $(ARGS)
+
 lint: $(VENV)/.built-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.cpp' -o -name '*.h')
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc tests/cuda_model -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -1,18 +1,26 @@
-"""Builds pyfastcal._C: the ops on LibTorch's stable ABI (one binary for every torch >= 2.11) and a pybind11 module.
+"""Builds the kernels on LibTorch's stable ABI, one binary for every torch >= 2.11: pyfastcal._C, the CPU half and a
+pybind11 module; and, where CUDA is, the library pyfastcal._cuda. No GPU is needed to build it.
 
 Everything else about the package is in pyproject.toml. Settings, by environment variable:
 
     PYFASTCAL_BUILD=auto|require|skip   auto (default): without a working compiler the package installs all the same and
                                         runs on its plain-torch reference path; require: fail instead; skip: do not try
-    CXX, CXXFLAGS                       as usual
+    PYFASTCAL_CUDA=auto|0|1             the CUDA half. auto (default): where there is nvcc and torch has CUDA; 0: never;
+                                        1: always, also beside a torch without CUDA, for use with another
+    PYFASTCAL_CUDA_ARCHS                what to compile for: default "sm_80 sm_90a sm_100a sm_120 compute_120", the last
+                                        being code for later GPUs
+    CUDA_HOME, CXX, CXXFLAGS            as usual
 """
 
 import importlib.util
 import os
 import platform
+import re
+import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +29,8 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
 WISH = os.environ.get("PYFASTCAL_BUILD", "auto")
+CUDA_WISH = os.environ.get("PYFASTCAL_CUDA", "auto")
+CUDA_ARCHS = os.environ.get("PYFASTCAL_CUDA_ARCHS", "sm_80 sm_90a sm_100a sm_120 compute_120").replace(",", " ").split()
 TORCH_TARGET = "2.11"
 FLAGS = [
     "-std=c++20",
@@ -33,6 +43,7 @@ FLAGS = [
 FLAGS += ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]  # what GCC 12 says of its own AVX-512 header
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"]
+NVCC_FLAGS = ["-std=c++20", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-fvisibility-inlines-hidden"]
 
 
 def find_torch() -> Path | None:
@@ -46,7 +57,31 @@ def find_torch() -> Path | None:
     return None
 
 
+def find_cuda() -> Path | None:
+    """The folder with bin/nvcc and the headers; the nvcc on the path may be a script that lies elsewhere."""
+    homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    if not homes:
+        nvcc = shutil.which("nvcc")
+        homes = ["/usr/local/cuda"] + ([str(Path(nvcc).resolve().parents[1])] if nvcc else [])
+    for home in map(Path, homes):
+        if (home / "bin/nvcc").exists() and (home / "include/cuda_runtime.h").exists():
+            return home
+    return None
+
+
 TORCH = find_torch()
+CUDA = find_cuda()
+
+
+def why_no_cuda() -> str:
+    """Why the CUDA half is not built, or nothing where it is to be."""
+    if CUDA_WISH == "0":
+        return "PYFASTCAL_CUDA was 0"
+    if CUDA is None:
+        return "no nvcc was found"
+    if CUDA_WISH != "1" and not (TORCH and (TORCH / "lib/libtorch_cuda.so").exists()):
+        return "torch was one without CUDA"
+    return ""
 
 
 def cpu_sources() -> dict[str, list[str]]:
@@ -60,29 +95,50 @@ def cpu_sources() -> dict[str, list[str]]:
     return sources
 
 
+def cuda_sources() -> list[str]:
+    return [str(p.relative_to(ROOT)) for p in sorted(ROOT.glob("csrc/cuda/*.cu"))]
+
+
+def gencode(archs: Iterable[str]) -> list[str]:
+    return [f"-gencode=arch={arch.replace('sm_', 'compute_')},code={arch}" for arch in archs]
+
+
 class BuildExtension(build_ext):
+    """The CUDA half first: the CPU half says what became of it."""
+
+    no_cuda = why_no_cuda()
+
     def build_extension(self, ext: Extension) -> None:
         if WISH == "skip":
             return
         try:
-            self.compile_and_link(ext)
+            if ext.name == "pyfastcal._cuda":
+                self.build_cuda(ext)
+            else:
+                self.build_cpu(ext)
         except Exception as error:
-            if WISH == "require":
+            cuda = ext.name == "pyfastcal._cuda"
+            if WISH == "require" or (cuda and CUDA_WISH == "1"):
                 raise
-            print(f"pyfastcal: building the kernels failed ({error}).", file=sys.stderr)
-            print("pyfastcal: installing without them, on the plain-torch reference path.", file=sys.stderr)
+            if cuda:
+                self.no_cuda = "building it failed"
+            print(f"pyfastcal: building the {'CUDA ' * cuda}kernels failed ({error}).", file=sys.stderr)
+            where = "on the plain-torch reference path" + ", where tensors are on a GPU" * cuda
+            print(f"pyfastcal: installing without them, {where}.", file=sys.stderr)
 
-    def compile_and_link(self, ext: Extension) -> None:
+    def build_cpu(self, ext: Extension) -> None:
         import pybind11
 
         if TORCH is None:
             raise RuntimeError("torch was not found")
-        major, minor = TORCH_TARGET.split(".")
         include = [str(TORCH / "include"), pybind11.get_include(), sysconfig.get_paths()["include"]]
         macros = [
-            ("TORCH_TARGET_VERSION", f"0x{int(major):02x}{int(minor):02x}000000000000"),
+            self.torch_target(),
             ("PYFASTCAL_TORCH_TARGET", f'"{TORCH_TARGET}"'),
             ("PYFASTCAL_COMPILER", f'"{self.compiler_name()}"'),
+            ("PYFASTCAL_CUDA_ARCHS", f'"{"" if self.no_cuda else " ".join(CUDA_ARCHS)}"'),
+            ("PYFASTCAL_CUDA_TOOLKIT", f'"{"" if self.no_cuda else self.cuda_version()}"'),
+            ("PYFASTCAL_NO_CUDA", f'"{self.no_cuda}"'),
         ]
 
         def compile_one(item: tuple[str, list[str]]) -> list[str]:
@@ -94,26 +150,76 @@ class BuildExtension(build_ext):
         headers = [str(p) for p in ROOT.glob("csrc/**/*.h")]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = [o for out in pool.map(compile_one, cpu_sources().items()) for o in out]
+        self.link(ext, objects, libraries=["torch_cpu", "c10"], library_dirs=[str(TORCH / "lib")])
+
+    def build_cuda(self, ext: Extension) -> None:
+        if TORCH is None:
+            raise RuntimeError("torch was not found")
+        if CUDA is None:
+            raise RuntimeError("no nvcc was found; CUDA_HOME says where it is")
+        objects = Path(self.build_temp) / "csrc/cuda"
+        objects.mkdir(parents=True, exist_ok=True)
+        sources = cuda_sources()
+        name, value = self.torch_target()
+        command = [str(CUDA / "bin/nvcc"), *NVCC_FLAGS, *gencode(CUDA_ARCHS), f"-D{name}={value}", "-c"]
+        command += ["-isystem", str(TORCH / "include"), f"--threads={max(1, (os.cpu_count() or 1) // len(sources))}"]
+        if os.environ.get("CXX"):
+            command += ["-ccbin", os.environ["CXX"].split()[0]]
+
+        def compile_one(source: str) -> str:
+            target = str(objects / (Path(source).stem + ".o"))
+            print(f"nvcc {source}", flush=True)
+            subprocess.run([*command, source, "-o", target], check=True)
+            return target
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            compiled = list(pool.map(compile_one, sources))
+        self.link(
+            ext,
+            compiled,
+            libraries=["torch_cpu", "c10", "cudart_static", "dl", "rt", "pthread"],
+            library_dirs=[str(p) for p in (TORCH / "lib", CUDA / "lib64", *CUDA.glob("targets/*/lib"))],
+            extra=["-Wl,--no-as-needed", str(self.torch_cuda(objects)), "-Wl,--exclude-libs,ALL"],
+        )
+
+    def torch_cuda(self, folder: Path) -> Path:
+        """The library to be found loaded when ours is: torch's own or, where this torch has none, an empty one of that
+        name, which serves the linker as well."""
+        library = TORCH / "lib/libtorch_cuda.so"
+        if not library.exists():
+            library = folder / "libtorch_cuda.so"
+            source = folder / "nothing.cpp"
+            source.write_text("")
+            self.spawn([*self.compiler.linker_so_cxx, str(source), "-Wl,-soname,libtorch_cuda.so", "-o", str(library)])
+        return library
+
+    def link(self, ext: Extension, objects: list[str], *, extra: Iterable[str] = (), **options: list[str]) -> None:
         target = self.get_ext_fullpath(ext.name)
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         # libtorch is loaded by `import torch`, before this is: no run path to it is wanted
-        self.compiler.link_shared_object(
-            objects,
-            target,
-            libraries=["torch_cpu", "c10"],
-            library_dirs=[str(TORCH / "lib")],
-            extra_postargs=[],
-            target_lang="c++",
-        )
+        self.compiler.link_shared_object(objects, target, extra_postargs=list(extra), target_lang="c++", **options)
+
+    def torch_target(self) -> tuple[str, str]:
+        major, minor = TORCH_TARGET.split(".")
+        return "TORCH_TARGET_VERSION", f"0x{int(major):02x}{int(minor):02x}000000000000"
 
     def compiler_name(self) -> str:
         command = self.compiler.compiler_so[0]
         version = subprocess.run([command, "-dumpfullversion", "-dumpversion"], capture_output=True, text=True)
         return f"{Path(command).name} {version.stdout.strip()}"
 
+    def cuda_version(self) -> str:
+        out = subprocess.run([str(CUDA / "bin/nvcc"), "--version"], capture_output=True, text=True).stdout
+        found = re.search(r"release ([\d.]+)", out)
+        return found[1] if found else "of unknown version"
+
+
+extensions = [Extension("pyfastcal._C", list(cpu_sources()), optional=WISH != "require")]
+if not why_no_cuda() or CUDA_WISH == "1":
+    extensions.insert(0, Extension("pyfastcal._cuda", cuda_sources(), optional=CUDA_WISH != "1"))
 
 setup(
-    ext_modules=[Extension("pyfastcal._C", list(cpu_sources()), optional=WISH != "require")],
+    ext_modules=extensions,
     cmdclass={"build_ext": BuildExtension},
     setup_requires=[] if TORCH or WISH == "skip" else ["torch>=" + TORCH_TARGET],
 )

@@ -1,10 +1,14 @@
 """``python -m benchmarks``: measure, print the table, write the results."""
 
 import argparse
+import math
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import torch
 from rich.console import Console
 
 from . import bins, confidence, contrast, dac_fit, harness, knn, memory, results, similarity_confidence, tables
@@ -15,36 +19,80 @@ OPS: dict[str, ModuleType] = {
 }
 
 
+def sizes_of(module: ModuleType, device: str, quick: bool) -> tuple[tuple, ...]:
+    if device == "cuda":
+        return module.GPU_QUICK if quick else module.GPU_SIZES
+    return module.QUICK if quick else module.SIZES
+
+
 def measure(
-    ops: list[str], quick: bool, settings: harness.Settings, console: Console
+    ops: list[str],
+    quick: bool,
+    settings: harness.Settings,
+    console: Console,
+    device: str = "cpu",
+    budget: float = math.inf,
 ) -> tuple[list[harness.Row], bool]:
-    """The rows, and whether all contenders agreed; work on which they did not has none."""
+    """The rows, and whether all contenders agreed; work on which they did not has none. ``budget``: seconds after which
+    no more work is begun."""
     rows: list[harness.Row] = []
     agreed = True
+    end = time.monotonic() + budget
+    place = "cuda" if device == "cuda" and torch.cuda.is_available() else "cpu"
     for op in ops:
         module = OPS[op]
-        for size in module.QUICK if quick else module.SIZES:
+        for size in sizes_of(module, device, quick):
             work = module.work(size)
-            with console.status(work):
-                case = module.case(size)
-                try:
-                    rows += harness.measure(op, work, case, settings)
-                except harness.Disagreement as error:
-                    console.print(f"[red]{error}[/]")
-                    agreed = False
-                    continue
-                wanted = case.memory
-                del case
-                if wanted:
-                    rows += memory.rows(op, work, size)
+            if time.monotonic() > end:
+                rows.append(harness.Row(op, work, "pyfastcal", "ours", note="not measured: out of time"))
+                continue
+            try:
+                with console.status(work):
+                    rows += measure_one(op, size, settings, place)
+            except harness.Disagreement as error:
+                console.print(f"[red]{error}[/]")
+                agreed = False
+                continue
+            except RuntimeError as error:  # of a kernel that failed, say: the other works are still worth measuring
+                if device != "cuda":
+                    raise
+                console.print(f"[red]{work}: {error}[/]")
+                rows.append(harness.Row(op, work, "pyfastcal", "ours", note=f"failed: {str(error).splitlines()[0]}"))
+                agreed = False
+                continue
             console.print(f"[dim]{work}: done[/]")
     return rows, agreed
+
+
+def measure_one(op: str, size: tuple, settings: harness.Settings, device: str, note: str = "") -> list[harness.Row]:
+    """The rows of one work; where a GPU has too little memory, of a quarter of it."""
+    module = OPS[op]
+    work = module.work(size)
+    rows: list[harness.Row] | None = None
+    case = None
+    try:
+        case = module.case(size, device)
+        rows = list(harness.measure(op, work, case, settings))
+    except torch.cuda.OutOfMemoryError:
+        if size[0] < 1000:
+            raise
+    wanted = case is not None and case.memory
+    del case
+    if device == "cuda":
+        torch.cuda.empty_cache()
+    if rows is None:
+        return measure_one(op, (size[0] // 4, *size[1:]), settings, device, note or f"too little memory for {work}")
+    for row in rows:
+        row.note = row.note or note
+    return rows + (memory.rows(op, work, size) if wanted else [])
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", metavar="OPS", help=f"some of {','.join(OPS)}")
     parser.add_argument("--quick", action="store_true", help="small sizes, no torch.compile: seconds, no targets")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda --quick runs without a GPU too")
+    parser.add_argument("--budget", type=float, default=math.inf, help="seconds after which no more work is begun")
     parser.add_argument(
         "--out", type=Path, help="folder of the results file (default benchmarks/results; none if --quick)"
     )
@@ -54,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     console = Console(stderr=True)
     if options.markdown:
-        newest = results.newest(options.out or results.RESULTS)
+        newest = results.newest(options.out or results.RESULTS, options.device)
         if newest is None:
             console.print("no complete results yet: run python -m benchmarks first")
             return 1
@@ -63,16 +111,24 @@ def main(arguments: list[str] | None = None) -> int:
     only = options.only.split(",") if options.only else []
     if unknown := set(only) - set(OPS):
         parser.error(f"--only takes some of {','.join(OPS)}, got {','.join(sorted(unknown))}")
-    settings = harness.QUICK_SETTINGS if options.quick else harness.Settings()
+    settings = {"cpu": harness.Settings(), "cuda": harness.GPU_SETTINGS}[options.device]
+    if options.quick:
+        settings = harness.QUICK_SETTINGS
     if options.rounds:
-        settings.rounds = options.rounds
-    stamp = results.stamp(quick=options.quick, only=only, rounds=settings.rounds)
-    rows, agreed = measure(only or list(OPS), options.quick, settings, console)
+        settings = replace(settings, rounds=options.rounds)
+    if options.device == "cuda" and not torch.cuda.is_available() and not options.quick:
+        parser.error("--device cuda needs a GPU that torch sees (or --quick)")
+    place = "cuda" if options.device == "cuda" and torch.cuda.is_available() else "cpu"
+    stamp = results.stamp(place, quick=options.quick, only=only, rounds=settings.rounds)
+    rows, agreed = measure(only or list(OPS), options.quick, settings, console, options.device, options.budget)
     output = Console()
     output.print(tables.headline(stamp))
     output.print(tables.terminal(rows))
     if options.out or not options.quick:
-        console.print(f"written to {results.write(rows, stamp, options.out or results.RESULTS)}")
+        path = results.write(rows, stamp, options.out or results.RESULTS)
+        console.print(f"written to {path}")
+        if place == "cuda":
+            path.with_suffix(".md").write_text(tables.markdown(rows, stamp) + "\n")
     missed = [row for row in rows if row.holds is False]
     if missed:
         console.print(f"{len(missed)} targets do not hold in this run")

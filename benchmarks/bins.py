@@ -9,22 +9,37 @@ from torch.testing import assert_close
 
 import pyfastcal as fc
 
-from . import data
+from . import data, floors
 from .harness import Case, Floor
 
 SIZES = ((10_000_000,),)
 QUICK = ((10_000,),)
+GPU_SIZES = ((1_000_000_000, "fp32"), (256, "fp32"))
+GPU_QUICK = ((10_000, "fp32"), (200, "fp32"))
 N_BINS = 10
 
 
-def work(size: tuple[int]) -> str:
-    return f"bins, {size[0]:,} confidences"
+def work(size: tuple) -> str:
+    n, *dtype = size
+    return f"bins, {n:,} confidences{' on the GPU' if dtype else ''}"
 
 
-def case(size: tuple[int]) -> Case:
-    g = data.generator()
-    confidence = torch.rand(*size, generator=g)
-    correct = torch.rand(*size, generator=g) < confidence**1.2  # over-confident
+def case(size: tuple, device: str = "cpu") -> Case:
+    n, *dtype = size
+    g = data.generator(device=device)
+    confidence = torch.rand(n, generator=g, device=device)
+    correct = torch.rand(n, generator=g, device=device) < confidence**1.2  # over-confident
+    if dtype:
+        return Case(
+            lambda: fc.bin_counts(confidence, correct, n_bins=N_BINS),
+            bincount_idiom if n > 256 else one_hot_idiom,
+            (confidence, correct),
+            agree_on_bins,
+            floors={"copy": floors.copy(5 * n, device)} if n > 256 else {},
+            device=device,
+            compile=False,
+            graph=n <= 256,
+        )
     memory = torch.ones(50_000_000)  # 200 MB: too much for any cache
     peers: dict[str, Callable | str] = {}
     error = torchmetrics_error()
@@ -40,7 +55,7 @@ def case(size: tuple[int]) -> Case:
         (confidence, correct),
         agree_on_bins,
         peers,
-        {"read": Floor(memory.sum, share=5 * size[0] / memory.nbytes)},
+        {"read": Floor(memory.sum, share=5 * n / memory.nbytes)},
     )
 
 
@@ -49,6 +64,13 @@ def bincount_idiom(confidence: Tensor, correct: Tensor) -> tuple[Tensor, ...]:
     counts = torch.bincount(cell, minlength=N_BINS)
     right = torch.bincount(cell, correct.float(), minlength=N_BINS)
     return counts, right, torch.bincount(cell, confidence, minlength=N_BINS)
+
+
+def one_hot_idiom(confidence: Tensor, correct: Tensor) -> tuple[Tensor, ...]:
+    """The same without bincount, which waits for the GPU."""
+    cell = (confidence * N_BINS).long().clamp(max=N_BINS - 1)
+    hot = (cell[:, None] == torch.arange(N_BINS, device=cell.device)).float()
+    return hot.sum(0), correct.float() @ hot, confidence @ hot
 
 
 def agree_on_bins(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...] | Tensor) -> None:

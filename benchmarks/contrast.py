@@ -6,29 +6,41 @@ from torch.testing import assert_close
 
 from pyfastcal import ops
 
-from . import data
+from . import data, floors
 from .harness import Case, Floor
 
 SIZES = ((50_000, 512, 1000),)
 QUICK = ((500, 64, 100),)
+GPU_SIZES = ((500_000, 512, 1000, "bf16"),)
+GPU_QUICK = ((500, 64, 100, "bf16"),)
 
 
-def work(size: tuple[int, int, int]) -> str:
-    n, dim, n_classes = size
-    return f"features of two models {n:,} x {dim}, {n_classes:,} classes -> CAC z"
+def work(size: tuple) -> str:
+    n, dim, n_classes, *dtype = size
+    return f"features of two models {n:,} x {' '.join([str(dim), *dtype])}, {n_classes:,} classes -> CAC z"
 
 
-def case(size: tuple[int, int, int]) -> Case:
-    n, dim, n_classes = size
-    image, text, _ = data.clip_features(n, n_classes, dim)
-    zeroshot_image, zeroshot_text, _ = data.clip_features(n, n_classes, dim, seed=2)
-    features = (image, text, zeroshot_image, zeroshot_text)
+def case(size: tuple, device: str = "cpu") -> Case:
+    n, dim, n_classes, *dtype = size
+    features = (
+        *data.clip_features(n, n_classes, dim, device=device)[:2],
+        *data.clip_features(n, n_classes, dim, seed=2, device=device)[:2],
+    )
+    if dtype:
+        features = tuple(x.to(data.DTYPES[dtype[0]]) for x in features)
+        floor = {"GEMM rate": floors.gemm(4.0 * n * dim * n_classes, device)}
+    else:
+        image, text, zeroshot_image, zeroshot_text = features
+        floor = {"torch GEMM": Floor(lambda: (image @ text.T, zeroshot_image @ zeroshot_text.T))}
+    atol = 2e-3 if dtype else 1e-6  # torch rounds cosines to bf16
     return Case(
         lambda: ops.contrast_distance(*features),
         idiom,
         features,
-        lambda ours, theirs: assert_close(ours, theirs, rtol=1e-4, atol=1e-6),
-        floors={"torch GEMM": Floor(lambda: (image @ text.T, zeroshot_image @ zeroshot_text.T))},
+        lambda ours, theirs: assert_close(ours, theirs.float(), rtol=1e-4, atol=atol),
+        floors=floor,
+        device=device,
+        compile=device == "cpu",
     )
 
 

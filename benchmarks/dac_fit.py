@@ -13,28 +13,32 @@ from .harness import Case, Floor
 
 SIZES = ((5000, 500, 512, 5),)
 QUICK = ((60, 20, 32, 5),)
+GPU_SIZES = ((5000, 500, 512, 5, "fp32"),)
+GPU_QUICK = ((60, 20, 32, 5, "fp32"),)
 BASE_THRESHOLD = 0.05
 
 
-def work(size: tuple[int, int, int, int]) -> str:
-    n_base, n_classes, dim, k = size
-    return f"DAC fit, {n_base:,} base, {n_classes:,} classes, D={dim}, K={k}"
+def work(size: tuple) -> str:
+    n_base, n_classes, dim, k, *dtype = size
+    return f"DAC fit, {n_base:,} base, {n_classes:,} classes, D={dim}, K={k}{', GPU' if dtype else ''}"
 
 
-def case(size: tuple[int, int, int, int]) -> Case:
-    n_base, n_classes, dim, k = size
-    zeroshot = data.unit_rows(n_base + n_classes, dim, data.generator())
-    drift = torch.randn(zeroshot.shape, generator=data.generator(1)) * (0.3 / dim**0.5)
+def case(size: tuple, device: str = "cpu") -> Case:
+    n_base, n_classes, dim, k, *_ = size
+    zeroshot = data.unit_rows(n_base + n_classes, dim, data.generator(device=device))
+    drift = torch.randn(zeroshot.shape, generator=data.generator(1, device), device=device) * (0.3 / dim**0.5)
     tuned = normalize(zeroshot + drift, dim=1)
     features = (tuned[n_base:], zeroshot[n_base:], tuned[:n_base], zeroshot[:n_base])
-    arrays = [x.numpy() for x in features]
+    arrays = [x.numpy(force=True) for x in features]
     return Case(
         lambda: fc.DistanceAwareCalibration(k=k).fit(*features).class_weight,
         idiom,
         (*features, k),
         lambda ours, theirs: assert_close(ours, theirs, rtol=1e-4, atol=1e-5),
-        {"published loop": lambda: torch.from_numpy(published_loop(*arrays, k))},
+        {"published loop": lambda: torch.from_numpy(published_loop(*arrays, k))} if device == "cpu" else {},
         {"torch GEMM": Floor(lambda: (features[0] @ features[2].T, features[1] @ features[3].T))},
+        device=device,
+        compile=device == "cpu",
     )
 
 

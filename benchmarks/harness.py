@@ -1,7 +1,8 @@
 """Measures contenders in turns.
 
 All contenders of a case run in one process, one call each per round, so that whatever slows the machine down slows
-them alike; the figure is the median over rounds of the ratio within a round.
+them alike; the figure is the median over rounds of the ratio within a round. On a GPU a call's time is that between two
+CUDA events; where a batch is so small that launching takes longest, calls are replays of CUDA graphs.
 """
 
 import time
@@ -46,6 +47,9 @@ class Case:
     peers: dict[str, Call | str] = field(default_factory=dict)
     floors: dict[str, Floor] = field(default_factory=dict)
     memory: bool = False  # whether to measure the peak memory of ours and of the idiom
+    device: str = "cpu"
+    compile: bool = True  # whether the idiom is worth compiling
+    graph: bool = False  # on a GPU: captured in CUDA graphs, ours and the idiom
 
 
 @dataclass
@@ -74,7 +78,8 @@ class Row:
 
     @property
     def holds(self) -> bool | None:
-        return None if self.target is None or self.figure is None else self.target.holds(self.figure)
+        figure = self.seconds if self.target is not None and self.target.seconds else self.figure
+        return None if self.target is None or figure is None else self.target.holds(figure)
 
 
 @dataclass
@@ -86,6 +91,7 @@ class Settings:
     compile: bool = True
 
 
+GPU_SETTINGS = Settings(budget=4.0, sample=0.01)
 QUICK_SETTINGS = Settings(rounds=2, least_rounds=2, budget=1.0, sample=0.001, compile=False)
 
 
@@ -94,11 +100,15 @@ class _Contender:
     role: str
     call: Call
     share: float = 1.0
+    device: str = "cpu"
     repeats: int = 1
     wall: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)  # none on a GPU
 
     def measure(self) -> None:
+        if self.device == "cuda":
+            self.wall.append(device_seconds(self.call, self.repeats) * self.share / self.repeats)
+            return
         time.sleep(0.005)  # let the previous contender's worker threads go to sleep
         cpu, wall = time.process_time(), time.perf_counter()
         for _ in range(self.repeats):
@@ -108,6 +118,54 @@ class _Contender:
 
     def spent(self) -> float:
         return sum(self.wall) * self.repeats / self.share
+
+    def warm_up(self, sample: float) -> Any:
+        """The call's result; decides how often a call is repeated to fill ``sample`` seconds."""
+        start = time.perf_counter()
+        result = self.call()
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        took = time.perf_counter() - start
+        if self.device == "cuda" and took < 1:  # what a first call loads and allocates does not count
+            took = device_seconds(self.call, 1)
+        self.repeats = max(1, int(sample / took))
+        return result
+
+
+def device_seconds(call: Call, repeats: int) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(repeats):
+        call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3
+
+
+def graphed(call: Call) -> Call:
+    """``call`` as the replay of a CUDA graph."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = call()
+
+    def replay() -> Any:
+        graph.replay()
+        return result
+
+    return replay
+
+
+def graphed_peer(call: Call) -> Call | str:
+    try:
+        return graphed(call)
+    except RuntimeError as error:  # it waits for the GPU, say
+        return f"no CUDA graph: {str(error).splitlines()[0]}"
 
 
 def compiled(function: Callable[..., Any], inputs: tuple[Any, ...]) -> Call | str:
@@ -123,13 +181,19 @@ def compiled(function: Callable[..., Any], inputs: tuple[Any, ...]) -> Call | st
 
 def measure(op: str, work: str, case: Case, settings: Settings) -> Iterator[Row]:
     """Checks that the contenders agree, then times them."""
-    contenders = {"pyfastcal": _Contender("ours", case.ours)}
+    ours: Call = case.ours
     peers: dict[str, Call | str] = {"torch eager": lambda: case.idiom(*case.inputs)}
-    if settings.compile:
+    if settings.compile and case.compile:
         peers["torch.compile"] = compiled(case.idiom, case.inputs)
+    if case.graph and case.device == "cuda":
+        ours = graphed(ours)
+        peers = {name: call if isinstance(call, str) else graphed_peer(call) for name, call in peers.items()}
     peers |= case.peers
-    contenders |= {name: _Contender("peer", call) for name, call in peers.items() if not isinstance(call, str)}
-    contenders |= {name: _Contender("floor", f.call, f.share) for name, f in case.floors.items()}
+    contenders = {"pyfastcal": _Contender("ours", ours, device=case.device)}
+    contenders |= {
+        name: _Contender("peer", call, device=case.device) for name, call in peers.items() if not isinstance(call, str)
+    }
+    contenders |= {name: _Contender("floor", f.call, f.share, case.device) for name, f in case.floors.items()}
     _warm_up(work, contenders, case.agree, settings)
     for number in range(settings.rounds):
         for contender in contenders.values():
@@ -148,9 +212,7 @@ def _warm_up(
 ) -> None:
     answer = contenders["pyfastcal"].call()
     for name, contender in contenders.items():
-        start = time.perf_counter()
-        result = contender.call()
-        contender.repeats = max(1, int(settings.sample / (time.perf_counter() - start)))
+        result = contender.warm_up(settings.sample)
         if contender.role == "floor":
             continue
         try:
@@ -160,11 +222,14 @@ def _warm_up(
 
 
 def _row(op: str, work: str, name: str, contender: _Contender, ours: _Contender) -> Row:
-    row = Row(op, work, name, contender.role, median(contender.wall), median(contender.cpu), rounds=len(contender.wall))
+    row = Row(op, work, name, contender.role, median(contender.wall), rounds=len(contender.wall))
+    if contender.cpu:
+        row.cpu_seconds = median(contender.cpu)
     if contender is ours:
         return row
     over, under = (ours, contender) if contender.role == "floor" else (contender, ours)
     row.figure = median(a / b for a, b in zip(over.wall, under.wall, strict=False))
     row.ratio_of_medians = median(over.wall) / median(under.wall)
-    row.cpu_figure = median(over.cpu) / max(median(under.cpu), 1e-9)
+    if contender.cpu:
+        row.cpu_figure = median(over.cpu) / max(median(under.cpu), 1e-9)
     return row

@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import pyfastcal as fc
 
 from .harness import Row
@@ -20,10 +22,10 @@ RESULTS = ROOT / "benchmarks" / "results"
 PEERS = ("numpy", "faiss-cpu", "torchmetrics")
 
 
-def stamp(**options: Any) -> dict[str, Any]:
-    """CPU, threads, capability, versions, commit and date."""
+def stamp(device: str = "cpu", **options: Any) -> dict[str, Any]:
+    """CPU, threads, capability, versions, commit and date; the GPU and its driver where they were measured."""
     info = fc.build_info()
-    commit = _git("rev-parse", "HEAD")
+    commit = _git("rev-parse", "HEAD") or os.environ.get("PYFASTCAL_COMMIT")  # a copy of the tree has no history
     changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -36,7 +38,27 @@ def stamp(**options: Any) -> dict[str, Any]:
         "compiler": info["compiler"],
         "commit": commit,
         "dirty": None if commit is None else bool(changes),
+        "device": device,
+        **(gpu() if device == "cuda" else {}),
         **options,
+    }
+
+
+def gpu() -> dict[str, Any]:
+    """The current GPU, its driver and memory; what torch was built with."""
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    try:
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        driver = subprocess.run(query, capture_output=True, text=True).stdout.split()[:1]
+    except OSError:
+        driver = []
+    return {
+        "gpu": properties.name,
+        "gpu_memory": properties.total_memory,
+        "multiprocessors": properties.multi_processor_count,
+        "compute_capability": f"{properties.major}.{properties.minor}",
+        "driver": driver[0] if driver else None,
+        "cuda": torch.version.cuda,
     }
 
 
@@ -49,8 +71,8 @@ def cpu_model() -> str:
 
 
 def write(rows: list[Row], stamp: dict[str, Any], folder: Path) -> Path:
-    """``folder/<date>-<cpu>[-<ops>].json``, whole or not at all."""
-    name = f"{stamp['date'][:10]}-{_slug(stamp['cpu'])}"
+    """``folder/<date>-<GPU or CPU>[-<ops>].json``, whole or not at all."""
+    name = f"{stamp['date'][:10]}-{_slug(stamp.get('gpu') or stamp['cpu'])}"
     if stamp["only"]:
         name += "-" + "-".join(stamp["only"])
     path = folder / f"{name}.json"
@@ -67,10 +89,11 @@ def write(rows: list[Row], stamp: dict[str, Any], folder: Path) -> Path:
     return path
 
 
-def newest(folder: Path) -> tuple[dict[str, Any], list[Row]] | None:
+def newest(folder: Path, device: str = "cpu") -> tuple[dict[str, Any], list[Row]] | None:
     """Stamp and rows of the newest complete run in ``folder``."""
     runs = [json.loads(path.read_text()) for path in folder.glob("*.json")]
     runs = [run for run in runs if not run["stamp"]["only"] and not run["stamp"]["quick"]]
+    runs = [run for run in runs if run["stamp"].get("device", "cpu") == device]
     if not runs:
         return None
     run = max(runs, key=lambda run: run["stamp"]["date"])

@@ -53,7 +53,9 @@ def terminal(rows: list[Row]) -> Table:
 
 
 def markdown(rows: list[Row], stamp: dict[str, Any]) -> str:
-    """One line per work: how many times faster than each peer, and how far from the floor."""
+    """One line per work: how many times faster than each peer, and how far from the floor (on a GPU: what share of its
+    rate is reached)."""
+    on_gpu = stamp.get("device") == "cuda"
     lines = ["| work | pyfastcal | torch | torch.compile | peer | floor |", "| --- | --- | --- | --- | --- | --- |"]
     for work in dict.fromkeys(row.work for row in rows):
         mine = {row.contender: row for row in rows if row.work == work}
@@ -61,12 +63,18 @@ def markdown(rows: list[Row], stamp: dict[str, Any]) -> str:
         peers = [r for r in peers if r.contender not in ("torch eager", "torchmetrics, unchecked")]
         floors = [r for r in mine.values() if r.role == "floor" and r.figure]
         peak = mine.get("peak memory, ours")
+        ours = mine.get("pyfastcal")
+        if ours is None or ours.seconds is None:
+            lines.append(f"| {work} | {ours.note if ours else 'not measured'} | | | | |")
+            continue
         cells = [
             work,
-            seconds(mine["pyfastcal"].seconds) + (f", {figure(peak, peak.figure)}" if peak else ""),
+            seconds(ours.seconds) + (f", {figure(peak, peak.figure)}" if peak else ""),
             *(_times(mine.get(name)) for name in ("torch eager", "torch.compile")),
             "; ".join(f"{_times(r)} {r.contender}" for r in peers),
-            "; ".join(f"{r.figure:.2f}x {r.contender}" for r in floors),
+            "; ".join(
+                f"{1 / r.figure:.0%} of {r.contender}" if on_gpu else f"{r.figure:.2f}x {r.contender}" for r in floors
+            ),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", headline(stamp) + "."])
@@ -81,7 +89,7 @@ def _times(row: Row | None) -> str:
 def headline(stamp: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {v}" for name, v in stamp["versions"].items() if v)
     commit = (stamp["commit"] or "unknown")[:10] + (" with changes" if stamp["dirty"] else "")
-    return (
-        f"{stamp['cpu']}, {stamp['threads']} threads, {stamp['capability'] or 'no kernels'}; {versions}; "
-        f"commit {commit}, {stamp['date'][:10]}"
-    )
+    machine = f"{stamp['cpu']}, {stamp['threads']} threads, {stamp['capability'] or 'no kernels'}"
+    if stamp.get("gpu"):
+        machine = f"{stamp['gpu']}, driver {stamp['driver']}, CUDA {stamp['cuda']}"
+    return f"{machine}; {versions}; commit {commit}, {stamp['date'][:10]}"

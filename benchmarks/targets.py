@@ -1,7 +1,7 @@
-"""What the project promises on two AVX2 cores, and whether a figure keeps it.
+"""What the project promises on two AVX2 cores and on an H100, and whether a figure keeps it.
 
 Against torch, a peer or a published loop the figure is its time over ours ("at least"); against a floor, ours over
-the floor ("at most"); for memory, megabytes beyond the inputs ("at most").
+the floor ("at most"); for memory, megabytes beyond the inputs ("at most"). Of ours itself, its time may be promised.
 """
 
 from dataclasses import dataclass
@@ -11,12 +11,14 @@ from dataclasses import dataclass
 class Target:
     limit: float
     at_least: bool
+    seconds: bool = False  # the limit is on the time itself
 
     def holds(self, figure: float) -> bool:
         return figure >= self.limit if self.at_least else figure <= self.limit
 
     def __str__(self) -> str:
-        return f"{'≥' if self.at_least else '≤'} {self.limit:g}"
+        limit = f"{self.limit * 1e6:g} µs" if self.seconds else f"{self.limit:.3g}"
+        return f"{'≥' if self.at_least else '≤'} {limit}"
 
 
 def at_least(limit: float) -> Target:
@@ -27,7 +29,18 @@ def at_most(limit: float) -> Target:
     return Target(limit, False)
 
 
+def in_microseconds(limit: float) -> Target:
+    return Target(limit * 1e-6, False, seconds=True)
+
+
+def share_of_floor(share: float) -> Target:
+    return at_most(1 / share)
+
+
 _KNN = {"torch eager": at_least(1.35), "torch GEMM": at_most(1.1), "FAISS flat": at_least(1.0)}
+_LOGITS_GPU = {"copy": share_of_floor(0.85), "torch.compile": at_least(5), "torch eager": at_least(10)}
+_KNN_GPU = {"GEMM rate": share_of_floor(0.65), "torch eager": at_least(4)}
+_SMALL_GPU = {"pyfastcal": in_microseconds(15)}
 
 # work -> contender -> target
 TARGETS: dict[str, dict[str, Target]] = {
@@ -50,4 +63,21 @@ TARGETS: dict[str, dict[str, Target]] = {
         "torchmetrics": at_least(30),
         "read": at_most(3),
     },
+    # on an H100
+    "logits 1,000,000 x 1,000 fp32 -> DAC confidence -> 10 bins": _LOGITS_GPU,
+    "logits 1,000,000 x 1,000 bf16 -> DAC confidence -> 10 bins": _LOGITS_GPU,
+    "logits 256 x 1,000 fp32 -> DAC confidence": _SMALL_GPU,
+    "features 1,000,000 x 512 bf16, 1,000 classes, 2 weights -> DAC confidence": {
+        "GEMM rate": share_of_floor(0.70),
+        "torch eager": at_least(3),
+    },
+    "features 1,000,000 x 512 bf16, 1,000 classes, 1,000 weights -> DAC confidence": {
+        "GEMM rate": share_of_floor(0.45),
+        "torch eager": at_least(3),
+    },
+    "features 256 x 512 bf16, 1,000 classes, 2 weights -> DAC confidence": _SMALL_GPU,
+    "knn 50,000 x 1,280,000 x 512 bf16, K=10": _KNN_GPU,
+    "knn 50,000 x 1,280,000 x 512 fp32, K=10": _KNN_GPU,
+    "bins, 1,000,000,000 confidences on the GPU": {"copy": share_of_floor(0.80)},
+    "bins, 256 confidences on the GPU": _SMALL_GPU,
 }

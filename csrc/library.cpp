@@ -17,8 +17,9 @@ STABLE_TORCH_LIBRARY(pyfastcal, m) {
   m.def(
       "contrast_distance(Tensor image_features, Tensor text_features, Tensor zeroshot_image_features, "
       "Tensor zeroshot_text_features, bool probability, float logit_scale, bool normalize) -> Tensor");
-  // totals (3, n_groups, n_bins): counts, correct, confidence sums times 2^32
+  // edges: (n_bins + 1,), or none for bins of equal width; totals (3, n_groups, n_bins): counts, correct, confidence
+  // sums times 2^32
   m.def(
-      "bin_counts(Tensor confidence, Tensor correct, Tensor edges, Tensor? group, int n_groups, bool closed_right) "
-      "-> (Tensor totals, Tensor invalid)");
+      "bin_counts(Tensor confidence, Tensor correct, Tensor? edges, int n_bins, Tensor? group, int n_groups, "
+      "bool closed_right) -> (Tensor totals, Tensor invalid)");
 }

@@ -17,14 +17,17 @@ def package_version() -> str:
 
 
 def build_info() -> dict[str, Any]:
-    """Versions, CUDA architectures and the CPU capability in use.
+    """Versions, and both halves of the kernels: the CPU's and CUDA's.
 
     Returns:
-        ``pyfastcal``, ``python``, ``torch``: versions. ``kernels``: whether the compiled kernels run (else every call
-        takes the plain-torch reference path, and ``problem`` says why). ``cpu_capability``: the variant in use
+        ``pyfastcal``, ``python``, ``torch``: versions. ``kernels``: whether the compiled CPU kernels run (else every
+        call takes the plain-torch reference path, and ``problem`` says why). ``cpu_capability``: the variant in use
         (``avx512``, ``avx2``, ``scalar``); ``cpu_capabilities``: those that this processor runs, best first.
-        ``compiler``; ``built_for_torch``: the oldest torch that the binary runs with. ``cuda_archs``: the GPU
-        architectures that kernels were built for. ``threads``: of torch's pool, on which the kernels run.
+        ``compiler``; ``built_for_torch``: the oldest torch that the binaries run with. ``cuda_kernels``: whether the
+        CUDA kernels run on a GPU here (else tensors on one take the reference path, and ``cuda_problem`` says why).
+        ``cuda_archs``: the GPU architectures that they were built for; ``cuda_toolkit``: with which CUDA;
+        ``torch_cuda``: torch's own, None if it has none; ``gpus``: those that torch finds. ``threads``: of torch's
+        pool, on which the CPU kernels run.
     """
     kernels = _extension.C
     return {
@@ -37,6 +40,11 @@ def build_info() -> dict[str, Any]:
         "cpu_capabilities": kernels.cpu_capabilities() if kernels else [],
         "compiler": kernels.compiler if kernels else None,
         "built_for_torch": kernels.built_for_torch if kernels else None,
-        "cuda_archs": [],
+        "cuda_kernels": _extension.cuda_problem() is None,
+        "cuda_problem": _extension.cuda_problem(),
+        "cuda_archs": _extension.cuda_archs(),
+        "cuda_toolkit": (kernels.cuda_toolkit or None) if kernels else None,
+        "torch_cuda": torch.version.cuda,
+        "gpus": _extension.gpus(),
         "threads": torch.get_num_threads(),
     }

@@ -1,8 +1,12 @@
 """The typed entry to each op: validation, then the kernel, or ``reference`` where there is none.
 
-The kernels take fp32, fp16 and bf16 on the CPU. fp64 input, other devices and installations without the compiled
-extension run the plain-torch twin in ``reference``: the same answers, slower. Results are fp32 (fp64 for fp64 input)
-and carry no gradient: a confidence is a report, not a loss.
+The kernels take fp32, fp16 and bf16, on the CPU and on CUDA devices. fp64 input, other devices and installations
+without the compiled extension run the plain-torch twin in ``reference``: the same answers, slower. Results are fp32
+(fp64 for fp64 input) and carry no gradient: a confidence is a report, not a loss. Two runs give the same bits, and a
+row's do not depend on the rest of its batch; bin counts are the same bits on every device.
+
+On a GPU nothing here waits for it, so that calls may be captured in a CUDA graph; only a scale that is given as a
+tensor must be read.
 
 Non-finite input is an error. The kernels find it in passing, as a NaN in their result, so that looking for it costs
 nothing; under ``torch.compile`` and on a GPU it stays a NaN (see ``checks``).
@@ -18,10 +22,12 @@ from ._numpy import accepts_numpy
 
 Scale: TypeAlias = float | Tensor
 
+_MOST_CUDA_NEIGHBOURS = 128  # of the CUDA kernel; for more the reference runs, on the GPU and in fp64
+
 
 def _kernel(*tensors: Tensor | None) -> bool:
     present = [t for t in tensors if t is not None]
-    return _extension.has_kernel(present[0].device.type) and all(t.dtype != torch.float64 for t in present)
+    return all(t.dtype != torch.float64 for t in present) and _extension.has_kernel(present[0].device)
 
 
 def _check_devices(name: str, first: Tensor, **others: Tensor | None) -> None:
@@ -85,7 +91,13 @@ def knn(
     why = f"bank has {bank.shape[0]} rows" + (", one of them the query itself" if exclude_self else "")
     checks.integer("k", k, 1, bank.shape[0] - int(exclude_self), why)
     queries, bank = queries.detach(), bank.detach()
-    if not _kernel(queries, bank):
+    has_kernel = _kernel(queries, bank)
+    if has_kernel and queries.is_cuda and k > _MOST_CUDA_NEIGHBOURS:
+        distances, indices = reference.knn(
+            queries.double(), bank.double(), k, exclude_self=exclude_self, normalize=normalize
+        )
+        return distances.float(), indices
+    if not has_kernel:
         _check_finite(queries=queries, bank=bank)
         return reference.knn(queries, bank, k, exclude_self=exclude_self, normalize=normalize)
     distances, indices = torch.ops.pyfastcal.knn(queries, bank, k, exclude_self, normalize)
@@ -260,11 +272,6 @@ def contrast_distance(
     return z
 
 
-def bin_edges(n_bins: int, device: torch.device | str = "cpu") -> Tensor:
-    """The edges of ``n_bins`` equal-width bins on [0, 1]: (n_bins + 1,) fp32."""
-    return reference.uniform_edges(checks.integer("n_bins", n_bins, 1)).to(device)
-
-
 def fixed_point_bin_counts(
     confidence: Tensor,
     correct: Tensor,
@@ -280,19 +287,25 @@ def fixed_point_bin_counts(
     checks.floating("confidence", confidence, 1)
     n = confidence.shape[0]
     correct = checks.correctness("correct", correct, n)
-    edges = bin_edges(n_bins, confidence.device) if edges is None else _check_edges(edges)
+    if edges is None:
+        checks.integer("n_bins", n_bins, 1)
+    else:
+        edges = _check_edges(edges)
+        n_bins = edges.shape[0] - 1
     checks.integer("n_groups", n_groups, 1)
     if group is not None:
         group = checks.labels("group", group, n, n_groups, "confidence").long()
     checks.choice("closed", closed, ("left", "right"))
     _check_devices("confidence", confidence, correct=correct, edges=edges, group=group)
     confidence = confidence.detach()
-    if not _extension.has_kernel(confidence.device.type):
+    if not _extension.has_kernel(confidence.device):
         checks.unit_interval("confidence", confidence)
         return reference.fixed_point_bin_counts(
-            confidence, correct, edges=edges, group=group, n_groups=n_groups, closed=closed
+            confidence, correct, n_bins, edges=edges, group=group, n_groups=n_groups, closed=closed
         )
-    totals, invalid = torch.ops.pyfastcal.bin_counts(confidence, correct, edges, group, n_groups, closed == "right")
+    totals, invalid = torch.ops.pyfastcal.bin_counts(
+        confidence, correct, edges, n_bins, group, n_groups, closed == "right"
+    )
     if checks.values_visible(invalid) and int(invalid):
         checks.unit_interval("confidence", confidence)
     return totals
@@ -321,8 +334,8 @@ def bin_counts(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """How many confidences fall in each bin, how many of them are correct, and their sum, per group.
 
-    The same bits in any order, on any number of threads: sums are kept in fixed point (confidence times 2^32, rounded
-    to even, in int64: good for 2^31 samples).
+    The same bits in any order, on any number of threads, on any device: sums are kept in fixed point (confidence times
+    2^32, rounded to even, in int64: good for 2^31 samples).
 
     Args:
         confidence: (N,) floating point in [0, 1].
@@ -369,6 +382,6 @@ if _extension.C is not None:
         return image_features.new_empty(image_features.shape[0], dtype=torch.float32)
 
     @torch.library.register_fake("pyfastcal::bin_counts")
-    def _(confidence, correct, edges, group, n_groups, closed_right):
-        shape = (3, n_groups, edges.shape[0] - 1)
+    def _(confidence, correct, edges, n_bins, group, n_groups, closed_right):
+        shape = (3, n_groups, n_bins)
         return confidence.new_empty(shape, dtype=torch.int64), confidence.new_empty((), dtype=torch.int64)

@@ -1,6 +1,8 @@
 """Shared settings and fixtures."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 import torch
@@ -15,23 +17,45 @@ settings.register_profile(
 settings.load_profile("pyfastcal")
 
 # torchmetrics, an oracle here, imports torchvision, which needs this on a CPU-only torch.
-import_open_clip()
+with suppress(ImportError):
+    import_open_clip()
 
 # xdist runs one process per core; what depends on the number of threads sets it itself.
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
 
-@pytest.fixture(params=_extension.C.cpu_capabilities() if _extension.C else ["reference"])
-def capability(request: pytest.FixtureRequest):
-    """Runs the test on every variant of the CPU kernels that this processor has."""
+CAPABILITIES = _extension.C.cpu_capabilities() if _extension.C else ["reference"]
+DEVICES = [f"cpu-{name}" for name in CAPABILITIES] + ["cuda"] * torch.cuda.is_available()
+
+
+@contextmanager
+def use_capability(name: str) -> Iterator[None]:
     if _extension.C is None:
-        yield request.param
+        yield
         return
     before = _extension.C.cpu_capability()
-    _extension.C.set_cpu_capability(request.param)
-    yield request.param
+    _extension.C.set_cpu_capability(name)
+    yield
     _extension.C.set_cpu_capability(before)
+
+
+@pytest.fixture(params=CAPABILITIES)
+def capability(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test on every variant of the CPU kernels that this processor has."""
+    with use_capability(request.param):
+        yield request.param
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the test on every device: on the CPU with every variant of the kernels, and on a GPU where there is one."""
+    kind, _, name = request.param.partition("-")
+    if kind == "cuda":
+        yield kind
+        return
+    with use_capability(name):
+        yield kind
 
 
 @pytest.fixture

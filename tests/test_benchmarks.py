@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from benchmarks import __main__ as command
 from benchmarks import harness, results, tables
-from benchmarks.targets import TARGETS, at_least, at_most
+from benchmarks.targets import TARGETS, at_least, at_most, in_microseconds, share_of_floor
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +21,15 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert command.main(["--quick", "--out", str(folder)]) == 0
     (path,) = folder.iterdir()
     return path
+
+
+@pytest.fixture(scope="module")
+def quick_gpu(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """One quick run of the GPU's works, on a GPU where there is one."""
+    folder = tmp_path_factory.mktemp("results")
+    assert command.main(["--quick", "--device", "cuda", "--out", str(folder)]) == 0
+    (path,) = folder.glob("*.json")
+    return json.loads(path.read_text())
 
 
 def case(idiom) -> harness.Case:
@@ -53,17 +63,68 @@ def test_results_say_where_they_come_from(quick: Path):
     assert len(stamp["commit"] or "0" * 40) == 40 and stamp["dirty"] in (True, False, None)
 
 
-def test_targets_belong_to_measured_work(quick: Path):
-    rows = json.loads(quick.read_text())["rows"]
-    works = {module.work(size): op for op, module in command.OPS.items() for size in module.SIZES}
+def test_targets_belong_to_measured_work(quick: Path, quick_gpu: dict):
+    rows = {"SIZES": json.loads(quick.read_text())["rows"], "GPU_SIZES": quick_gpu["rows"]}
+    works = {
+        module.work(size): (op, sizes)
+        for sizes in rows
+        for op, module in command.OPS.items()
+        for size in getattr(module, sizes)
+    }
     for work, targets in TARGETS.items():
-        contenders = {row["contender"] for row in rows if row["op"] == works[work]}
-        assert set(targets) <= contenders
+        op, sizes = works[work]
+        contenders = {row["contender"] for row in rows[sizes] if row["op"] == op}
+        assert set(targets) - {"torch.compile"} <= contenders
+
+
+def test_every_op_is_measured_on_a_gpu(quick_gpu: dict):
+    assert {row["op"] for row in quick_gpu["rows"]} == set(command.OPS)
+    assert all(row["seconds"] > 0 for row in quick_gpu["rows"])
+    on_gpu = torch.cuda.is_available()
+    assert quick_gpu["stamp"]["device"] == ("cuda" if on_gpu else "cpu")
+    assert all((row["cpu_seconds"] is None) == on_gpu for row in quick_gpu["rows"])
+
+
+def test_works_of_cpu_and_gpu_have_names_of_their_own():
+    for module in command.OPS.values():
+        names = [module.work(size) for size in (*module.SIZES, *module.GPU_SIZES)]
+        assert len(set(names)) == len(names)
 
 
 def test_targets():
     assert at_least(2).holds(2.5) and not at_least(2).holds(1.9)
     assert at_most(2).holds(1.9) and not at_most(2).holds(2.5)
+
+
+def test_a_target_may_be_a_time():
+    row = harness.Row("op", "work", "pyfastcal", "ours", seconds=14e-6)
+    target = in_microseconds(15)
+    assert str(target) == "≤ 15 µs"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TARGETS, "work", {"pyfastcal": target})
+        assert row.holds and not replace(row, seconds=16e-6).holds
+    assert str(share_of_floor(0.8)) == "≤ 1.25" and share_of_floor(0.8).holds(1.2)
+
+
+def test_work_begun_too_late_is_a_row_that_says_so():
+    rows, agreed = command.measure(["bins"], True, harness.QUICK_SETTINGS, Console(stderr=True), budget=-1)
+    assert agreed and [row.note for row in rows] == ["not measured: out of time"]
+    assert "out of time" in tables.markdown(rows, results.stamp(quick=True, only=[]))
+
+
+def test_too_little_memory_reduces_the_work(monkeypatch: pytest.MonkeyPatch):
+    def short_of_memory(size: tuple, device: str) -> harness.Case:
+        if size[0] > 3000:
+            raise torch.cuda.OutOfMemoryError
+        return case(lambda x: x + x)
+
+    monkeypatch.setattr(command.OPS["bins"], "case", short_of_memory)
+    rows = command.measure_one("bins", (10_000,), harness.QUICK_SETTINGS, "cpu")
+    assert {row.work for row in rows} == {"bins, 2,500 confidences"}
+    assert {row.note for row in rows} == {"too little memory for bins, 10,000 confidences"}
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        monkeypatch.setattr(command.OPS["bins"], "case", lambda size, device: short_of_memory((9999,), device))
+        command.measure_one("bins", (10_000,), harness.QUICK_SETTINGS, "cpu")
 
 
 def test_contenders_that_disagree_are_not_timed():

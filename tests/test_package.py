@@ -1,5 +1,6 @@
 """The package as it is installed: wheels with and without a compiler, the CMake build, the public face."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,9 +10,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 import pyfastcal as fc
 from pyfastcal import _extension
+from pyfastcal.report.environment import cuda_kernels
+from scripts.cuda_check import find_nvcc
 
 ROOT = Path(__file__).parent.parent
 PUBLIC = {
@@ -66,8 +70,21 @@ def python(site: Path, code: str) -> str:
 
 
 def test_wheel(source):
-    site = wheel(source, PYFASTCAL_BUILD="require")
+    """With both halves where there is nvcc, for one architecture: ``make cuda-check`` compiles for all."""
+    cuda = {"PYFASTCAL_CUDA": "1", "PYFASTCAL_CUDA_ARCHS": "sm_90a"} if find_nvcc() else {"PYFASTCAL_CUDA": "0"}
+    site = wheel(source, PYFASTCAL_BUILD="require", **cuda)
     assert list(site.glob("pyfastcal/_C.*"))
+    libraries = list(site.glob("pyfastcal/_cuda.*"))
+    assert len(libraries) == (cuda["PYFASTCAL_CUDA"] == "1")
+    for library in libraries if shutil.which("readelf") else []:
+        dynamic = run("readelf", "-d", library)
+        assert "[libtorch_cuda.so]" in dynamic and "libcudart" not in dynamic and "PATH" not in dynamic
+    info = json.loads(python(site, "import json, pyfastcal as fc; print(json.dumps(fc.build_info()))"))
+    assert info["cuda_archs"] == (["sm_90a"] if libraries else [])
+    if not libraries:
+        assert info["cuda_problem"] == "pyfastcal was built without CUDA kernels: PYFASTCAL_CUDA was 0"
+    elif torch.version.cuda is None:
+        assert info["cuda_problem"] == f"torch {torch.__version__} is one without CUDA"
     assert (site / "pyfastcal/py.typed").exists()
     assert {p.name for p in (site / "pyfastcal").rglob("*.safetensors")} == {
         p.name for p in (ROOT / "pyfastcal").rglob("*.safetensors")
@@ -85,6 +102,7 @@ def test_without_a_compiler_the_reference_path_runs(source):
         import torch, pyfastcal as fc
         info = fc.build_info()
         assert not info["kernels"] and "_C" in info["problem"]
+        assert not info["cuda_kernels"] and info["cuda_problem"] == "pyfastcal was built without kernels"
         logits = torch.tensor([[1.0, 2.0, 0.5]])
         assert fc.confidence(logits)[1].tolist() == [1]
         assert fc.knn(torch.eye(3), torch.eye(3), 1)[1].flatten().tolist() == [0, 1, 2]
@@ -145,11 +163,62 @@ def test_import_is_light():
     assert run(sys.executable, "-c", textwrap.dedent(code)).strip() == "[]"
 
 
+def test_cuda_that_is_demanded_and_not_there_is_an_error(source):
+    environment = os.environ | {"PYFASTCAL_CUDA": "1", "CUDA_HOME": "/nowhere"}
+    command = [sys.executable, "setup.py", "build_ext"]
+    failed = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True)
+    assert failed.returncode != 0 and "no nvcc was found; CUDA_HOME says where it is" in failed.stderr
+
+
 def test_build_info():
     info = fc.build_info()
     assert info["pyfastcal"] == fc.__version__ and info["threads"] >= 1
     if info["kernels"]:
         assert info["cpu_capability"] in info["cpu_capabilities"] and info["problem"] is None
+    assert info["cuda_kernels"] == (info["cuda_problem"] is None)
+    assert bool(info["cuda_archs"]) == (info["cuda_toolkit"] is not None)
+    assert info["torch_cuda"] == torch.version.cuda
+    if not torch.cuda.is_available():
+        assert not info["cuda_kernels"] and info["gpus"] == []
+
+
+@pytest.mark.parametrize(
+    ("arch", "runs", "not_on"),
+    [
+        ("sm_80", [(8, 0), (8, 6), (8, 9)], [(7, 5), (9, 0), (10, 0)]),
+        ("sm_86", [(8, 6), (8, 9)], [(8, 0)]),
+        ("sm_90a", [(9, 0)], [(8, 9), (10, 0)]),
+        ("sm_100a", [(10, 0)], [(10, 3), (9, 0), (12, 0)]),
+        ("sm_100f", [(10, 0), (10, 3)], [(11, 0), (12, 0)]),
+        ("sm_120", [(12, 0), (12, 1)], [(10, 0), (13, 0)]),
+        ("compute_120", [(12, 0), (12, 1), (13, 0)], [(10, 3), (9, 0)]),
+    ],
+)
+def test_which_gpus_an_architecture_is_for(arch, runs, not_on):
+    assert all(_extension.runs_on(arch, capability) for capability in runs)
+    assert not any(_extension.runs_on(arch, capability) for capability in not_on)
+
+
+def test_what_is_said_of_a_gpu(monkeypatch):
+    """A GPU that the kernels were built for, one that they were not, and none."""
+    monkeypatch.setattr(_extension, "_cuda_unusable", None)
+    monkeypatch.setattr(_extension, "cuda_archs", lambda: ["sm_80", "sm_90a"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: ("Old", "New")[index])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: ((7, 5), (9, 0))[index])
+    problem, runs = _extension.cuda_problem.__wrapped__, _extension._cuda_runs.__wrapped__
+    monkeypatch.setattr(_extension, "cuda_problem", problem)
+    said = "Old (sm_75) is none of those that the kernels were built for: sm_80, sm_90a"
+    assert problem() is None and problem(1) is None and problem(0) == said
+    assert runs(1)
+    with pytest.warns(UserWarning, match="reference path.*Old"):
+        assert not runs(0)
+    assert cuda_kernels(fc.build_info()) == "compiled CUDA kernels (Old (sm_75), New (sm_90))"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert cuda_kernels(fc.build_info()) == f"the reference path, in plain torch: slower, same results ({said})"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert cuda_kernels(fc.build_info()) == "not in use: torch finds no GPU"
 
 
 @pytest.mark.skipif(_extension.C is None, reason="built without the compiled kernels")

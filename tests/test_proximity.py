@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from pyfastcal import reference
 from pyfastcal.proximity import proximity, textual_deviation
 
+from .devices import run_on
+
 SEEDS = st.integers(0, 2**32 - 1)
 
 
@@ -35,25 +37,27 @@ def test_proximity(seed, n, n_bank, data):
     torch.testing.assert_close(proximity(queries, bank, k), reference.proximity(queries, bank, k))
 
 
-def test_proximity_to_itself():
+def test_proximity_to_itself(device):
     x = normal(0, 6, 3).float()
-    assert torch.equal(proximity(x, x, 1), torch.ones(6))
-    alone = proximity(x, x, 2, exclude_self=True)
+    assert torch.equal(run_on(device, proximity)(x, x, 1), torch.ones(6))
+    alone = run_on(device, proximity)(x, x, 2, exclude_self=True)
     rows = unit(x.numpy())
     np.testing.assert_allclose(alone, [by_hand(rows[i], np.delete(rows, i, axis=0), 2) for i in range(6)], rtol=1e-5)
 
 
-def test_proximity_of_raw_features():
-    got = proximity(torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 0.0]]), 2, normalize=False)
+def test_proximity_of_raw_features(device):
+    got = run_on(device, proximity)(
+        torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 0.0]]), 2, normalize=False
+    )
     assert got.item() == pytest.approx(math.exp(-2.5))
 
 
 @given(SEEDS, st.integers(1, 6), st.integers(3, 7), st.integers(1, 3))
-def test_textual_deviation_with_base_classes(seed, n_classes, n_base, k):
+def test_textual_deviation_with_base_classes(device, seed, n_classes, n_base, k):
     zeroshot, base_zeroshot = normal(seed, n_classes, 6), normal(seed + 1, n_base, 6)
     tuned, base_tuned = zeroshot + 0.3 * normal(seed + 2, n_classes, 6), base_zeroshot + 0.3
     tuned[0] = 2 * base_tuned[0]  # a base class
-    gamma = textual_deviation(tuned, zeroshot, base_tuned, base_zeroshot, k)
+    gamma = run_on(device, textual_deviation)(tuned, zeroshot, base_tuned, base_zeroshot, k)
     w, v, base_w, base_v = (unit(x.numpy()) for x in (tuned, zeroshot, base_tuned, base_zeroshot))
     for c in range(n_classes):
         nearest = np.linalg.norm(base_w - w[c], axis=1).min()
@@ -72,25 +76,28 @@ def test_textual_deviation_without_base_classes_leaves_each_class_out_of_its_own
     np.testing.assert_allclose(gamma, expected, rtol=1e-9)
 
 
-def test_base_threshold_is_a_distance_on_the_unit_sphere():
+def test_base_threshold_is_a_distance_on_the_unit_sphere(device):
+    deviation = run_on(device, textual_deviation)
     base = torch.eye(5)
     near = torch.eye(5)[:1] + torch.tensor([[0.0, 0.04, 0, 0, 0]])
     zeroshot = torch.ones(1, 5)
-    assert textual_deviation(near, zeroshot, base, base, 1) == 1
-    assert textual_deviation(near, zeroshot, base, base, 1, base_threshold=0.03) != 1
-    assert textual_deviation(near, zeroshot, base, base, 1, base_threshold=0.0) != 1
+    assert deviation(near, zeroshot, base, base, 1) == 1
+    assert deviation(near, zeroshot, base, base, 1, base_threshold=0.03) != 1
+    assert deviation(near, zeroshot, base, base, 1, base_threshold=0.0) != 1
 
 
-def test_untuned_classes_keep_their_logits():
-    zeroshot, base = normal(0, 6, 5), normal(1, 7, 5)
-    assert torch.equal(textual_deviation(zeroshot, zeroshot, base, base), torch.ones(6, dtype=torch.float64))
-    assert torch.equal(textual_deviation(zeroshot, zeroshot), torch.ones(6, dtype=torch.float64))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_untuned_classes_keep_their_logits(device, dtype):
+    zeroshot, base = normal(0, 6, 5).to(dtype), normal(1, 7, 5).to(dtype)
+    deviation = run_on(device, textual_deviation)
+    assert torch.equal(deviation(zeroshot, zeroshot, base, base), torch.ones(6, dtype=dtype))
+    assert torch.equal(deviation(zeroshot, zeroshot), torch.ones(6, dtype=dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_half_precision_features(dtype):
+def test_half_precision_features(device, dtype):
     features = [normal(i, 6, 8).to(dtype) for i in range(4)]
-    gamma = textual_deviation(*features)
+    gamma = run_on(device, textual_deviation)(*features)
     assert gamma.dtype == torch.float32
     exact = reference.textual_deviation(*(f.double() for f in features))
     torch.testing.assert_close(gamma.double(), exact, rtol=1e-5, atol=0)

@@ -11,15 +11,14 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__CUDACC__)
-#define PYFASTCAL_HOST_DEVICE __host__ __device__
-#else
-#define PYFASTCAL_HOST_DEVICE
-#endif
+#include "host_device.h"
 
 namespace pyfastcal {
 
-PYFASTCAL_HOST_DEVICE inline bool valid_confidence(double x) { return x >= 0.0 && x <= 1.0; }  // false for NaN
+template <class T>
+PYFASTCAL_HOST_DEVICE inline bool valid_confidence(T x) {  // false for NaN
+  return x >= T(0) && x <= T(1);
+}
 
 PYFASTCAL_HOST_DEVICE inline int64_t fixed_point(double x) {  // of a valid x
   // 1.5 * 2^20 puts the last mantissa bit at 2^-32: the addition rounds there
@@ -30,12 +29,14 @@ PYFASTCAL_HOST_DEVICE inline int64_t fixed_point(double x) {  // of a valid x
   return a - b;
 }
 
-// Number of interior edges (edges[1] .. edges[n_bins - 1]) that x reaches.
-template <class T>
-PYFASTCAL_HOST_DEVICE inline int64_t find_bin(T x, const float* edges, int64_t n_bins, bool closed_right) {
-  int64_t low = 0, high = n_bins - 1;
+// Edge i of n_bins bins of equal width on [0, 1].
+PYFASTCAL_HOST_DEVICE inline float uniform_edge(int64_t i, int64_t n_bins) { return float(double(i) / double(n_bins)); }
+
+// Number of interior edges that x reaches, where it is known to lie in [low, high].
+template <class T, class Edges, class Index>
+PYFASTCAL_HOST_DEVICE inline Index find_bin(T x, const Edges& edges, Index low, Index high, bool closed_right) {
   while (low < high) {
-    const int64_t middle = (low + high) / 2;
+    const Index middle = (low + high) / 2;
     const T edge = T(edges[middle + 1]);
     if (closed_right ? edge < x : edge <= x)
       low = middle + 1;
@@ -43,6 +44,12 @@ PYFASTCAL_HOST_DEVICE inline int64_t find_bin(T x, const float* edges, int64_t n
       high = middle;
   }
   return low;
+}
+
+// Number of interior edges (edges[1] .. edges[n_bins - 1]) that x reaches.
+template <class T>
+PYFASTCAL_HOST_DEVICE inline int64_t find_bin(T x, const float* edges, int64_t n_bins, bool closed_right) {
+  return find_bin(x, edges, int64_t(0), n_bins - 1, closed_right);
 }
 
 }  // namespace pyfastcal

@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "host_device.h"
+
 namespace pyfastcal {
 
 struct Neighbour {
@@ -9,7 +11,7 @@ struct Neighbour {
   int64_t index;
 };
 
-inline bool nearer(const Neighbour& a, const Neighbour& b) {
+PYFASTCAL_HOST_DEVICE inline bool nearer(const Neighbour& a, const Neighbour& b) {
   return a.distance < b.distance || (a.distance == b.distance && a.index < b.index);
 }
 

@@ -1,15 +1,22 @@
+#include <vector>
+
+#include "../common/bins.h"
 #include "tensors.h"
 
 namespace pyfastcal {
 
-static std::tuple<Tensor, Tensor> bin_counts(const Tensor& confidence, const Tensor& correct, const Tensor& edges,
+static std::tuple<Tensor, Tensor> bin_counts(const Tensor& confidence, const Tensor& correct,
+                                             const std::optional<Tensor>& edges, int64_t n_bins,
                                              const std::optional<Tensor>& group, int64_t n_groups, bool closed_right) {
-  const Tensor c = torch::stable::contiguous(confidence), ok = torch::stable::contiguous(correct),
-               e = torch::stable::contiguous(edges);
+  const Tensor c = torch::stable::contiguous(confidence), ok = torch::stable::contiguous(correct);
   std::optional<Tensor> g;
   if (group) g = torch::stable::contiguous(*group);
-  const Bins bins{e.const_data_ptr<float>(), e.size(0) - 1, n_groups, closed_right};
-  Tensor totals = new_long(c, {3, n_groups, bins.n_bins}), invalid = new_long(c, {});
+  const OptionalVector given(edges);
+  std::vector<float> uniform;
+  if (!given.get())
+    for (int64_t i = 0; i <= n_bins; ++i) uniform.push_back(uniform_edge(i, n_bins));
+  const Bins bins{given.get() ? given.get() : uniform.data(), n_bins, n_groups, closed_right};
+  Tensor totals = new_long(c, {3, n_groups, n_bins}), invalid = new_long(c, {});
   torch::stable::zero_(totals);
   torch::stable::zero_(invalid);
   kernels().bin_counts(c.const_data_ptr(), dtype_of(c), ok.const_data_ptr<bool>(),

@@ -1,30 +1,9 @@
 // The face of the CPU kernels: plain pointers, no torch. One table of them per variant (scalar, AVX2, AVX-512).
-// What the functions compute is defined in pyfastcal/reference.py; arguments were checked in pyfastcal/ops.py.
+// What the functions compute is defined in pyfastcal/reference; arguments were checked in pyfastcal/ops.py.
 #pragma once
-#include <cstdint>
+#include "../common/arguments.h"
 
 namespace pyfastcal {
-
-enum class Dtype { kFloat, kHalf, kBFloat16, kDouble };  // kDouble: confidences only
-
-// Rows of D numbers each, `stride` elements apart.
-struct Matrix {
-  const void* data;
-  Dtype dtype;
-  int64_t rows, cols, stride;
-};
-
-// A row's logits are factor * (its logits), factor = class_weight[argmax] * sample_weight[row]; null stands for ones.
-struct Factors {
-  const float* class_weight;
-  const float* sample_weight;
-};
-
-struct Bins {
-  const float* edges;  // n_bins + 1, ascending
-  int64_t n_bins, n_groups;
-  bool closed_right;
-};
 
 struct Kernels {
   const char* name;

@@ -2,7 +2,9 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from .. import checks, ops
 
@@ -52,14 +54,24 @@ def count_cells(
     return Cells(*(c.reshape(-1) for c in counts))
 
 
+def ordered_sum(x: Tensor) -> Tensor:
+    """The sum of ``x`` (B,) by a fixed tree of additions, each its own operation: the same bits on every device."""
+    size = 1 << (x.shape[0] - 1).bit_length()
+    x = pad(x, (0, size - x.shape[0]))
+    while size > 1:
+        size //= 2
+        x = x[:size] + x[size:]
+    return x[0]
+
+
 def expected_error(cells: Cells, norm: str = "l1") -> Tensor:
     """``l1``: sum of n_b/N |gap_b|; ``l2``: root of the sum of n_b/N gap_b^2; ``max``: the largest
     |gap_b|."""
     if norm == "max":
         return maximum_error(cells)
     if norm == "l2":
-        return (cells.excess.square() / cells.count.clamp(min=1)).sum().div(cells.total).sqrt()
-    return cells.excess.abs().sum() / cells.total
+        return (ordered_sum(cells.excess.square() / cells.count.clamp(min=1)) / cells.total).sqrt()
+    return ordered_sum(cells.excess.abs()) / cells.total
 
 
 def maximum_error(cells: Cells, weighted: bool = False) -> Tensor:
@@ -68,10 +80,10 @@ def maximum_error(cells: Cells, weighted: bool = False) -> Tensor:
 
 
 def debiased_error(cells: Cells) -> Tensor:
-    several = cells.count > 1
-    count, correct, excess = (x[several].double() for x in (cells.count, cells.correct, cells.excess))
+    several, count, correct = cells.count > 1, cells.count.clamp(min=2).double(), cells.correct.double()
     bias = correct * (1 - correct / count) / (count - 1)
-    return (excess.square() / count - bias).sum().div(cells.total).clamp(min=0).sqrt()
+    terms = torch.where(several, cells.excess.square() / count - bias, 0.0)
+    return (ordered_sum(terms) / cells.total).clamp(min=0).sqrt()
 
 
 def check_values(confidence: Tensor) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import checks
 from ..reference import bin_index
-from ._cells import Cells, count_cells
+from ._cells import Cells, count_cells, ordered_sum
 
 COMPAT = (None, "clip_calibration")
 
@@ -38,7 +38,7 @@ def expected_error(confidence: Tensor, correct: Tensor, n_bins: int) -> Tensor:
     weight = cells.count[:-1].clone()
     weight[-1] += cells.count[-1]
     kept = Cells(cells.count[:-1], cells.correct[:-1], cells.confidence_sum[:-1])
-    return (weight * kept.gap.abs()).nan_to_num(0.0).sum() / cells.total
+    return ordered_sum((weight * kept.gap.abs()).nan_to_num(0.0)) / cells.total
 
 
 def check_compat(compat: str | None, **only: tuple[object, object]) -> bool:

@@ -2,7 +2,7 @@
 
 ``confidence`` is a floating (N,) tensor in [0, 1], float32, float16, bfloat16 or float64; ``correct`` (N,) is
 boolean, or zeros and ones. The result is a 0-d float64 tensor. All go through ``bin_counts``, whose integer
-and fixed-point sums make the result the same bits for any order of the rows.
+and fixed-point sums make the result the same bits for any order of the rows and on any device.
 """
 
 import torch
@@ -19,6 +19,7 @@ from ._cells import (
     debiased_error,
     expected_error,
     maximum_error,
+    ordered_sum,
 )
 
 _NORMS = ("l1", "l2", "max")
@@ -146,5 +147,5 @@ def classwise_ece(probs: Tensor, labels: Tensor, n_bins: int = 10) -> Tensor:
             group=(classes - start).repeat_interleave(n),
             n_groups=len(columns),
         )
-        errors.append(cells.excess.abs().sum())
-    return torch.stack(errors).sum() / (n * n_classes)
+        errors.append(ordered_sum(cells.excess.abs()))
+    return ordered_sum(torch.stack(errors)) / (n * n_classes)

@@ -30,6 +30,15 @@ def kernels(build: dict[str, Any]) -> str:
     return f"the reference path, in plain torch: slower, same results ({build['problem']})"
 
 
+def cuda_kernels(build: dict[str, Any]) -> str:
+    """What tensors on a GPU run on."""
+    if build["cuda_kernels"]:
+        return f"compiled CUDA kernels ({', '.join(build['gpus'])})"
+    if build["gpus"]:
+        return f"the reference path, in plain torch: slower, same results ({build['cuda_problem']})"
+    return f"not in use: {build['cuda_problem']}"
+
+
 def environment() -> dict[str, str]:
     """A few lines for the foot of a report."""
     build = build_info()
@@ -48,7 +57,7 @@ def describe() -> dict[str, dict[str, Any]]:
     for name, extra in OPTIONAL.items():
         parts[name] = version(name) or f"not installed: pip install 'pyfastcal[{extra}]'"
     return {
-        "runs on": {"kernels": kernels(build)},
+        "runs on": {"CPU": kernels(build), "GPU": cuda_kernels(build)},
         "build": build,
         "packages": {name: version(name) or "not installed" for name in RUNTIME},
         "optional packages": parts,

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy, normalize
 from pyfastcal import reference
 from pyfastcal.calibration import ContrastAwareCalibration, contrast_weight
 from pyfastcal.calibration.contrast_fit import LossTable
+from tests.devices import each_device, run_on
 
 READINGS = ["similarity", "probability"]
 USUAL = "ignore:the median contrast weight"
@@ -102,11 +103,12 @@ def test_forward_is_the_definition(on):
     torch.testing.assert_close(cac(tuned, zeroshot, torch.tensor(50.0)), cac(tuned, zeroshot, 50.0))
 
 
+@each_device
 @pytest.mark.parametrize("on", READINGS)
-def test_features_and_logits_give_the_same_confidence(on):
-    cac = ContrastAwareCalibration(on=on)
-    confidence, prediction = cac.predict_features(*features(), logit_scale=30.0)
-    scaled = cac(*both_logits(30.0), logit_scale=30.0).softmax(1).max(1)
+def test_features_and_logits_give_the_same_confidence(device, on):
+    cac = ContrastAwareCalibration(on=on).to(device)
+    confidence, prediction = run_on(device, cac.predict_features)(*features(), logit_scale=30.0)
+    scaled = run_on(device, cac)(*both_logits(30.0), logit_scale=30.0).softmax(1).max(1)
     torch.testing.assert_close(confidence, scaled.values, rtol=1e-4, atol=1e-6)
     assert torch.equal(prediction, scaled.indices)
 

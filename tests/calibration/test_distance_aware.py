@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pyfastcal import reference
 from pyfastcal.calibration import DistanceAwareCalibration
 from pyfastcal.proximity import textual_deviation
+from tests.devices import each_device, moved, run_on
 
 
 def normal(seed: int, *shape: int) -> torch.Tensor:
@@ -53,9 +54,11 @@ def test_predictions_are_kept(seed, dtype):
     assert torch.equal(scaled.argmax(1), logits.argmax(1))
 
 
-def test_features_and_logits_give_the_same_confidence(dac):
+@each_device
+def test_features_and_logits_give_the_same_confidence(dac, device):
     image, text = normal(9, 60, 16), texts()[0]
-    confidence, prediction = dac.predict_features(image, text, 30.0)
+    confidence, prediction = run_on(device, dac.to(device).predict_features)(image, text, 30.0)
+    dac = dac.cpu()
     logits = 30 * torch.nn.functional.normalize(image) @ torch.nn.functional.normalize(text).T
     scaled = dac(logits).softmax(1).max(1)
     torch.testing.assert_close(confidence, scaled.values, rtol=1e-5, atol=1e-6)
@@ -134,13 +137,23 @@ def test_numpy_in_numpy_out(dac):
     assert isinstance(confidence, np.ndarray) and prediction.dtype == np.int64
 
 
+@each_device
+def test_fit_on_a_device(dac, device):
+    fitted = DistanceAwareCalibration().fit(*moved(device, texts()))
+    assert fitted.class_weight.device.type == device
+    torch.testing.assert_close(fitted.class_weight.cpu(), dac.class_weight, rtol=1e-6, atol=0)
+    logits = 20 * normal(5, 40, 7)
+    torch.testing.assert_close(run_on(device, fitted)(logits), dac(logits))
+
+
+@each_device
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision(dac, dtype):
-    features = [t.to(dtype) for t in texts()]
+def test_half_precision(dac, device, dtype):
+    features = moved(device, [t.to(dtype) for t in texts()])
     half = DistanceAwareCalibration().fit(*features)
     assert half.class_weight.dtype == torch.float32
-    torch.testing.assert_close(half.class_weight, dac.class_weight, rtol=0.02, atol=0)
-    confidence, _ = half.predict_features(normal(4, 5, 16).to(dtype), features[0])
+    torch.testing.assert_close(half.class_weight.cpu(), dac.class_weight, rtol=0.02, atol=0)
+    confidence, _ = half.predict_features(normal(4, 5, 16).to(device, dtype), features[0])
     assert confidence.dtype == torch.float32
 
 

@@ -9,6 +9,11 @@ from pyfastcal.clip import SmallCLIP, load_small, tasks
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))  # the pre-training is tested too
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _open_clip():
+    pytest.importorskip("open_clip", reason="the extra 'clip' is not installed")
+
+
 @pytest.fixture(scope="package", autouse=True)
 def _one_thread():
     """Models this small only lose by more threads, all the more on a busy machine."""

@@ -2,6 +2,7 @@
 them."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from torchmetrics.functional.classification import binary_calibration_error
 
 from pyfastcal import metrics, reference
+from tests.devices import each_device, run_on
 
 CONFIDENCES = st.one_of(
     st.floats(0, 1, width=32), st.sampled_from([i / 10 for i in range(11)]), st.sampled_from([0.0, 0.95, 1.0])
@@ -118,25 +120,49 @@ def test_piece_sees_errors_that_cancel_across_proximity():
     assert float(piece) == pytest.approx(0.45, abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    "measure",
-    [
-        metrics.expected_calibration_error,
-        metrics.adaptive_calibration_error,
-        metrics.maximum_calibration_error,
-        metrics.debiased_ece,
-        lambda c, k: metrics.expected_calibration_error(c, k, norm="l2"),
-        lambda c, k: metrics.expected_calibration_error(c, k, compat="clip_calibration"),
-        lambda c, k: metrics.adaptive_calibration_error(c, k, compat="clip_calibration"),
-        lambda c, k: torch.cat(metrics.reliability_curve(c, k)[1:]).nan_to_num(),
-    ],
-)
+MEASURES = [
+    metrics.expected_calibration_error,
+    metrics.adaptive_calibration_error,
+    metrics.maximum_calibration_error,
+    metrics.debiased_ece,
+    lambda c, k: metrics.expected_calibration_error(c, k, norm="l2"),
+    lambda c, k: metrics.expected_calibration_error(c, k, compat="clip_calibration"),
+    lambda c, k: metrics.adaptive_calibration_error(c, k, compat="clip_calibration"),
+    lambda c, k: torch.cat(metrics.reliability_curve(c, k)[1:]).nan_to_num(),
+]
+
+
+@pytest.mark.parametrize("measure", MEASURES)
 def test_the_same_bits_in_any_order(top, measure):
     confidence, correct, _ = top
     whole = measure(confidence, correct)
     for seed in range(3):
         order = torch.randperm(len(confidence), generator=torch.Generator().manual_seed(seed))
         assert torch.equal(measure(confidence[order], correct[order]), whole)
+
+
+@each_device
+@pytest.mark.parametrize("n_bins", [1, 7, 10, 15, 100])
+def test_the_same_bits_on_every_device_and_in_every_run(top, predictions, device, n_bins):
+    measures = [
+        (metrics.expected_calibration_error, top[:2]),
+        (metrics.adaptive_calibration_error, top[:2]),
+        (metrics.maximum_calibration_error, top[:2]),
+        (metrics.debiased_ece, top[:2]),
+        (metrics.signed_gaps, top[:2]),
+        (metrics.reliability_curve, top[:2]),
+        (metrics.proximity_informed_ece, top),
+        (metrics.classwise_ece, predictions[:2]),
+    ]
+    measures += [(partial(metrics.expected_calibration_error, norm=norm), top[:2]) for norm in ("l2", "max")]
+    compat = [metrics.expected_calibration_error, metrics.adaptive_calibration_error]
+    measures += [(partial(measure, compat="clip_calibration"), top[:2]) for measure in compat]
+    measures += [(partial(metrics.proximity_informed_ece, compat="clip_calibration"), top)]
+    for measure, arguments in measures:
+        expected = measure(*arguments, n_bins)
+        for _ in range(2):
+            got = run_on(device, measure)(*arguments, n_bins)
+            torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
 
 
 def test_piece_is_the_same_bits_in_any_order(top):

@@ -1,16 +1,17 @@
-"""The ops as torch sees them: schemas, fake kernels, torch.compile, torch.export."""
+"""The ops as torch sees them: schemas, fake kernels, torch.compile, torch.export, CUDA graphs."""
 
 import pytest
 import torch
 
 import pyfastcal as fc
-from pyfastcal import _extension, ops
+from pyfastcal import _extension, ops, reference
 
+from ..devices import each_device, moved, run_on
 from .cases import normal, weights
 
 needs_kernels = pytest.mark.skipif(_extension.C is None, reason="built without the compiled kernels")
 
-EDGES = ops.bin_edges(10)
+EDGES = reference.uniform_edges(10)
 CALLS = {
     "knn": lambda: (normal(0, 5, 8), normal(1, 9, 8), 3, False, True),
     "confidence": lambda: (normal(0, 5, 8), weights(0, 8), weights(1, 5)),
@@ -24,14 +25,15 @@ CALLS = {
         True,
     ),
     "contrast_distance": lambda: (*(normal(i, 5, 8) for i in range(4)), False, 10.0, True),
-    "bin_counts": lambda: (torch.rand(20), torch.rand(20) < 0.5, EDGES, torch.arange(20) % 2, 2, False),
+    "bin_counts": lambda: (torch.rand(20), torch.rand(20) < 0.5, EDGES, 10, torch.arange(20) % 2, 2, False),
 }
 
 
 @needs_kernels
+@each_device
 @pytest.mark.parametrize("name", CALLS)
-def test_opcheck(name):
-    torch.library.opcheck(getattr(torch.ops.pyfastcal, name), CALLS[name]())
+def test_opcheck(device, name):
+    torch.library.opcheck(getattr(torch.ops.pyfastcal, name), moved(device, CALLS[name]()))
 
 
 FUNCTIONS = {
@@ -49,27 +51,80 @@ FUNCTIONS = {
 }
 
 
+@each_device
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("dynamic", [False, True])
-def test_compiles_without_a_graph_break(name, dynamic):
+def test_compiles_without_a_graph_break(device, name, dynamic):
     torch._dynamo.reset()
     function, arguments = FUNCTIONS[name]
     compiled = torch.compile(function, fullgraph=True, dynamic=dynamic, backend="aot_eager")
     for n in (7, 12):
-        inputs = arguments(n)
+        inputs = moved(device, arguments(n))
         torch.testing.assert_close(compiled(*inputs), function(*inputs), rtol=0, atol=0)
 
 
-def test_compiles_with_inductor():
+@each_device
+def test_compiles_with_inductor(device):
     torch._dynamo.reset()
 
     def pipeline(image, text, gamma, labels):
         confidence, prediction = fc.similarity_confidence(image * 2, text, 10.0, class_weight=gamma)
         return fc.bin_counts(confidence, prediction == labels, 5)
 
-    inputs = normal(0, 30, 16), normal(1, 7, 16), weights(0, 7), torch.arange(30) % 7
+    inputs = moved(device, (normal(0, 30, 16), normal(1, 7, 16), weights(0, 7), torch.arange(30) % 7))
     compiled = torch.compile(pipeline, fullgraph=True)
     torch.testing.assert_close(compiled(*inputs), pipeline(*inputs), rtol=0, atol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_runs_in_a_cuda_graph_and_never_waits_for_the_gpu(name):
+    function, arguments = FUNCTIONS[name]
+    inputs, others = (moved("cuda", arguments(n)) for n in (40, 40))
+    others = [x.flip(0) for x in others]
+    expected = [function(*inputs), function(*others)]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        function(*inputs)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    static = [x.clone() for x in inputs]
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = function(*static)
+    for values, result in zip((inputs, others), expected, strict=True):
+        for to, x in zip(static, values, strict=True):
+            to.copy_(x)
+        graph.replay()
+        torch.testing.assert_close(out, result, rtol=0, atol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_uses_the_current_stream(name):
+    function, arguments = FUNCTIONS[name]
+    inputs = moved("cuda", arguments(40))
+    expected = function(*inputs)
+    stream = torch.cuda.Stream()
+    static = [torch.zeros_like(x) for x in inputs]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(10_000_000)  # whoever does not wait for it reads zeros
+        for to, x in zip(static, inputs, strict=True):
+            to.copy_(x)
+        out = function(*static)
+    stream.synchronize()
+    torch.testing.assert_close(out, expected, rtol=0, atol=0)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_runs_where_its_tensors_are(name):
+    function, arguments = FUNCTIONS[name]
+    inputs = arguments(40)
+    torch.testing.assert_close(
+        run_on("cuda", function)(*inputs), moved("cpu", function(*moved("cuda:1", inputs))), rtol=0, atol=0
+    )
 
 
 @needs_kernels

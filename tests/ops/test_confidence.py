@@ -1,4 +1,4 @@
-"""confidence: against fp64, in every variant, to the last tie."""
+"""confidence: against fp64, on every device, to the last tie."""
 
 import pytest
 import torch
@@ -6,16 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pyfastcal as fc
-from pyfastcal import reference
+from pyfastcal import _extension, reference
 
+from ..devices import run_on
 from .cases import KERNEL_DTYPES, assert_within_budget, dtypes, normal, scales, seeds, sizes, weights
 
 
 @given(n=st.sampled_from((0, 1, 3, 50)), c=sizes, dtype=dtypes, seed=seeds, scale=scales, weighted=st.booleans())
-def test_matches_the_definition(capability, n, c, dtype, seed, scale, weighted):
+def test_matches_the_definition(device, n, c, dtype, seed, scale, weighted):
     logits = normal(seed, n, c, scale=scale, dtype=dtype)
     w = {"class_weight": weights(seed, c), "sample_weight": weights(seed + 7, n)} if weighted else {}
-    confidence, prediction = fc.confidence(logits, **w)
+    confidence, prediction = run_on(device, fc.confidence)(logits, **w)
     exact, exact_prediction = reference.confidence(logits.double(), **{k: v.double() for k, v in w.items()})
     assert confidence.dtype == torch.float32 and prediction.dtype == torch.int64
     assert torch.equal(prediction, exact_prediction)
@@ -23,48 +24,49 @@ def test_matches_the_definition(capability, n, c, dtype, seed, scale, weighted):
         assert_within_budget(confidence, reference.confidence(logits, **w)[0], exact)
 
 
-@pytest.mark.parametrize("c", [1000, 2047, 2048, 2049, 65_537])
+@pytest.mark.parametrize("c", [128, 129, 1000, 1024, 1025, 2047, 2048, 2049, 65_537])
 @pytest.mark.parametrize("dtype", KERNEL_DTYPES)
-def test_long_rows(capability, c, dtype):
+def test_long_rows(device, c, dtype):
     logits = normal(3, 5, c, scale=2.0, dtype=dtype)
-    confidence, prediction = fc.confidence(logits)
+    confidence, prediction = run_on(device, fc.confidence)(logits)
     exact, exact_prediction = reference.confidence(logits.double())
     assert torch.equal(prediction, exact_prediction)
     assert_within_budget(confidence, logits.softmax(-1).amax(-1), exact)
 
 
-def test_float64_stays_float64():
-    logits = normal(0, 4, 9).double()
-    assert torch.equal(fc.confidence(logits)[0], reference.confidence(logits)[0])
-    assert fc.confidence(logits)[0].dtype == torch.float64
+def test_float64_stays_float64(device):
+    logits = normal(0, 4, 9).double().to(device)
+    confidence, _ = fc.confidence(logits)
+    assert torch.equal(confidence, reference.confidence(logits)[0])
+    assert confidence.dtype == torch.float64
 
 
 @given(c=st.integers(2, 70), seed=seeds)
-def test_ties_go_to_the_first_class(capability, c, seed):
+def test_ties_go_to_the_first_class(device, c, seed):
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randint(0, 2, (20, c), generator=generator).float()
     expected = (logits == logits.amax(1, keepdim=True)).int().argmax(1)
-    assert torch.equal(fc.confidence(logits)[1], expected)
+    assert torch.equal(run_on(device, fc.confidence)(logits)[1], expected)
 
 
-def test_weights_pick_the_class_before_they_scale(capability):
+def test_weights_pick_the_class_before_they_scale(device):
     logits = torch.tensor([[1.0, 2.0], [3.0, 1.0]])
-    confidence, prediction = fc.confidence(logits, class_weight=torch.tensor([0.01, 100.0]))
+    confidence, prediction = run_on(device, fc.confidence)(logits, class_weight=torch.tensor([0.01, 100.0]))
     assert prediction.tolist() == [1, 0]
     torch.testing.assert_close(confidence, torch.tensor([1.0, 1 / (1 + torch.exp(torch.tensor(-0.02)))]))
 
 
 @pytest.mark.parametrize("top", [1e-30, 1.0, 1e4, 3e38])
-def test_extreme_logits_are_not_lost(capability, top):
+def test_extreme_logits_are_not_lost(device, top):
     logits = torch.tensor([[top, 0.0, -top], [0.0, 0.0, 0.0], [-top, -top, -top]])
-    confidence, prediction = fc.confidence(logits)
+    confidence, prediction = run_on(device, fc.confidence)(logits)
     exact, exact_prediction = reference.confidence(logits.double())
     assert torch.equal(prediction, exact_prediction)
     torch.testing.assert_close(confidence, exact.float(), rtol=1e-6, atol=0)
 
 
-def test_layouts(capability):
-    whole = normal(1, 40, 66)
+def test_layouts(device):
+    whole = normal(1, 40, 66).to(device)
     expected, _ = fc.confidence(whole[:, ::2].contiguous())
     assert torch.equal(fc.confidence(whole[:, ::2])[0], expected)
     assert torch.equal(fc.confidence(whole[:, ::2].contiguous().T.contiguous().T)[0], expected)
@@ -72,15 +74,29 @@ def test_layouts(capability):
     assert torch.equal(fc.confidence(rows)[0], fc.confidence(rows.contiguous())[0])
 
 
-def test_same_bits_for_any_batch_or_thread_count(capability, threads):
-    logits = normal(5, 501, 333)
+@pytest.mark.parametrize("dtype", KERNEL_DTYPES)
+@pytest.mark.parametrize("c", [100, 333, 1000, 2500])
+def test_same_bits_for_any_batch_run_or_thread_count(device, threads, dtype, c):
+    logits = normal(5, 501, c, dtype=dtype).to(device)
     expected, _ = fc.confidence(logits)
     assert torch.equal(torch.cat([fc.confidence(part)[0] for part in logits.split(37)]), expected)
-    order = torch.randperm(501, generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(501, generator=torch.Generator().manual_seed(0)).to(device)
     assert torch.equal(fc.confidence(logits[order])[0], expected[order])
     for n in (1, 2, 3):
         threads(n)
         assert torch.equal(fc.confidence(logits)[0], expected)
+
+
+@pytest.mark.skipif(_extension.C is None, reason="built without the compiled kernels")
+@pytest.mark.parametrize("c", [4, 1000, 2049])
+def test_the_kernel_answers_what_is_not_finite_with_nan(device, c):
+    logits = normal(0, 5, c)
+    expected, _ = run_on(device, fc.confidence)(logits)
+    bad = logits.clone()
+    bad[0, 1], bad[1, c - 1], bad[2, 2], bad[3] = float("nan"), float("inf"), -float("inf"), float("nan")
+    confidence, prediction = run_on(device, torch.ops.pyfastcal.confidence)(bad, torch.ones(c), None)
+    assert confidence.isnan().tolist() == [True] * 4 + [False] and confidence[4] == expected[4]
+    assert ((prediction >= 0) & (prediction < c)).all()
 
 
 def test_numpy_in_numpy_out():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pyfastcal import reference
 from pyfastcal.ops import contrast_distance
 
+from ..devices import run_on
 from .cases import assert_within_budget, dtypes, normal, seeds, sizes
 
 ON = ("similarity", "probability")
@@ -22,11 +23,11 @@ ON = ("similarity", "probability")
     seed=seeds,
     on=st.sampled_from(ON),
 )
-def test_matches_the_definition(capability, n, c, d, d0, dtype, seed, on):
+def test_matches_the_definition(device, n, c, d, d0, dtype, seed, on):
     image, text = normal(seed, n, d, dtype=dtype), normal(seed + 1, c, d, dtype=dtype)
     image0, text0 = normal(seed + 2, n, d0, dtype=dtype), normal(seed + 3, c, d0, dtype=dtype)
     features = (image, text, image0, text0)
-    z = contrast_distance(*features, on=on, logit_scale=20.0)
+    z = run_on(device, contrast_distance)(*features, on=on, logit_scale=20.0)
     assert z.shape == (n,) and z.dtype == torch.float32
     if n:
         exact = reference.contrast_distance(*(f.double() for f in features), on=on, logit_scale=20.0)
@@ -35,32 +36,32 @@ def test_matches_the_definition(capability, n, c, d, d0, dtype, seed, on):
 
 
 @pytest.mark.parametrize("on", ON)
-def test_more_classes_than_a_tile(capability, on):
+def test_more_classes_than_a_tile(device, on):
     features = normal(0, 3, 8), normal(1, 9000, 8), normal(2, 3, 8), normal(3, 9000, 8)
-    z = contrast_distance(*features, on=on, logit_scale=10.0)
+    z = run_on(device, contrast_distance)(*features, on=on, logit_scale=10.0)
     exact = reference.contrast_distance(*(f.double() for f in features), on=on, logit_scale=10.0)
     torch.testing.assert_close(z, exact.float(), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("on", ON)
-def test_equal_models_do_not_differ(capability, on):
+def test_equal_models_do_not_differ(device, on):
     image, text = normal(0, 20, 16), normal(1, 9, 16)
-    assert (contrast_distance(image, text, image.clone(), text.clone(), on=on) == 0).all()
+    assert (run_on(device, contrast_distance)(image, text, image.clone(), text.clone(), on=on) == 0).all()
 
 
-def test_shared_image_features_are_like_copies(capability):
+def test_shared_image_features_are_like_copies(device):
     """Prompt learners of the text side leave the images alone: one product does for both models."""
-    image, text, text0 = normal(0, 50, 64), normal(1, 33, 64), normal(2, 33, 64)
+    image, text, text0 = (normal(i, n, 64).to(device) for i, n in enumerate((50, 33, 33)))
     shared, copies = (contrast_distance(image, text, x, text0) for x in (image, image.clone()))
     torch.testing.assert_close(shared, copies, rtol=2e-6, atol=1e-8)
 
 
-def test_same_bits_on_any_number_of_threads(capability, threads):
+def test_same_bits_on_any_number_of_threads(device, threads):
     features = normal(0, 200, 24), normal(1, 40, 24), normal(2, 200, 24), normal(3, 40, 24)
-    expected = contrast_distance(*features)
+    expected = run_on(device, contrast_distance)(*features)
     for n in (1, 2, 3):
         threads(n)
-        assert torch.equal(contrast_distance(*features), expected)
+        assert torch.equal(run_on(device, contrast_distance)(*features), expected)
 
 
 X, T = torch.ones(3, 4), torch.ones(5, 4)

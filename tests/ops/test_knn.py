@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import pyfastcal as fc
 from pyfastcal import reference
 
+from ..devices import run_on
 from .cases import dtypes, normal, seeds, sizes
 
 
@@ -33,116 +34,118 @@ def agree(ours, queries, bank, k, **options):
     normalize=st.booleans(),
     data=st.data(),
 )
-def test_matches_the_definition(capability, q, m, d, dtype, seed, normalize, data):
+def test_matches_the_definition(device, q, m, d, dtype, seed, normalize, data):
     k = data.draw(st.integers(1, m))
     queries, bank = normal(seed, q, d, dtype=dtype), normal(seed + 1, m, d, dtype=dtype)
-    ours = fc.knn(queries, bank, k, normalize=normalize)
+    ours = run_on(device, fc.knn)(queries, bank, k, normalize=normalize)
     assert ours[0].shape == (q, k)
     agree(ours, queries, bank, k, normalize=normalize)
 
 
 @pytest.mark.parametrize(
-    ("q", "m", "d", "k"), [(300, 3000, 64, 10), (3, 9000, 32, 20), (100, 700, 512, 64), (1, 5000, 3, 300)]
+    ("q", "m", "d", "k"),
+    [(300, 3000, 64, 10), (3, 9000, 32, 20), (100, 700, 512, 64), (9, 900, 40, 128), (1, 5000, 3, 300)],
 )
 @pytest.mark.parametrize("normalize", [True, False])
-def test_larger(capability, q, m, d, k, normalize):
+def test_larger(device, q, m, d, k, normalize):
     queries, bank = normal(0, q, d), normal(1, m, d)
-    agree(fc.knn(queries, bank, k, normalize=normalize), queries, bank, k, normalize=normalize)
+    agree(run_on(device, fc.knn)(queries, bank, k, normalize=normalize), queries, bank, k, normalize=normalize)
 
 
 @given(seed=seeds, k=st.integers(1, 60))
-def test_ties_are_ordered_by_index(capability, seed, k):
+def test_ties_are_ordered_by_index(device, seed, k):
     generator = torch.Generator().manual_seed(seed)
     bank = torch.randint(0, 2, (60, 3), generator=generator).float()
     queries = torch.randint(0, 2, (9, 3), generator=generator).float()
-    ours = fc.knn(queries, bank, k, normalize=False)
+    ours = run_on(device, fc.knn)(queries, bank, k, normalize=False)
     expected = reference.knn(queries.double(), bank.double(), k, normalize=False)
     assert torch.equal(ours[1], expected[1])
 
 
-def test_duplicates_are_at_exactly_zero(capability):
+def test_duplicates_are_at_exactly_zero(device):
     bank = normal(0, 500, 96)
     bank[100:150] = bank[3]
-    distances, indices = fc.knn(bank[3:4], bank, 52)
+    distances, indices = run_on(device, fc.knn)(bank[3:4], bank, 52)
     assert indices[0, :51].tolist() == [3, *range(100, 150)]
     assert (distances[0, :51] == 0).all() and distances[0, 51] > 0.1
 
 
 @pytest.mark.parametrize("gap", [1e-3, 1e-5, 1e-7])
-def test_near_duplicates_keep_their_precision(capability, gap):
+def test_near_duplicates_keep_their_precision(device, gap):
     """|q|^2 + |b|^2 - 2 q.b in fp32 would return 0 or noise for all of these."""
     query = normal(0, 1, 512)
     bank = torch.cat([normal(1, 300, 512), query + gap * normal(2, 40, 512)])
-    distances, indices = fc.knn(query, bank, 40)
+    distances, indices = run_on(device, fc.knn)(query, bank, 40)
     assert (indices >= 300).all()
     agree((distances, indices), query, bank, 40)
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_many_bank_rows_within_rounding_of_each_other(capability, normalize):
+def test_many_bank_rows_within_rounding_of_each_other(device, normalize):
     """More candidates inside the filter's slack than its first shortlist holds."""
     centre = normal(0, 1, 64)
     bank = centre + 1e-6 * normal(1, 2000, 64)
     queries = centre + 1e-6 * normal(2, 5, 64)
-    ours = fc.knn(queries, bank, 7, normalize=normalize)
+    ours = run_on(device, fc.knn)(queries, bank, 7, normalize=normalize)
     agree(ours, queries, bank, 7, normalize=normalize)
     assert torch.equal(ours[1], reference.knn(queries.double(), bank.double(), 7, normalize=normalize)[1])
 
 
-def test_exclude_self(capability):
+def test_exclude_self(device):
     x = normal(0, 70, 20)
     x[10] = x[50]
-    distances, indices = fc.knn(x, x, 5, exclude_self=True)
+    knn = run_on(device, fc.knn)
+    distances, indices = knn(x, x, 5, exclude_self=True)
     assert not (indices == torch.arange(70)[:, None]).any()
     assert indices[10, 0] == 50 and indices[50, 0] == 10 and distances[10, 0] == 0
     agree((distances, indices), x, x, 5, exclude_self=True)
-    assert fc.knn(x, x, 69, exclude_self=True)[1].sort(1).values[0].tolist() == [i for i in range(70) if i != 0]
+    assert knn(x, x, 69, exclude_self=True)[1].sort(1).values[0].tolist() == [i for i in range(70) if i != 0]
 
 
 @pytest.mark.parametrize("size", [1e-10, 1e17, 1e30])
-def test_vectors_that_fp32_products_cannot_hold(capability, size):
+def test_vectors_that_fp32_products_cannot_hold(device, size):
     queries, bank = normal(0, 9, 24), normal(1, 60, 24)
-    expected = fc.knn(queries, bank, 6)
+    expected = run_on(device, fc.knn)(queries, bank, 6)
     bank = bank.clone()
     bank[::2] *= size
-    ours = fc.knn(queries * size, bank, 6)
+    ours = run_on(device, fc.knn)(queries * size, bank, 6)
     assert torch.equal(ours[1], expected[1])
     torch.testing.assert_close(ours[0], expected[0], rtol=1e-6, atol=0)
     if size > 1:
-        agree(fc.knn(queries, bank, 6, normalize=False), queries, bank, 6, normalize=False)
+        agree(run_on(device, fc.knn)(queries, bank, 6, normalize=False), queries, bank, 6, normalize=False)
 
 
-def test_zero_vectors(capability):
+def test_zero_vectors(device):
     queries, bank = (
         torch.cat([torch.zeros(1, 8), normal(0, 3, 8)]),
         torch.cat([normal(1, 30, 8), torch.zeros(3, 8)]),
     )
     for normalize in (True, False):
-        agree(fc.knn(queries, bank, 5, normalize=normalize), queries, bank, 5, normalize=normalize)
-    assert fc.knn(torch.zeros(1, 8), torch.zeros(40, 8), 40)[1][0].tolist() == list(range(40))
+        agree(run_on(device, fc.knn)(queries, bank, 5, normalize=normalize), queries, bank, 5, normalize=normalize)
+    assert run_on(device, fc.knn)(torch.zeros(1, 8), torch.zeros(40, 8), 40)[1][0].tolist() == list(range(40))
 
 
-def test_same_bits_on_any_number_of_threads_and_for_any_split(capability, threads):
+def test_same_bits_on_any_number_of_threads_and_for_any_split(device, threads):
     queries, bank = normal(0, 90, 48), normal(1, 6000, 48)
-    expected = fc.knn(queries, bank, 10)
+    expected = run_on(device, fc.knn)(queries, bank, 10)
     for n in (1, 2, 3):
         threads(n)
-        ours = fc.knn(queries, bank, 10)
+        ours = run_on(device, fc.knn)(queries, bank, 10)
         assert torch.equal(ours[0], expected[0]) and torch.equal(ours[1], expected[1])
-    parts = [fc.knn(part, bank, 10) for part in queries.split(13)]
+    parts = [run_on(device, fc.knn)(part, bank, 10) for part in queries.split(13)]
     assert torch.equal(torch.cat([d for d, _ in parts]), expected[0])
 
 
-def test_permuting_the_bank_permutes_the_indices(capability):
+def test_permuting_the_bank_permutes_the_indices(device):
     queries, bank = normal(0, 20, 30), normal(1, 400, 30)
     order = torch.randperm(400, generator=torch.Generator().manual_seed(0))
-    distances, indices = fc.knn(queries, bank, 8)
-    shuffled = fc.knn(queries, bank[order], 8)
+    distances, indices = run_on(device, fc.knn)(queries, bank, 8)
+    shuffled = run_on(device, fc.knn)(queries, bank[order], 8)
     assert torch.equal(shuffled[0], distances) and torch.equal(order[shuffled[1]], indices)
 
 
-def test_layouts(capability):
-    queries, bank = normal(0, 40, 64), normal(1, 120, 64)
+def test_layouts(device):
+    queries, bank = normal(0, 40, 64).to(device), normal(1, 120, 64).to(device)
     expected = fc.knn(queries[::2, ::2].contiguous(), bank[:, ::2].contiguous(), 4)
     ours = fc.knn(queries[::2, ::2], bank[:, ::2], 4)
     assert torch.equal(ours[0], expected[0]) and torch.equal(ours[1], expected[1])

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import pyfastcal as fc
 from pyfastcal import reference
 
+from ..devices import run_on
 from .cases import assert_within_budget, dtypes, normal, scales, seeds, sizes, weights
 
 
@@ -39,86 +40,87 @@ def agree(ours, image, text, scale=20.0, **options):
     weighted=st.booleans(),
     normalize=st.booleans(),
 )
-def test_matches_the_definition(capability, n, c, d, dtype, seed, scale, weighted, normalize):
+def test_matches_the_definition(device, n, c, d, dtype, seed, scale, weighted, normalize):
     image, text = normal(seed, n, d, scale=scale, dtype=dtype), normal(seed + 1, c, d, dtype=dtype)
     w = {"class_weight": weights(seed, c), "sample_weight": weights(seed + 7, n)} if weighted else {}
-    ours = fc.similarity_confidence(image, text, 5.0, normalize=normalize, **w)
+    ours = run_on(device, fc.similarity_confidence)(image, text, 5.0, normalize=normalize, **w)
     assert ours[0].dtype == torch.float32 and ours[0].shape == (n,)
     if n:
         agree(ours, image, text, 5.0, normalize=normalize, **w)
 
 
-def test_more_classes_than_a_sweep_holds(capability):
+def test_more_classes_than_a_sweep_holds(device):
     image, text = normal(0, 5, 8), normal(1, 65_536 + 40, 8)
     image[2] = text[65_550]  # the maximum in the last tile
     for w in ({}, {"class_weight": weights(0, len(text))}):
-        ours = fc.similarity_confidence(image, text, 30.0, **w)
+        ours = run_on(device, fc.similarity_confidence)(image, text, 30.0, **w)
         agree(ours, image, text, 30.0, **w)
         assert ours[1][2] == 65_550
 
 
-def test_bias_per_class_and_for_all(capability):
+def test_bias_per_class_and_for_all(device):
     image, text, bias = normal(0, 30, 20), normal(1, 11, 20), normal(2, 11)
-    agree(fc.similarity_confidence(image, text, 20.0, logit_bias=bias), image, text, logit_bias=bias)
-    plain = fc.similarity_confidence(image, text, 20.0)
+    agree(run_on(device, fc.similarity_confidence)(image, text, 20.0, logit_bias=bias), image, text, logit_bias=bias)
+    plain = run_on(device, fc.similarity_confidence)(image, text, 20.0)
     for same_for_all in (-10.0, torch.tensor(-10.0)):
-        biased = fc.similarity_confidence(image, text, 20.0, logit_bias=same_for_all)
+        biased = run_on(device, fc.similarity_confidence)(image, text, 20.0, logit_bias=same_for_all)
         torch.testing.assert_close(biased[0], plain[0])
 
 
-def test_agrees_with_confidence_of_the_logits(capability):
+def test_agrees_with_confidence_of_the_logits(device):
     image, text, gamma = normal(0, 64, 96), normal(1, 40, 96), weights(2, 40)
     unit = torch.nn.functional.normalize
     logits = 100.0 * unit(image, dim=1) @ unit(text, dim=1).T
-    fused = fc.similarity_confidence(image, text, 100.0, class_weight=gamma)
-    plain = fc.confidence(logits, class_weight=gamma)
+    fused = run_on(device, fc.similarity_confidence)(image, text, 100.0, class_weight=gamma)
+    plain = run_on(device, fc.confidence)(logits, class_weight=gamma)
     assert torch.equal(fused[1], plain[1])
     torch.testing.assert_close(fused[0], plain[0], rtol=1e-4, atol=0)
 
 
-def test_scale_as_a_tensor():
+def test_scale_as_a_tensor(device):
     image, text = normal(0, 6, 8), normal(1, 3, 8)
-    ours = fc.similarity_confidence(image, text, torch.tensor(50.0))
-    assert torch.equal(ours[0], fc.similarity_confidence(image, text, 50.0)[0])
+    ours = run_on(device, fc.similarity_confidence)(image, text, torch.tensor(50.0))
+    assert torch.equal(ours[0], run_on(device, fc.similarity_confidence)(image, text, 50.0)[0])
 
 
 @pytest.mark.parametrize("size", [1e-10, 1.0, 1e18, 1e30])
-def test_length_of_the_features_does_not_matter(capability, size):
+def test_length_of_the_features_does_not_matter(device, size):
     image, text = normal(0, 20, 32), normal(1, 7, 32)
-    expected = fc.similarity_confidence(image, text)
+    expected = run_on(device, fc.similarity_confidence)(image, text)
     image = image.clone()
     image[5:] *= size
-    ours = fc.similarity_confidence(image, text * size)
+    ours = run_on(device, fc.similarity_confidence)(image, text * size)
     torch.testing.assert_close(ours[0], expected[0], rtol=2e-5, atol=0)
     assert torch.equal(ours[1], expected[1])
 
 
-def test_zero_features_are_undecided(capability):
-    confidence, prediction = fc.similarity_confidence(torch.zeros(2, 8), normal(1, 4, 8))
+def test_zero_features_are_undecided(device):
+    confidence, prediction = run_on(device, fc.similarity_confidence)(torch.zeros(2, 8), normal(1, 4, 8))
     assert prediction.tolist() == [0, 0] and confidence.tolist() == [0.25, 0.25]
 
 
 @given(n=st.integers(1, 130), seed=seeds)
-def test_a_row_does_not_depend_on_its_batch(capability, n, seed):
+def test_a_row_does_not_depend_on_its_batch(device, n, seed):
     image, text = normal(seed, 130, 40), normal(seed + 1, 33, 40)
-    whole = fc.similarity_confidence(image, text, 50.0)
-    part = fc.similarity_confidence(image[-n:], text, 50.0)
+    whole = run_on(device, fc.similarity_confidence)(image, text, 50.0)
+    part = run_on(device, fc.similarity_confidence)(image[-n:], text, 50.0)
     assert torch.equal(whole[0][-n:], part[0]) and torch.equal(whole[1][-n:], part[1])
 
 
-def test_same_bits_on_any_number_of_threads(capability, threads):
+def test_same_bits_on_any_number_of_threads(device, threads):
     image, text = normal(0, 300, 64), normal(1, 100, 64)
-    expected = fc.similarity_confidence(image, text)[0]
+    expected = run_on(device, fc.similarity_confidence)(image, text)[0]
     for n in (1, 2, 5):
         threads(n)
-        assert torch.equal(fc.similarity_confidence(image, text)[0], expected)
+        assert torch.equal(run_on(device, fc.similarity_confidence)(image, text)[0], expected)
 
 
-def test_layouts_and_mixed_dtypes(capability):
+def test_layouts_and_mixed_dtypes(device):
     image, text = normal(0, 30, 64), normal(1, 20, 64)
-    expected = fc.similarity_confidence(image[::2, ::2].contiguous(), text[:, ::2].contiguous())[0]
-    assert torch.equal(fc.similarity_confidence(image[::2, ::2], text[:, ::2])[0], expected)
-    mixed = fc.similarity_confidence(image.bfloat16(), text)
+    x, t = image.to(device), text.to(device)
+    expected = fc.similarity_confidence(x[::2, ::2].contiguous(), t[:, ::2].contiguous())[0]
+    assert torch.equal(fc.similarity_confidence(x[::2, ::2], t[:, ::2])[0], expected)
+    mixed = run_on(device, fc.similarity_confidence)(image.bfloat16(), text)
     agree(mixed, image.bfloat16().float(), text, 100.0)
 
 

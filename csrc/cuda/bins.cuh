@@ -1,0 +1,318 @@
+// bins: how many confidences fall in each bin, how many of those are correct, and the sum of the confidences. A cell is
+// a bin of a group. All sums are of integers: neither the order of the samples nor that of the atomics can be seen.
+//
+// Up to a few hundred cells every thread has a histogram of its own in shared memory, count, correct and sum packed in
+// one word per cell, laid out so that the threads of a warp never meet in a bank. Blocks add these up and add to the
+// totals in global memory before a field can overflow. More cells: each thread adds to the totals directly, runs of
+// samples of one cell at a time. One launch for small batches, two for larger ones. Workspace: bins_workspace().
+#pragma once
+#include "../common/bins.h"
+#include "launch.cuh"
+#include "rows.cuh"
+
+namespace pyfastcal::cuda {
+
+struct Tally {
+  uint32_t count = 0, correct = 0;
+  uint64_t sum = 0;
+
+  // One word holds the tally of up to kMostPacked samples of at most 2^32 each.
+  static constexpr uint32_t kMostPacked = 1023;
+  static constexpr int kCountShift = 42, kCorrectShift = 53;
+
+  __device__ __forceinline__ static uint64_t pack(uint64_t fixed_point, uint64_t correct) {
+    return fixed_point + (uint64_t(1) << kCountShift) + (correct << kCorrectShift);
+  }
+  __device__ __forceinline__ void add_packed(uint64_t word) {
+    sum += word & ((uint64_t(1) << kCountShift) - 1);
+    count += uint32_t(word >> kCountShift) & ((1u << (kCorrectShift - kCountShift)) - 1);
+    correct += uint32_t(word >> kCorrectShift);
+  }
+};
+static_assert(Tally::kMostPacked < 1u << (Tally::kCorrectShift - Tally::kCountShift));
+static_assert(uint64_t(Tally::kMostPacked) << 32 < uint64_t(1) << Tally::kCountShift);
+
+// (3, cells) int64 in global memory: counts, correct, sums.
+struct Totals {
+  int64_t* data;
+  int64_t cells;
+
+  __device__ void store(int64_t cell, const Tally& t) const {
+    data[cell] = t.count;
+    data[cells + cell] = t.correct;
+    data[2 * cells + cell] = int64_t(t.sum);
+  }
+  __device__ void add(int64_t cell, const Tally& t) const {
+    add_to(data + cell, t.count);
+    add_to(data + cells + cell, t.correct);
+    add_to(data + 2 * cells + cell, t.sum);
+  }
+  __device__ __forceinline__ static void add_to(int64_t* total, uint64_t x) {
+    if (x) atomicAdd(reinterpret_cast<unsigned long long*>(total), static_cast<unsigned long long>(x));
+  }
+};
+
+// A histogram per thread, [cell][thread].
+class PrivateHistogram {
+ public:
+  static constexpr bool kInShared = true;
+
+  __device__ PrivateHistogram(uint64_t* shared, const Totals& totals) : words_(shared + threadIdx.x), totals_(totals) {
+#pragma unroll 1
+    for (int c = 0; c < totals.cells; ++c) words_[c * blockDim.x] = 0;
+  }
+  __device__ __forceinline__ void add(int cell, uint64_t word) { words_[uint32_t(cell) * blockDim.x] += word; }
+
+  // Of the whole block, after at most Tally::kMostPacked samples per thread. `store`: nothing else adds to the totals.
+  __device__ void flush(bool store) {
+    uint64_t* const of_block = words_ - threadIdx.x;
+    const uint32_t lane = threadIdx.x % 32;
+    __syncthreads();
+    for (uint32_t c = threadIdx.x / 32; c < totals_.cells; c += blockDim.x / 32) {
+      Tally t;
+#pragma unroll 1
+      for (uint32_t i = lane; i < blockDim.x; i += 32) {
+        t.add_packed(of_block[c * blockDim.x + i]);
+        of_block[c * blockDim.x + i] = 0;
+      }
+      t.count = __reduce_add_sync(~0u, t.count);
+      t.correct = __reduce_add_sync(~0u, t.correct);
+      t.sum = Lanes<32>::reduce(t.sum, [](uint64_t a, uint64_t b) { return a + b; });
+      if (lane == 0) store ? totals_.store(c, t) : totals_.add(c, t);
+    }
+    __syncthreads();
+  }
+
+ private:
+  uint64_t* const words_;
+  const Totals totals_;
+};
+
+// A thread's run of samples of one cell.
+class Run {
+ public:
+  static constexpr bool kInShared = false;
+
+  __device__ Run(uint64_t*, const Totals& totals) : totals_(totals) {}
+  __device__ __forceinline__ void add(int cell, uint64_t word) {
+    if (cell != cell_) {
+      write();
+      cell_ = cell;
+    }
+    word_ += word;
+  }
+  __device__ void flush(bool) { write(); }
+
+ private:
+  __device__ void write() {
+    if (word_ == 0) return;
+    Tally t;
+    t.add_packed(word_);
+    totals_.add(cell_, t);
+    word_ = 0;
+  }
+  const Totals totals_;
+  int cell_ = 0;
+  uint64_t word_ = 0;
+};
+
+// Narrows the search: of each of kBuckets equal parts of [0, 1] the bins of its two ends. As many as there are banks.
+struct Buckets {
+  static constexpr int kBuckets = 32;
+  int2 bins[kBuckets];
+
+  template <class T>
+  __device__ __forceinline__ int find(T x, const float* edges, bool closed_right) const {
+    const int2 ends = bins[min(int(x * T(kBuckets)), kBuckets - 1)];
+    return find_bin(x, edges, ends.x, ends.y, closed_right);
+  }
+  __device__ void fill(const float* edges, int n_bins, bool closed_right) {  // by the block, which must wait for all
+    if (threadIdx.x < kBuckets) {
+      const float begin = float(threadIdx.x) / kBuckets, end = float(threadIdx.x + 1) / kBuckets;
+      bins[threadIdx.x] = {find_bin(begin, edges, 0, n_bins - 1, closed_right),
+                           find_bin(end, edges, 0, n_bins - 1, closed_right)};
+    }
+  }
+};
+
+// As many booleans as a vector has numbers.
+template <int kSize>
+struct Booleans {
+  std::conditional_t<kSize == 8, uint64_t, std::conditional_t<kSize == 4, uint32_t, uint16_t>> bytes;
+  __device__ __forceinline__ uint32_t operator[](int e) const { return uint32_t(bytes >> (8 * e)) & 1; }
+};
+
+__device__ __forceinline__ double to_real(double x) { return x; }
+template <class T>
+__device__ __forceinline__ float to_real(T x) {
+  return to_float(x);
+}
+template <class T>
+using Real = decltype(to_real(T()));
+
+template <class T>
+__device__ __forceinline__ void to_reals(const Vector<T>& v, Real<T> (&x)[Vector<T>::kSize]) {
+  if constexpr (std::is_same_v<T, double>)
+    memcpy(x, &v, 16);
+  else
+    to_floats(v, x);
+}
+
+template <class T>
+struct BinArguments {
+  const T* confidence;
+  const bool* correct;
+  const int64_t* group;
+  int64_t n;
+  Bins bins;
+  int64_t *totals, *invalid;
+  bool aligned;       // vector loads may be used
+  bool edges_fit;     // in shared memory; else bins.edges are there
+  bool single_block;  // nothing was cleared
+};
+
+inline constexpr int kMostBinThreads = 256;
+inline constexpr int kSamples = 16;  // of a thread at a time
+
+template <class T, class Histogram>
+__global__ void __launch_bounds__(kMostBinThreads) count_bins(BinArguments<T> a) {
+  constexpr int kSize = Vector<T>::kSize, kVectors = kSamples / kSize;
+  PYFASTCAL_SHARED(uint64_t, shared);
+  PYFASTCAL_STATIC_SHARED(Buckets, buckets);
+  const int64_t threads = blockDim.x, thread = threadIdx.x;
+  const int n_bins = int(a.bins.n_bins), cells = n_bins * int(a.bins.n_groups);
+  const bool closed_right = a.bins.closed_right;
+
+  Histogram histogram(shared, {a.totals, cells});
+  const float* edges = a.bins.edges;
+  if (Histogram::kInShared || a.edges_fit) {
+    float* const copy = reinterpret_cast<float*>(shared + (Histogram::kInShared ? cells * threads : 0));
+#pragma unroll 1
+    for (int i = int(thread); i <= n_bins; i += int(threads)) copy[i] = edges ? edges[i] : uniform_edge(i, n_bins);
+    edges = copy;
+    __syncthreads();
+  }
+  buckets.fill(edges, n_bins, closed_right);
+  if (a.single_block && thread == 0) *a.invalid = 0;
+  __syncthreads();
+
+  uint32_t invalid = 0;
+  const auto add = [&](Real<T> x, uint32_t correct, int64_t group) {
+    if (valid_confidence(x) && uint64_t(group) < uint64_t(a.bins.n_groups))
+      histogram.add(int(group) * n_bins + buckets.find(x, edges, closed_right),
+                    Tally::pack(uint64_t(fixed_point(x)), correct));
+    else
+      ++invalid;
+  };
+
+  // A tile of samples in vectors: all loads first
+  const auto add_vectors = [&](int64_t begin) {
+    Vector<T> x[kVectors];
+    Booleans<kSize> correct[kVectors];
+#pragma unroll
+    for (int j = 0; j < kVectors; ++j) {
+      const int64_t i = begin + (j * threads + thread) * kSize;
+      memcpy(&x[j], __builtin_assume_aligned(a.confidence + i, 16), 16);
+      memcpy(&correct[j], __builtin_assume_aligned(a.correct + i, kSize), kSize);
+    }
+#pragma unroll
+    for (int j = 0; j < kVectors; ++j) {
+      Real<T> real[kSize];
+      to_reals(x[j], real);
+      int64_t group[kSize] = {};
+      if (a.group) {
+        const int64_t i = begin + (j * threads + thread) * kSize;
+        memcpy(group, __builtin_assume_aligned(a.group + i, 16), sizeof group);
+      }
+#pragma unroll
+      for (int e = 0; e < kSize; ++e) add(real[e], correct[j][e], group[e]);
+    }
+  };
+  const auto add_singly = [&](int64_t begin) {
+#pragma unroll 1
+    for (int j = 0; j < kSamples; ++j) {
+      const int64_t i = begin + j * threads + thread;
+      if (i < a.n) add(to_real(a.confidence[i]), a.correct[i], a.group ? a.group[i] : 0);
+    }
+  };
+
+  const int64_t tile = threads * kSamples;
+  uint32_t pending = 0;
+  for (int64_t begin = blockIdx.x * tile; begin < a.n; begin += gridDim.x * tile) {
+    if (Histogram::kInShared && a.aligned && begin + tile <= a.n)
+      add_vectors(begin);
+    else
+      add_singly(begin);
+    pending += kSamples;
+    if (pending + kSamples > Tally::kMostPacked) {
+      histogram.flush(false);
+      pending = 0;
+    }
+  }
+  histogram.flush(a.single_block);
+  if (invalid) Totals::add_to(a.invalid, invalid);
+}
+
+// Zeroes the totals and the number of invalid samples, and makes edges of equal widths where they are wanted.
+static __global__ void clear_counts(int64_t* totals, int64_t n, int64_t* invalid, float* edges, int n_bins) {
+  const int64_t first = int64_t(blockIdx.x) * blockDim.x + threadIdx.x, step = int64_t(gridDim.x) * blockDim.x;
+  for (int64_t i = first; i < n; i += step) totals[i] = 0;
+  if (edges)
+    for (int64_t i = first; i <= n_bins; i += step) edges[i] = uniform_edge(i, n_bins);
+  if (first == 0) *invalid = 0;
+}
+
+template <class T>
+cudaError_t launch_clear_counts(const BinArguments<T>& a, float* edges, cudaStream_t stream) {
+  const int64_t totals = 3 * a.bins.n_bins * a.bins.n_groups, blocks = (totals + 255) / 256;
+  return PYFASTCAL_LAUNCH(clear_counts, dim3(uint32_t(blocks < 1024 ? blocks : 1024)), dim3(256), 0, stream, a.totals,
+                          totals, a.invalid, edges, int(a.bins.n_bins));
+}
+
+template <class Histogram, class T>
+cudaError_t launch_count_bins(BinArguments<T> a, float* workspace, int threads, size_t histogram_bytes,
+                              cudaStream_t stream) {
+  const size_t shared = histogram_bytes + (a.edges_fit ? size_t(a.bins.n_bins + 1) * sizeof(float) : 0);
+  const int64_t tile = int64_t(threads) * kSamples, tiles = (a.n + tile - 1) / tile;
+  a.single_block = Histogram::kInShared && tiles <= 4 && a.n > 0;
+  int64_t blocks = 1;
+  if (!a.single_block) {
+    const bool make_edges = !a.edges_fit && !a.bins.edges;
+    if (const auto error = launch_clear_counts(a, make_edges ? workspace : nullptr, stream)) return error;
+    if (a.n == 0) return cudaSuccess;
+    if (make_edges) a.bins.edges = workspace;
+    if (const auto error = resident_blocks(count_bins<T, Histogram>, threads, shared, &blocks)) return error;
+    blocks = blocks < tiles ? blocks : tiles;
+  }
+  return PYFASTCAL_LAUNCH((count_bins<T, Histogram>), dim3(uint32_t(blocks)), dim3(threads), shared, stream, a);
+}
+
+inline bool edges_fit(const Bins& bins) { return bins.n_bins < 4096; }
+// Bytes: for edges of equal widths that do not fit in shared memory.
+inline int64_t bins_workspace(const Bins& bins) {
+  return edges_fit(bins) || bins.edges ? 0 : (bins.n_bins + 1) * int64_t(sizeof(float));
+}
+
+// totals: (3, n_groups, n_bins) counts, correct, confidence * 2^32; invalid: the number of values that are no
+// confidence or belong to no group, and are left out. Both are written, not added to. group: one entry per value, or
+// null. Fewer than 2^31 cells.
+inline cudaError_t launch_bins(const void* confidence, Dtype dtype, const bool* correct, const int64_t* group,
+                               int64_t n, const Bins& bins, int64_t* totals, int64_t* invalid, void* workspace,
+                               cudaStream_t stream) {
+  const int64_t cells = bins.n_bins * bins.n_groups;
+  if (cells >= int64_t(1) << 31) return cudaErrorInvalidValue;
+  const auto launch = [&]<class T>(const T* data) {
+    const bool aligned = is_aligned(data) && is_aligned(correct) && is_aligned(group);
+    const BinArguments<T> a{data, correct, group, n, bins, totals, invalid, aligned, edges_fit(bins), false};
+    float* const edges = static_cast<float*>(workspace);
+    // As many threads as 48 KiB hold histograms of, but a warp may take 80 KiB: every GPU since sm_80 has 99.
+    const int64_t of_warp = cells * int64_t(32 * sizeof(uint64_t)), fit = 48 * 1024 / of_warp;
+    if (of_warp > 80 * 1024) return launch_count_bins<Run>(a, edges, kMostBinThreads, 0, stream);
+    const int64_t warps = fit < 1 ? 1 : fit < kMostBinThreads / 32 ? fit : kMostBinThreads / 32;
+    return launch_count_bins<PrivateHistogram>(a, edges, int(32 * warps), size_t(warps * of_warp), stream);
+  };
+  return dtype == Dtype::kDouble ? launch(static_cast<const double*>(confidence))
+                                 : with_type(confidence, dtype, launch);
+}
+
+}  // namespace pyfastcal::cuda

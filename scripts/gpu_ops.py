@@ -1,0 +1,140 @@
+"""Calls every op on small inputs at the borders of its kernels and compares with the CPU: for compute-sanitizer.
+
+    python -m scripts.gpu_ops [--device cuda]
+
+Inputs are made on the CPU and results compared there, so that on the GPU hardly any kernels run but pyfastcal's.
+"""
+
+import argparse
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+import pyfastcal as fc
+from pyfastcal import ops
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+Result = tuple[Tensor, ...]
+Compare = Callable[[Result, Result], None]
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def close(ours: Result, cpu: Result) -> None:
+    """Confidences and z: fp32 in another order, on the same 16-bit numbers."""
+    assert_close(ours[0], cpu[0], rtol=1e-4, atol=1e-6)
+
+
+def equal(ours: Result, cpu: Result) -> None:
+    for a, b in zip(ours, cpu, strict=True):
+        assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+def nearest(ours: Result, cpu: Result) -> None:
+    assert_close(ours[0], cpu[0], rtol=3e-7, atol=0, equal_nan=True)
+    assert torch.equal(ours[1], cpu[1])
+
+
+def cases() -> Iterator[tuple[str, Callable[[str], Result], Compare]]:
+    """Name, the call on a device, how its result is compared with the CPU's."""
+    for dtype, classes in itertools.product(DTYPES, (1, 33, 1000, 5000)):
+        logits = normal(37, classes, dtype=dtype) * 10
+        weight, factor = torch.linspace(0.5, 1, classes), torch.linspace(0.9, 1.1, 37)
+
+        def confidence(device: str, logits=logits, weight=weight, factor=factor) -> Result:
+            logits, weight, factor = (x.to(device) for x in (logits, weight, factor))
+            return ops.confidence(logits, class_weight=weight, sample_weight=factor)
+
+        yield f"confidence, {classes} classes, {dtype}", confidence, close
+
+    for n, groups in ((1, 1), (5000, 1), (5000, 40), (3000, 3000)):
+        confidences = torch.rand(n, generator=torch.Generator().manual_seed(1))
+        correct, group = confidences > 0.4, torch.arange(n) * 7 % groups
+
+        def bins(device: str, x=confidences, correct=correct, group=group, groups=groups) -> Result:
+            x, correct, group = (t.to(device) for t in (x, correct, group))
+            return (ops.fixed_point_bin_counts(x, correct, 15, group=group, n_groups=groups),)
+
+        yield f"bins, {n} confidences, {groups} groups", bins, equal
+
+    for dtype, (n, dim, classes, distinct) in itertools.product(
+        DTYPES, ((130, 40, 300, 2), (5, 65, 1, 1), (70, 24, 257, 257))
+    ):
+        image, text = normal(n, dim, dtype=dtype), normal(classes, dim, seed=1, dtype=dtype)
+        weight = 0.5 + torch.arange(classes) % distinct / classes
+
+        def similarity(device: str, image=image, text=text, weight=weight) -> Result:
+            image, text, weight = (x.to(device) for x in (image, text, weight))
+            return ops.similarity_confidence(image, text, 20.0, class_weight=weight)
+
+        yield f"similarity_confidence, {n} x {dim}, {classes} classes, {dtype}", similarity, close
+
+    for dtype, on in itertools.product(DTYPES, ("similarity", "probability")):
+        features = (
+            normal(70, 24, dtype=dtype),
+            normal(300, 24, seed=1, dtype=dtype),
+            normal(70, 40, seed=2, dtype=dtype),
+            normal(300, 40, seed=3, dtype=dtype),
+        )
+
+        def contrast(device: str, features=features, on=on) -> Result:
+            return (ops.contrast_distance(*(x.to(device) for x in features), on=on, logit_scale=20.0),)
+
+        yield f"contrast_distance on {on}, {dtype}", contrast, close
+
+    copies = normal(900, 16, seed=4)
+    copies[100:800] = copies[3]
+    spoilt = normal(40, 16, seed=5)
+    spoilt[7, 3] = torch.nan
+    for name, queries, bank, k, options in (
+        ("fp32", normal(130, 33, seed=6), normal(600, 33, seed=7), 10, {}),
+        ("bf16", normal(3, 64, seed=6, dtype=torch.bfloat16), normal(900, 64, seed=7, dtype=torch.bfloat16), 128, {}),
+        ("fp16", normal(9, 16, seed=6).half(), normal(300, 16, seed=7).half(), 1, {"normalize": False}),
+        ("fp32 as it is", normal(9, 200, seed=6), normal(300, 200, seed=7), 5, {"normalize": False}),
+        ("without oneself", normal(140, 16), normal(140, 16), 139 - 12, {"exclude_self": True}),
+        ("of copies", copies[:4].clone(), copies, 5, {}),
+        ("of rows that are not finite", normal(20, 16), spoilt, 3, {}),
+    ):
+
+        def knn(device: str, queries=queries, bank=bank, k=k, options=options) -> Result:
+            return torch.ops.pyfastcal.knn(
+                queries.to(device),
+                bank.to(device),
+                k,
+                options.get("exclude_self", False),
+                options.get("normalize", True),
+            )
+
+        yield f"knn, {name}", knn, nearest
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    device = parser.parse_args().device
+    info = fc.build_info()
+    problem = info["problem"] or (info["cuda_problem"] if device == "cuda" else None)
+    if problem:
+        print(f"no kernels: {problem}", file=sys.stderr)
+        return 1
+    failed = 0
+    for name, call, compare in cases():
+        try:
+            compare(tuple(x.cpu() for x in call(device)), call("cpu"))
+        except AssertionError as error:
+            failed += 1
+            print(f"{name}: {error}")
+        else:
+            print(f"{name}: ok")
+    print(f"{failed} ops differ from the CPU's" if failed else "all as on the CPU")
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+from scripts.mutations import Mutation
+
+TESTS = ["test_knn"]
+FILE = "knn.cuh"
+MUTATIONS = [
+    Mutation("no slack", FILE, "return 2.02f *", "return 0.0f *"),
+    Mutation(
+        "no slack for the rounding of copies", FILE, "(accumulation + r + R + r * R + 8 * u)", "(accumulation + 8 * u)"
+    ),
+    Mutation("no slack for what sums lose", FILE, "(accumulation + r + R + r * R + 8 * u)", "(r + R + r * R)"),
+    Mutation("the bank's rounding is not measured", FILE, "residual = max(residual, facts.residual);", ""),
+    Mutation("a copy's numbers overflow", FILE, "13 - ilogb(facts.norm)", "20 - ilogb(facts.norm)"),
+    Mutation("rows too short to be unit vectors are judged", FILE, "return norm > 1e-12 && (", "return norm > 0 && ("),
+    Mutation("rows beyond fp32's range are judged", FILE, "(norm > 1e-15 && norm < 1e15);", "norm < 1e30;"),
+    Mutation(
+        "the squared norm is not halved", FILE, "float(facts.norm * facts.norm / 2)", "float(facts.norm * facts.norm)"
+    ),
+    Mutation("what lies past the bank's end passes", FILE, "float fact = kNaN;", "float fact = 0;"),
+    Mutation("what lies past the queries' end passes", FILE, "judged ? -kInfinity : kNaN", "-kInfinity"),
+    Mutation(
+        "no barrier after the facts of a tile are stored",
+        FILE,
+        "heads.fact[threadIdx.x] = next_fact;\n    __syncthreads();",
+        "heads.fact[threadIdx.x] = next_fact;",
+    ),
+    Mutation("a tile gets the facts of the one before", FILE, "s.fact[tiles[i + 1].col", "s.fact[tiles[i].col"),
+    Mutation(
+        "the last part of the bank ends early",
+        FILE,
+        "end = col_tiles * (split + 1) / s.splits",
+        "end = col_tiles * (split + 1) / (s.splits + 1) + 1",
+    ),
+    Mutation(
+        "a list has too little room",
+        FILE,
+        "return trigger_of(kept) - 1 + kTileCols;",
+        "return trigger_of(kept) - 1 + kTileCols / 2;",
+    ),
+    Mutation("full lists are not noticed", FILE, "return longest >= s_.trigger;", "return false;"),
+    Mutation(
+        "appending is not atomic",
+        FILE,
+        "const int at = atomicAdd(&heads_.count[row], 1);",
+        "const int at = heads_.count[row]++;",
+    ),
+    Mutation(
+        "lists are cut at the wrong rank",
+        FILE,
+        "warp_kth_largest(keys, n, s_.kept)",
+        "warp_kth_largest(keys, n, s_.kept - 1)",
+    ),
+    Mutation(
+        "an entry is overwritten before it was read",
+        FILE,
+        "    __syncwarp();  // all that will be overwritten has been read\n",
+        "",
+    ),
+    Mutation(
+        "entries of a cut list overlap",
+        FILE,
+        "from[count + __popc(staying & ((1u << lane) - 1))]",
+        "from[count + __popc(staying & ((1u << lane) - 1)) / 2]",
+    ),
+    Mutation(
+        "lists of near-ties stay full",
+        FILE,
+        "if (!__syncthreads_or(crowded)) return;",
+        "if (__syncthreads_or(crowded) || true) return;",
+    ),
+    Mutation(
+        "distances are ranked before all are measured",
+        FILE,
+        "if (threadIdx.x == 0) heads_.lowest_key = ~0u;\n    __syncthreads();",
+        "if (threadIdx.x == 0) heads_.lowest_key = ~0u;",
+    ),
+    Mutation(
+        "the threshold after an exact cut has no slack",
+        FILE,
+        "from_key(heads_.lowest_key) - slack(s_, s_.query_facts[query(row)])",
+        "from_key(heads_.lowest_key)",
+    ),
+    Mutation(
+        "a query's own row takes a place in its list", FILE, "plan.kept = plan.k + exclude_self;", "plan.kept = plan.k;"
+    ),
+    Mutation(
+        "a query's own row is looked for in the first chunk only",
+        FILE,
+        "row == s_.first_query + query_",
+        "row == query_",
+    ),
+    Mutation(
+        "a list is read as the next query's",
+        FILE,
+        "return s.lists + (split * s.queries.rows + query) * s.capacity;",
+        "return s.lists + (split + query * s.splits) * s.capacity;",
+    ),
+    Mutation("the finalists' room overflows", FILE, "n_ > kFinishRoom - kFinishThreads", "n_ > kFinishRoom"),
+    Mutation(
+        "bank rows out of range are forgotten",
+        FILE,
+        "const bool wanted = i < s.totals->out_of_range;",
+        "const bool wanted = false;",
+    ),
+    Mutation(
+        "a query out of range is compared with too few rows",
+        FILE,
+        "row - threadIdx.x < s.bank.rows; row +=",
+        "row < s.bank.rows; row += 2 *",
+    ),
+    Mutation(
+        "a row that is not finite spoils itself too",
+        FILE,
+        "return last >= 0 && !(s.exclude_self",
+        "return last >= 0 && !(false",
+    ),
+    Mutation("two rows that are not finite count as one", FILE, "first == last && last ==", "last =="),
+    Mutation("finalists are not settled in the end", FILE, "  finalists.settle();\n", ""),
+    Mutation(
+        "negative scores are in reverse order",
+        "select.cuh",
+        "return bits & 0x80000000u ? ~bits : bits | 0x80000000u;",
+        "return bits | 0x80000000u;",
+    ),
+    Mutation(
+        "a block's k-th largest is the one before", "select.cuh", "if (reach[bit] >= k)", "if (reach[bit] >= k - 1)"
+    ),
+    Mutation(
+        "equal rows are apart: one product is fused",
+        "distance.cuh",
+        "__dmul_rn(y[i], scale_b) - __dmul_rn(x[i], scale_a)",
+        "__fma_rn(y[i], scale_b, -__dmul_rn(x[i], scale_a))",
+    ),
+    Mutation(
+        "a row's tail is left out of its distance",
+        "distance.cuh",
+        "first < a.cols; first += 4 * kRowLanes",
+        "first + 3 * kRowLanes < a.cols; first += 4 * kRowLanes",
+    ),
+    Mutation(
+        "lanes are added in another order",
+        "distance.cuh",
+        "sum = __fma_rn(difference, difference, sum);",
+        "sum = __fma_rn(difference, difference, sum) + 0x1p-40;",
+    ),
+    Mutation("zero rows become NaN", "distance.cuh", "norm >= 0 ? 1e-12 : norm", "norm"),
+]

@@ -1,0 +1,49 @@
+// Rows of features for the tests of the products' kernels, and what they are in fp64.
+#pragma once
+#include <array>
+#include <limits>
+
+#include "common/arguments.h"
+#include "testing.h"
+
+inline constexpr float kInfinity = std::numeric_limits<float>::infinity(),
+                       kNaN = std::numeric_limits<float>::quiet_NaN();
+
+template <class T>
+inline constexpr pyfastcal::Dtype kDtype = std::is_same_v<T, float>    ? pyfastcal::Dtype::kFloat
+                                           : std::is_same_v<T, __half> ? pyfastcal::Dtype::kHalf
+                                                                       : pyfastcal::Dtype::kBFloat16;
+
+template <class T>
+struct Features {
+  DeviceArray<T> data;
+  int64_t rows, cols, stride;
+
+  // offset and padding: elements before the first row and after each
+  Features(int64_t rows, int64_t cols, uint32_t seed, int64_t offset = 0, int64_t padding = 0)
+      : data(testing::random_normal(size_t(rows * (cols + padding)), seed), size_t(offset)),
+        rows(rows),
+        cols(cols),
+        stride(cols + padding) {}
+  pyfastcal::Matrix matrix() const { return {data.data(), kDtype<T>, rows, cols, stride}; }
+  T* row(int64_t i) { return data.data() + i * stride; }
+  double at(int64_t i, int64_t k) const { return double(float(data[size_t(i * stride + k)])); }
+  double norm(int64_t i) const {
+    double sum = 0;
+    for (int64_t k = 0; k < cols; ++k) sum += at(i, k) * at(i, k);
+    return std::sqrt(sum);
+  }
+  void scale(int64_t i, double by) {
+    for (int64_t k = 0; k < cols; ++k) row(i)[k] = T(float(at(i, k) * by));
+  }
+};
+
+// What a row of this norm is multiplied by to have length 1.
+inline double unit(double norm) { return 1 / std::max(norm, 1e-12); }
+
+template <class T, class U>
+double dot(const Features<T>& a, int64_t i, const Features<U>& b, int64_t j) {
+  double sum = 0;
+  for (int64_t k = 0; k < a.cols; ++k) sum += a.at(i, k) * b.at(j, k);
+  return sum;
+}

@@ -1,0 +1,154 @@
+// contrast: against the definition in fp64, at the tails of all sizes.
+#include "cuda/contrast.cuh"
+#include "features.h"
+
+using namespace pyfastcal;
+
+namespace {
+
+struct Options {
+  bool probability = false;
+  float logit_scale = 20;
+  bool normalize = true;
+};
+
+DeviceArray<float> run(const Matrix& image, const Matrix& text, const Matrix& image0, const Matrix& text0,
+                       const Options& o) {
+  DeviceArray<float> z(static_cast<size_t>(image.rows));
+  const cuda::Contrast arguments{image, text, image0, text0, o.probability, o.logit_scale, o.normalize};
+  cuda::ContrastPlan plan;
+  CHECK(plan.make(arguments) == cudaSuccess);
+  DeviceArray<char> workspace(size_t(plan.workspace_bytes()));
+  CHECK(plan.launch(arguments, z.data(), workspace.data(), nullptr) == cudaSuccess);
+  CHECK_EQUAL(cuda_model::counters.matrix_load_conflicts, 0u);
+  record(z);
+  return z;
+}
+
+template <class T, class U>
+std::vector<double> scores(const Features<T>& image, const Features<U>& text, int64_t i, const Options& o) {
+  std::vector<double> out;
+  for (int64_t c = 0; c < text.rows; ++c)
+    out.push_back(dot(image, i, text, c) * (o.normalize ? unit(image.norm(i)) * unit(text.norm(c)) : 1.0));
+  if (!o.probability) return out;
+  const double largest = *std::max_element(out.begin(), out.end());
+  double sum = 0;
+  for (double& x : out) sum += x = std::exp(double(o.logit_scale) * (x - largest));
+  for (double& x : out) x /= sum;
+  return out;
+}
+
+// Scores may be off by `error` times the largest similarity, the logit scale times as much in a probability's exponent.
+template <class T, class U, class V, class W>
+void check_against_definition(const Features<T>& image, const Features<U>& text, const Features<V>& image0,
+                              const Features<W>& text0, const Options& o, double error = 1e-6) {
+  const DeviceArray<float> z = run(image.matrix(), text.matrix(), image0.matrix(), text0.matrix(), o);
+  for (int64_t i = 0; i < image.rows; ++i) {
+    const std::vector<double> p = scores(image, text, i, o), p0 = scores(image0, text0, i, o);
+    double sum = 0, largest = 0, mean = 0;
+    for (size_t c = 0; c < p.size(); ++c) {
+      sum += std::fabs(p[c] - p0[c]);
+      largest = std::max({largest, std::fabs(p[c]), std::fabs(p0[c])});
+      mean += (std::fabs(p[c]) + std::fabs(p0[c])) / double(p.size());
+    }
+    const double exact = sum / double(p.size());
+    const double allowed = o.probability ? mean * error * double(o.logit_scale) : 2 * largest * error;
+    CHECK_NEAR(z[size_t(i)], exact, allowed + 1e-6 * exact, "row ", i, " of ", image.rows, ", ", text.rows,
+               " classes, ", image.cols, " and ", image0.cols, " columns");
+  }
+}
+
+template <class T>
+void check_sizes(int64_t n, int64_t c, int64_t d, int64_t d0, const Options& o, double error = 1e-6) {
+  check_against_definition(Features<T>(n, d, 1), Features<T>(c, d, 2), Features<T>(n, d0, 3), Features<T>(c, d0, 4), o,
+                           error);
+}
+
+constexpr Options kSimilarity{}, kProbability{true};
+
+}  // namespace
+
+TEST(contrast_of_tails) {
+  for (const Options& o : {kSimilarity, kProbability})
+    for (const auto& [n, c, d, d0] : {std::array{1, 1, 1, 1}, {3, 2, 7, 8}, {66, 65, 64, 9}, {2, 300, 72, 130}}) {
+      check_sizes<__nv_bfloat16>(n, c, d, d0, o);
+      check_sizes<__half>(n, c, d, d0, o);
+    }
+}
+
+TEST(contrast_of_several_tiles_to_a_block) {
+  cuda_model::settings.multiprocessors = 1;
+  for (const Options& o : {kSimilarity, kProbability}) check_sizes<__nv_bfloat16>(260, 258, 8, 16, o);
+}
+
+TEST(contrast_of_fp32_and_of_mixed_types) {
+  for (const Options& o : {kSimilarity, kProbability}) {
+    check_sizes<float>(5, 70, 24, 9, o, 3e-7);
+    const Features<__half> image(3, 24, 1), text(5, 24, 2);
+    const Features<__nv_bfloat16> image0(3, 40, 3), text0(5, 40, 4);
+    const Features<float> text1(5, 40, 5);
+    check_against_definition(image, text, image0, text0, o);
+    check_against_definition(image, text, image0, text1, o);
+    check_against_definition(image0, text1, image, text, o);
+  }
+}
+
+TEST(contrast_without_normalisation) {
+  for (const bool probability : {false, true}) check_sizes<__nv_bfloat16>(3, 70, 24, 24, {probability, 0.5f, false});
+}
+
+TEST(contrast_with_a_huge_scale) { check_sizes<__nv_bfloat16>(4, 70, 64, 64, {true, 1e4f, true}); }
+
+TEST(contrast_of_equal_models_is_zero) {
+  const Features<__nv_bfloat16> image(66, 40, 1), copy(66, 40, 1), text(300, 40, 2);
+  const Features<float> wide_image(3, 40, 1), wide_copy(3, 40, 1), wide_text(70, 40, 2);
+  for (const Options& o : {kSimilarity, kProbability}) {
+    for (const float z : run(image.matrix(), text.matrix(), copy.matrix(), text.matrix(), o)) CHECK_EQUAL(z, 0.0f);
+    for (const float z : run(wide_image.matrix(), wide_text.matrix(), wide_copy.matrix(), wide_text.matrix(), o))
+      CHECK_EQUAL(z, 0.0f);
+  }
+}
+
+// Images that both models share are prepared once; the bits are those of copies.
+template <class T>
+static void check_shared() {
+  const Features<T> image(5, 20, 1), copy(5, 20, 1), text(70, 20, 2), text0(70, 20, 3);
+  for (const Options& o : {kSimilarity, kProbability}) {
+    const DeviceArray<float> z = run(image.matrix(), text.matrix(), image.matrix(), text0.matrix(), o),
+                             expected = run(image.matrix(), text.matrix(), copy.matrix(), text0.matrix(), o);
+    for (size_t i = 0; i < 5; ++i) CHECK_EQUAL(z[i], expected[i]);
+    check_against_definition(image, text, image, text0, o);
+  }
+}
+TEST(contrast_of_shared_images) {
+  check_shared<__nv_bfloat16>();
+  check_shared<float>();
+}
+
+TEST(contrast_not_finite) {
+  for (const float bad : {kNaN, kInfinity, -kInfinity})
+    for (const Options& o : {kSimilarity, kProbability, Options{false, 1, false}, Options{true, 1, false}})
+      for (const int where : {0, 1, 2, 3}) {
+        Features<__nv_bfloat16> image(4, 20, 1), text(70, 20, 2), image0(4, 20, 3), text0(70, 20, 4);
+        (where == 0 ? image : where == 1 ? image0 : where == 2 ? text : text0).row(2)[19] = __nv_bfloat16(bad);
+        const DeviceArray<float> z = run(image.matrix(), text.matrix(), image0.matrix(), text0.matrix(), o);
+        for (size_t i = 0; i < 4; ++i) CHECK_EQUAL(std::isnan(z[i]), where > 1 || i == 2, i, ' ', where);
+      }
+}
+
+TEST(contrast_of_a_row_does_not_depend_on_its_batch) {
+  const Features<__nv_bfloat16> image(200, 16, 1), text(270, 16, 2), image0(200, 24, 3), text0(270, 24, 4);
+  for (const Options& o : {kSimilarity, kProbability}) {
+    const DeviceArray<float> whole = run(image.matrix(), text.matrix(), image0.matrix(), text0.matrix(), o);
+    for (const auto& [first, n, offset] : {std::array{71, 129, 0}, {3, 2, 1}}) {
+      Features<__nv_bfloat16> part(n, 16, 5, offset), part0(n, 24, 6, 0, 8);
+      for (int64_t i = 0; i < n; ++i) {
+        std::copy_n(image.data.data() + (first + i) * 16, 16, part.row(i));
+        std::copy_n(image0.data.data() + (first + i) * 24, 24, part0.row(i));
+      }
+      cuda_model::settings.multiprocessors = 1;
+      const DeviceArray<float> z = run(part.matrix(), text.matrix(), part0.matrix(), text0.matrix(), o);
+      for (int64_t i = 0; i < n; ++i) CHECK_EQUAL(z[size_t(i)], whole[size_t(first + i)], i);
+    }
+  }
+}

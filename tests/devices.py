@@ -1,0 +1,29 @@
+"""Tests that run on every device: ``run_on`` takes a function there, so that the rest of a test can stay on the CPU."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+# The fixture of this name runs a test on every variant of the CPU kernels too; this, once per device.
+each_device = pytest.mark.parametrize("device", ["cpu", *["cuda"] * torch.cuda.is_available()])
+
+
+def moved(device: str, tree: Any) -> Any:
+    """All tensors of ``tree``, arguments for instance, moved to ``device``."""
+    return tree_map(lambda x: x.to(device) if isinstance(x, Tensor) else x, tree)
+
+
+def run_on(device: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``, but its tensors are moved to ``device`` first, and its results, which must be there, back."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = moved(device, (args, kwargs))
+        out = function(*args, **kwargs)
+        assert all(x.device.type == device for x in tree_leaves(out) if isinstance(x, Tensor))
+        return moved("cpu", out)
+
+    return call

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,6 +131,52 @@ def test_too_little_memory_reduces_the_work(monkeypatch: pytest.MonkeyPatch):
 def test_contenders_that_disagree_are_not_timed():
     with pytest.raises(harness.Disagreement, match="torch eager"):
         list(harness.measure("op", "work", case(lambda x: x * 2 + 1e-3), harness.QUICK_SETTINGS))
+
+
+class _Stream:
+    """Stands in for torch.cuda's streams, graphs and events; a replay does nothing, a record takes the time."""
+
+    def __init__(self, *arguments, **options):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return False
+
+    def wait_stream(self, other):
+        pass
+
+    def replay(self):
+        pass
+
+    def record(self):
+        self.time = time.perf_counter()
+
+    def synchronize(self):
+        pass
+
+    def elapsed_time(self, other):
+        return 1e3 * (other.time - self.time)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="stands in for a GPU")
+def test_calls_on_a_gpu_are_graphs_timed_by_events(monkeypatch: pytest.MonkeyPatch):
+    for name in ("Stream", "stream", "graph", "CUDAGraph", "Event", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, _Stream)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+
+    def waits(x):
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    on_gpu = replace(case(lambda x: x + x), device="cuda", graph=True, floors={"copy": harness.Floor(list, share=0.5)})
+    rows = {row.contender: row for row in harness.measure("op", "work", on_gpu, harness.QUICK_SETTINGS)}
+    assert rows["torch eager"].figure > 0 and rows["copy"].figure > 0
+    assert all(row.cpu_seconds is None and row.cpu_figure is None for row in rows.values())
+    on_gpu = replace(on_gpu, idiom=waits)
+    rows = {row.contender: row for row in harness.measure("op", "work", on_gpu, harness.QUICK_SETTINGS)}
+    assert rows["torch eager"].note == "no CUDA graph: operation not permitted when stream is capturing"
 
 
 def test_figures_are_relative_to_ours():

@@ -69,8 +69,8 @@ struct Search {
   float* fact;        // of bank rows: score = product * fact with normalize, product - fact without; NaN: none passes
   int* out_of_range;  // bank rows
   Totals* totals;
-  int* counts;       // [query][split]
-  Candidate* lists;  // [query][split][capacity]
+  int* counts;       // [split][query]
+  Candidate* lists;  // [split][query][capacity]
   double* squares;   // [block of scan][kMostCapacity]
   float* distances;  // [query][k]
   int64_t* indices;

@@ -235,6 +235,14 @@ TEST(knn_of_rows_of_any_size) {
     }
 }
 
+// Products below fp32's range: scores with a few bits, or none.
+TEST(knn_of_tiny_rows) {
+  for (const Dtype dtype : {Dtype::kFloat, Dtype::kBFloat16})
+    for (const bool normalize : {false, true})
+      check(Vectors::normal(20, 8, 34, dtype, 3e-23f), Vectors::normal(300, 8, 35, dtype, 3e-23f), 3,
+            {.normalize = normalize});
+}
+
 TEST(knn_of_zero_rows) {
   Vectors queries = Vectors::normal(3, 8, 24), bank = Vectors::normal(50, 8, 25);
   queries.set_row(1, [](int64_t) { return 0.0f; });

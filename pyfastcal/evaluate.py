@@ -1,8 +1,11 @@
 """Features of a split in, one row of metrics per calibration method out.
 
-A method is one function of ``(features, base)`` in ``METHODS`` that returns a :class:`Calibrated`; where it
-cannot apply it raises :class:`NotApplicable` with the reason, and its row shows that reason in place of
-numbers.
+A method is one function in ``METHODS``: ``fit(classes, base)`` does what is done once, with the classes of
+the split and the base file, and returns ``apply(features, near)``, which makes a :class:`Calibrated` of
+images of those classes, be they the whole split or a shard of it. A row of the result depends on its own
+image alone, so that a split gives the same in memory, in shards and on several machines. Where a method
+cannot apply, ``fit`` (or ``apply``) raises :class:`NotApplicable` with the reason, and its row shows that
+reason in place of numbers.
 """
 
 import warnings
@@ -11,12 +14,13 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from . import metrics, ops, reference
 from .calibration import ContrastAwareCalibration, DistanceAwareCalibration
-from .io import FeatureSet
+from .io import ClassSet, FeatureSet
 from .proximity import proximity
 
 PROXIMITY_NEIGHBOURS = 5
@@ -38,9 +42,12 @@ class Calibrated:
     class_weight: Tensor | None = None
     source: tuple[Tensor, Tensor] | None = None  # image and text features, where they are not the tuned ones
     settings: dict[str, float] = field(default_factory=dict)
+    observed: dict[str, float] = field(default_factory=dict)  # of these images, so that shards differ in it
 
 
-Method = Callable[[FeatureSet, FeatureSet | None], Calibrated]
+# images of the classes fitted on, and the (N,) proximity of each to the base images (None: it cannot be had)
+Apply = Callable[[FeatureSet, Tensor | None], Calibrated]
+Fit = Callable[[ClassSet, FeatureSet | None], Apply]
 
 
 @dataclass(frozen=True)
@@ -58,53 +65,70 @@ class Evaluation:
         return self.calibrated[method].prediction == self.features.labels
 
 
-def uncalibrated(features: FeatureSet, base: FeatureSet | None) -> Calibrated:
-    return Calibrated(*ops.similarity_confidence(features.image_features, features.text_features, features.logit_scale))
+def uncalibrated(classes: ClassSet, base: FeatureSet | None) -> Apply:
+    def apply(features: FeatureSet, near: Tensor | None) -> Calibrated:
+        return Calibrated(
+            *ops.similarity_confidence(features.image_features, classes.text_features, classes.logit_scale)
+        )
+
+    return apply
 
 
-def zero_shot(features: FeatureSet, base: FeatureSet | None) -> Calibrated:
+def zero_shot(classes: ClassSet, base: FeatureSet | None) -> Apply:
     """The model before tuning, for comparison: its predictions are its own."""
-    source = features.zeroshot_images, _zeroshot_texts(features)
-    return Calibrated(*ops.similarity_confidence(*source, features.logit_scale), source=source)
+    texts = _zeroshot_texts(classes)
+
+    def apply(features: FeatureSet, near: Tensor | None) -> Calibrated:
+        source = features.zeroshot_images, texts
+        return Calibrated(*ops.similarity_confidence(*source, classes.logit_scale), source=source)
+
+    return apply
 
 
-def distance_aware(features: FeatureSet, base: FeatureSet | None) -> Calibrated:
-    banks = () if base is None else (base.text_features, _zeroshot_texts(base, "of the base file"))
-    dac = DistanceAwareCalibration().fit(features.text_features, _zeroshot_texts(features), *banks)
-    confidence, prediction = dac.predict_features(features.image_features, features.text_features, features.logit_scale)
+def distance_aware(classes: ClassSet, base: FeatureSet | None) -> Apply:
+    banks = () if base is None else (base.text_features, _zeroshot_texts(base.classes, "of the base file"))
+    dac = DistanceAwareCalibration().fit(classes.text_features, _zeroshot_texts(classes), *banks)
     weight = dac.class_weight
-    return Calibrated(confidence, prediction, weight[prediction], weight, settings={"k": dac.k})
+
+    def apply(features: FeatureSet, near: Tensor | None) -> Calibrated:
+        inputs = features.image_features, classes.text_features, classes.logit_scale
+        confidence, prediction = dac.predict_features(*inputs)
+        return Calibrated(confidence, prediction, weight[prediction], weight, settings={"k": dac.k})
+
+    return apply
 
 
-def contrast_aware(features: FeatureSet, base: FeatureSet | None) -> Calibrated:
-    return _contrast_aware(features, ContrastAwareCalibration())
+def contrast_aware(classes: ClassSet, base: FeatureSet | None) -> Apply:
+    return _contrast_aware(classes, ContrastAwareCalibration())
 
 
-def contrast_aware_fitted(features: FeatureSet, base: FeatureSet | None) -> Calibrated:
+def contrast_aware_fitted(classes: ClassSet, base: FeatureSet | None) -> Apply:
     if base is None:
         raise NotApplicable("alpha and k are fitted on labelled base classes: give a base file")
-    texts = _zeroshot_texts(base, "of the base file")
+    texts = _zeroshot_texts(base.classes, "of the base file")
     logits = _logits(base.image_features, base.text_features, base.logit_scale)
     zeroshot_logits = _logits(base.zeroshot_images, texts, base.logit_scale)
-    cac = ContrastAwareCalibration().fit(logits, zeroshot_logits, base.labels, base.logit_scale)
-    return _contrast_aware(features, cac)
-
-
-def _contrast_aware(features: FeatureSet, cac: ContrastAwareCalibration) -> Calibrated:
-    inputs = (
-        features.image_features,
-        features.text_features,
-        features.zeroshot_images,
-        _zeroshot_texts(features),
+    return _contrast_aware(
+        classes, ContrastAwareCalibration().fit(logits, zeroshot_logits, base.labels, base.logit_scale)
     )
-    confidence, prediction = cac.predict_features(*inputs, features.logit_scale)
-    z = ops.contrast_distance(*inputs, on=cac.on, logit_scale=features.logit_scale)
-    factor = reference.weight_of_distance(z, cac.alpha, cac.k, cac.lambda1, cac.lambda2)
+
+
+def _contrast_aware(classes: ClassSet, cac: ContrastAwareCalibration) -> Apply:
+    texts = _zeroshot_texts(classes)
     constants = {name: float(getattr(cac, name)) for name in ("alpha", "k", "lambda1", "lambda2")}
-    return Calibrated(confidence, prediction, factor, settings=constants | {"median_z": float(z.median())})
+
+    def apply(features: FeatureSet, near: Tensor | None) -> Calibrated:
+        inputs = features.image_features, classes.text_features, features.zeroshot_images, texts
+        confidence, prediction = cac.predict_features(*inputs, classes.logit_scale)
+        z = ops.contrast_distance(*inputs, on=cac.on, logit_scale=classes.logit_scale)
+        factor = reference.weight_of_distance(z, cac.alpha, cac.k, cac.lambda1, cac.lambda2)
+        observed = {"median_z": float(z.median())}
+        return Calibrated(confidence, prediction, factor, settings=constants, observed=observed)
+
+    return apply
 
 
-METHODS: dict[str, Method] = {
+METHODS: dict[str, Fit] = {
     "zero-shot": zero_shot,
     "conf": uncalibrated,
     "dac": distance_aware,
@@ -171,7 +195,7 @@ def evaluate_split(
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                calibrated[method] = METHODS[method](features, base)
+                calibrated[method] = METHODS[method](features.classes, base)(features, near)
             except (
                 NotApplicable,
                 ValueError,
@@ -179,7 +203,7 @@ def evaluate_split(
                 row["note"] = str(error)
         if method in calibrated:
             row["note"] = "; ".join(dict.fromkeys(str(w.message) for w in caught))
-            row["settings"] = calibrated[method].settings
+            row["settings"] = calibrated[method].settings | calibrated[method].observed
             row |= measure(calibrated[method], features, near, n_bins)
         rows.append(row)
         if progress:
@@ -201,25 +225,28 @@ def measure(result: Calibrated, features: FeatureSet, near: Tensor | None, n_bin
         "piece": None if near is None else metrics.proximity_informed_ece(confidence, correct, near, n_bins=n_bins),
     }
     numbers = {key: None if value is None else float(value) for key, value in values.items()}
-    numbers |= _proper_scores(result, features)
+    numbers |= {key: float(score.sum()) / len(score) for key, score in proper_scores(result, features).items()}
     numbers["gap"] = numbers["confidence"] - numbers["accuracy"]
     return {key: value if value is not None and isfinite(value) else None for key, value in numbers.items()}
 
 
-def _proper_scores(result: Calibrated, features: FeatureSet) -> dict[str, float]:
-    """NLL and Brier score, which need the probabilities of all classes, a piece at a time."""
-    totals, n = {"nll": 0.0, "brier": 0.0}, len(features.labels)
+def proper_scores(result: Calibrated, features: FeatureSet) -> dict[str, Tensor]:
+    """``nll`` and ``brier`` of each image, (N,) float64. They need the probabilities of all classes, a piece
+    at a time."""
+    scores: dict[str, list[Tensor]] = {"nll": [], "brier": []}
     images, texts = result.source or (features.image_features, features.text_features)
     step = max(1, CHUNK // len(texts))
-    for start in range(0, n, step):
+    for start in range(0, len(images), step):
         rows = slice(start, start + step)
         logits = _logits(images[rows], texts, features.logit_scale)
         if result.factor is not None:
             logits = logits * result.factor[rows, None]
-        probs, labels = logits.double().softmax(-1), features.labels[rows]  # float32 could underflow to 0
-        totals["nll"] += float(metrics.negative_log_likelihood(probs, labels)) * len(labels)
-        totals["brier"] += float(metrics.brier_score(probs, labels)) * len(labels)
-    return {key: value / n for key, value in totals.items()}
+        log_probs, labels = logits.double().log_softmax(-1), features.labels[rows, None]
+        probs = log_probs.exp()
+        true = probs.gather(1, labels)
+        scores["nll"].append(-log_probs.gather(1, labels)[:, 0])
+        scores["brier"].append((probs.square().sum(1, keepdim=True) - 2 * true + 1)[:, 0])
+    return {key: torch.cat(parts) for key, parts in scores.items()}
 
 
 def _logits(images: Tensor, texts: Tensor, logit_scale: float) -> Tensor:
@@ -234,10 +261,10 @@ def _image_proximity(features: FeatureSet, base: FeatureSet | None) -> Tensor | 
     return proximity(features.image_features, bank.image_features, PROXIMITY_NEIGHBOURS, exclude_self=own)
 
 
-def _zeroshot_texts(features: FeatureSet, of: str = "of these classes") -> Tensor:
-    if features.zeroshot_text_features is None:
+def _zeroshot_texts(classes: ClassSet, of: str = "of these classes") -> Tensor:
+    if classes.zeroshot_text_features is None:
         raise NotApplicable(f"needs the zeroshot_text_features {of}")
-    return features.zeroshot_text_features
+    return classes.zeroshot_text_features
 
 
 def _check_base(base: FeatureSet, features: FeatureSet) -> None:

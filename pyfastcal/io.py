@@ -22,7 +22,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,17 @@ from . import checks
 FORMAT = "pyfastcal.features/1"
 REQUIRED = ("image_features", "text_features", "labels", "logit_scale")
 OPTIONAL = ("zeroshot_text_features", "zeroshot_image_features", "logit_bias")
+
+
+@dataclass
+class ClassSet:
+    """The classes of a split: what does not grow with its images."""
+
+    text_features: Tensor
+    logit_scale: float
+    zeroshot_text_features: Tensor | None = None
+    logit_bias: float | None = None
+    classnames: list[str] | None = None
 
 
 @dataclass
@@ -56,6 +67,10 @@ class FeatureSet:
     def zeroshot_images(self) -> Tensor:
         """The image features before tuning: those after it where the image encoder was not tuned."""
         return self.image_features if self.zeroshot_image_features is None else self.zeroshot_image_features
+
+    @property
+    def classes(self) -> ClassSet:
+        return ClassSet(**{f.name: getattr(self, f.name) for f in fields(ClassSet)})
 
     def validate(self, source: str = "") -> "FeatureSet":
         """Raise a one-line ValueError that names ``source`` and the field where anything does not fit."""

@@ -1,27 +1,40 @@
-"""From counts to errors: every binned metric is a short formula of three integers-at-heart per cell."""
+"""From counts to errors: every binned metric is a short formula of three integers per cell."""
 
 from typing import NamedTuple
 
 from torch import Tensor
 
 from .. import checks, ops
+from . import _limbs
 
 
 class Cells(NamedTuple):
-    """What ``bin_counts`` says of each cell, flattened (B,): the state a stream would add up."""
+    """What is known of each cell, all int64 (B,): how many rows, how many of them are correct, and their confidences'
+    sum ``whole + low * 2^-32`` with ``0 <= low < 2^32``."""
 
-    count: Tensor  # int64
-    correct: Tensor  # int64
-    confidence_sum: Tensor  # float64
+    count: Tensor
+    correct: Tensor
+    whole: Tensor
+    low: Tensor
+
+    @classmethod
+    def of(cls, table: Tensor) -> "Cells":
+        """Of a table (4, B); one whose ``low`` was not carried yet is as good."""
+        count, correct, whole, low = table.unbind(0)
+        return cls(count, correct, whole + (low >> _limbs.BITS), low & _limbs.MASK)
 
     @property
     def total(self) -> Tensor:
         return self.count.sum()
 
     @property
+    def confidence_sum(self) -> Tensor:
+        return _limbs.to_float(self.whole, self.low)
+
+    @property
     def excess(self) -> Tensor:
         """``n_b (conf_b - acc_b)`` (B,): zero where the cell is empty, so nothing is ever 0 / 0."""
-        return self.confidence_sum - self.correct
+        return _limbs.to_float(self.whole - self.correct, self.low)
 
     @property
     def gap(self) -> Tensor:
@@ -36,6 +49,13 @@ class Cells(NamedTuple):
     def accuracy(self) -> Tensor:
         return self.correct.double() / self.count
 
+    def joined(self, group: Tensor, n_groups: int) -> "Cells":
+        """Cells (n_groups,) made of those whose ``group`` (B,) is theirs."""
+        table = self.count.new_zeros(4, n_groups)
+        for row, values in zip(table, self, strict=True):
+            row.index_add_(0, group, values)
+        return Cells.of(table)
+
 
 def count_cells(
     confidence: Tensor,
@@ -46,10 +66,12 @@ def count_cells(
     group: Tensor | None = None,
     n_groups: int = 1,
 ) -> Cells:
-    """Counts over (group, bin), through the one kernel that knows where a value falls."""
+    """Counts over (group, bin), flattened, through the one kernel that knows where a value falls."""
     checks.not_empty("confidence", checks.floating("confidence", confidence, 1))
-    counts = ops.bin_counts(confidence, correct, n_bins, closed=closed, group=group, n_groups=n_groups)
-    return Cells(*(c.reshape(-1) for c in counts))
+    totals = ops.fixed_point_bin_counts(confidence, correct, n_bins, closed=closed, group=group, n_groups=n_groups)
+    table = totals.new_zeros(4, totals[0].numel())
+    _limbs.add_totals(table, totals.view(3, -1))
+    return Cells.of(table)
 
 
 def expected_error(cells: Cells, norm: str = "l1") -> Tensor:
@@ -59,7 +81,12 @@ def expected_error(cells: Cells, norm: str = "l1") -> Tensor:
         return maximum_error(cells)
     if norm == "l2":
         return (cells.excess.square() / cells.count.clamp(min=1)).sum().div(cells.total).sqrt()
-    return cells.excess.abs().sum() / cells.total
+    return absolute_excess(cells) / cells.total
+
+
+def absolute_excess(cells: Cells) -> Tensor:
+    """``sum_b n_b |gap_b|``, rounded once: the terms are added as integers, in whatever order."""
+    return _limbs.to_float(*_limbs.total(*_limbs.absolute(cells.whole - cells.correct, cells.low)))
 
 
 def maximum_error(cells: Cells, weighted: bool = False) -> Tensor:

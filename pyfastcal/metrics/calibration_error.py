@@ -13,6 +13,7 @@ from .._numpy import accepts_numpy
 from ..reference import equal_mass_groups
 from . import _published
 from ._cells import (
+    absolute_excess,
     check_probabilities,
     check_values,
     count_cells,
@@ -146,5 +147,5 @@ def classwise_ece(probs: Tensor, labels: Tensor, n_bins: int = 10) -> Tensor:
             group=(classes - start).repeat_interleave(n),
             n_groups=len(columns),
         )
-        errors.append(cells.excess.abs().sum())
+        errors.append(absolute_excess(cells))
     return torch.stack(errors).sum() / (n * n_classes)

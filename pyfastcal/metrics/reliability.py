@@ -65,7 +65,7 @@ def reliability_curve(
 
 def _band(cells: Cells, n_bootstrap: int, level: float, seed: int) -> tuple[Tensor, Tensor]:
     if n_bootstrap == 0:
-        nothing = torch.full_like(cells.confidence_sum, torch.nan)
+        nothing = torch.full_like(cells.excess, torch.nan)
         return nothing, nothing.clone()
     total = int(cells.total)
     occurred = torch.stack([cells.correct, cells.count - cells.correct]).reshape(-1).cpu().numpy()

@@ -1,0 +1,78 @@
+"""Equal-mass bins from a histogram over fine cells: the error with every cell kept whole, and what the exact one, over
+single rows, can be.
+
+Bin b of B starts at the value of rank ``floor(b N / B)``, and equal values are never split (``reference.
+equal_mass_groups``). Cumulative counts say in which cell each start lies. Every other cell belongs to one bin for
+certain; of a cell with a start, the rows below the start belong to the bin before. Keeping the cell whole, as if its
+values were all equal, gives all of it to the bin of its last start: the streamed error is the error of the values'
+cells. docs/metrics.md proves the interval.
+"""
+
+import torch
+from torch import Tensor
+
+from ._cells import Cells, absolute_excess
+
+_ROUNDING = 1e-12  # of float64 sums, generously
+
+
+def start_cells(count: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
+    """Of the ``n_groups - 1`` starts, each int64: their cells, and how many rows of that cell have a lower rank."""
+    after = count.cumsum(0)
+    total = int(after[-1])
+    ranks = torch.tensor([b * total // n_groups for b in range(1, n_groups)], dtype=torch.int64)
+    cell = torch.searchsorted(after, ranks, right=True).clamp_(max=len(count) - 1)  # no rows, no ranks
+    return cell, ranks - (after - count)[cell]
+
+
+def groups_of_cells(count: Tensor, n_groups: int) -> Tensor:
+    """The bin (T,) of each cell, kept whole."""
+    cell, _ = start_cells(count, n_groups)
+    return torch.bucketize(torch.arange(len(count)), cell, right=True)
+
+
+def streamed_error(cells: Cells, n_groups: int, n_bins: int = 1) -> Tensor:
+    """``sum_{g,b} n_gb/N |gap_gb|``: ``cells`` of (fine cell, bin), flattened; equal-mass groups of the fine cells."""
+    count = cells.count.view(-1, n_bins).sum(1)
+    group = groups_of_cells(count, n_groups)[:, None] * n_bins + torch.arange(n_bins)
+    return absolute_excess(cells.joined(group.flatten(), n_groups * n_bins)) / cells.total
+
+
+def error_interval(cells: Cells, n_groups: int, lower: Tensor, upper: Tensor, n_bins: int = 1) -> Tensor:
+    """(2,) float64 that hold between them the error over single rows, whatever they were.
+
+    ``lower``, ``upper``: between which the confidences of a fine cell (T, 1), or of a bin (1, n_bins), lie.
+    """
+    n, correct, confidence, excess = (
+        x.double().view(-1, n_bins) for x in (cells.count, cells.correct, cells.confidence_sum, cells.excess)
+    )
+    cell, below = start_cells(cells.count.view(-1, n_bins).sum(1), n_groups)
+    # F_g: the excess of what lies below start g. The cells before it give that of whole cells; at most `below` rows of
+    # its own cell, correct ones (each adds conf - 1) or wrong ones (each adds conf), come on top.
+    whole = (excess.cumsum(0) - excess)[cell]
+    below = below[:, None].double()
+    wrong = torch.minimum(below, (n - correct)[cell])
+    right = torch.minimum(below, correct[cell])
+    upper, lower = upper.expand_as(n)[cell], lower.expand_as(n)[cell]
+    high = whole + torch.minimum(wrong * upper, confidence[cell])
+    low = whole - right * (1 - lower)
+    total = cells.total
+    ends = _extremes(low, high, excess.sum(0)) / total
+    return ends + ends.new_tensor([-_ROUNDING, _ROUNDING])
+
+
+def _extremes(low: Tensor, high: Tensor, total: Tensor) -> Tensor:
+    """Least and largest ``sum_b sum_g |F[g+1, b] - F[g, b]|`` over all F (G-1, n_bins) in [low, high], with F = 0
+    before and ``total`` after them.
+
+    ``sum |d_g| = max over signs of sum s_g d_g``, in which F_g has the factor ``s_{g-1} - s_g``: 2, 0 or -2. So both
+    extremes are the best path through the signs (for the least one by the minimax theorem: the function is linear in
+    F and in s, and the best s is at a corner).
+    """
+    results = []
+    for rise, fall in ((high, low), (low, high)):  # where the sign turns from + to -, 2 F is added; from - to +, -2 F
+        plus = minus = torch.zeros_like(total)
+        for r, f in zip(rise, fall, strict=True):
+            plus, minus = torch.maximum(plus, minus - 2 * f), torch.maximum(minus, plus + 2 * r)
+        results.append(torch.maximum(plus + total, minus - total).sum())
+    return torch.stack(results[::-1])

@@ -11,11 +11,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__CUDACC__)
-#define PYFASTCAL_HOST_DEVICE __host__ __device__
-#else
-#define PYFASTCAL_HOST_DEVICE
-#endif
+#include "host_device.h"
 
 namespace pyfastcal {
 

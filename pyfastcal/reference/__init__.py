@@ -24,6 +24,8 @@ from .operators import (
     contrast_distance,
     fixed_point_bin_counts,
     knn,
+    log_density,
+    nll,
     similarity_confidence,
 )
 from .weights import contrast_weight, distance_of_logits, proximity, textual_deviation, weight_of_distance
@@ -45,8 +47,10 @@ __all__ = [
     "fixed_point_bin_counts",
     "interval_coverage_error",
     "knn",
+    "log_density",
     "maximum_calibration_error",
     "negative_log_likelihood",
+    "nll",
     "proximity",
     "proximity_informed_ece",
     "reliability_curve",

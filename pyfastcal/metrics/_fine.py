@@ -3,12 +3,13 @@
 Equal-mass bins begin at values of given ranks, which no state of fixed size can know exactly. A histogram over many
 fixed cells knows in which cell each of them lies, and so everything but how that one cell is split.
 
-Cells are monotone in the value and finer towards 0 and 1, where the confidences of CLIP pile up. With ``y`` the distance
-to the nearer end, a cell is what the leading bits of the float64 ``y + 2^-offset`` agree in: below ``2^-offset`` cells of
-equal width, above it ``2^precision`` per doubling. ``1 - x`` and the sum are rounded once each, which is monotone: a
-smaller value is never in a later cell.
+Cells are monotone in the value and finer towards 0 and 1, where the confidences of CLIP pile up. With ``y`` the
+distance to the nearer end, a cell is what the leading bits of the float64 ``y + 2^-offset`` agree in: below
+``2^-offset`` cells of equal width, above it ``2^precision`` per doubling. ``1 - x`` and the sum are rounded once each,
+which is monotone: a smaller value is never in a later cell.
 """
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +26,7 @@ class FineCells:
     offset: int
     precision: int
 
-    @property
+    @functools.cached_property
     def half(self) -> int:
         """Cells of values below 1/2; as many lie above it, and one holds 1/2 alone."""
         return self._code(torch.tensor(0.5, dtype=torch.float64)).item()
@@ -35,8 +36,7 @@ class FineCells:
         return 2 * self.half + 1
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Cell (N,) int64 of each value (N,) in [0, 1]."""
-        values = values.double()
+        """Cell (N,) int64 of each float64 value (N,) in [0, 1]."""
         upper = 1 - values
         code = self._code(torch.minimum(values, upper))
         return torch.where(values < 0.5, code, self.size - 1 - code)

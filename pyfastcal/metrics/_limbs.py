@@ -6,6 +6,8 @@ rows. Tables of parts of a stream add up to the table of all of it (:func:`carry
 whatever the order or the split.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,8 +18,9 @@ MASK = ONE - 1
 
 
 def to_fixed(values: Tensor) -> Tensor:
-    """``values * 2^32`` rounded to even, int64: what a row adds."""
-    return (values.double() * ONE).round_().long()
+    """``values * 2^32`` rounded to even, int64, of float64 values in [0, 1]: what a row adds."""
+    # 1.5 * 2^20 puts the last bit of the mantissa at 2^-32: the addition rounds there
+    return (values + 1572864.0).view(torch.int64) - 0x4138000000000000
 
 
 def carry(whole: Tensor, low: Tensor) -> None:
@@ -33,17 +36,19 @@ def add_totals(table: Tensor, totals: Tensor) -> None:
     carry(table[WHOLE], table[LOW])
 
 
-def add_rows(table: Tensor, cell: Tensor, count: Tensor, correct: Tensor, fixed: Tensor) -> None:
-    """Add rows (N,), each to its ``cell`` of ``table`` (4, T), in place: work per row, none per cell.
+def add_rows(table: Tensor, cell: Tensor, values: Sequence[Tensor]) -> None:
+    """Add rows, each to its ``cell`` (N,) of ``table`` (4, T), in place: work per row, none per cell.
 
-    All int64, fewer than 2^30 rows; ``table`` is contiguous.
+    ``values``: counts, correct and fixed-point numbers, pieces that together make (3 N,). All int64, fewer than 2^30
+    rows; ``table`` is contiguous.
     """
     flat, size = table.view(-1), table.shape[1]
     low = cell + LOW * size
-    flat.index_add_(0, torch.cat([cell, cell + size, low]), torch.cat([count, correct, fixed]))
-    sums, whole = flat[low], cell + WHOLE * size
-    # rows of one cell write the same number
-    flat.index_put_((torch.cat([whole, low]),), torch.cat([flat[whole] + (sums >> BITS), sums & MASK]))
+    flat.index_add_(0, torch.cat([cell, cell + CORRECT * size, low]), torch.cat(values))
+    # gather and scatter: indexing would wake threads for a few thousand rows
+    sums, whole = flat.gather(0, low), cell + WHOLE * size
+    carried = flat.gather(0, whole) + (sums >> BITS)
+    flat.scatter_(0, torch.cat([whole, low]), torch.cat([carried, sums & MASK]))  # rows of a cell write the same number
 
 
 def total(whole: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,8 @@ from . import _equal_mass, _fine, _limbs
 from ._cells import Cells, expected_error, maximum_error
 
 _MAGIC = b"pyfastcal.accumulator/1\n"
-_ROWS = 1 << 16  # rows taken at a time: what they need stays in cache
+_ROWS = 8000  # taken at a time: it all stays in cache, and below what torch would split over threads
+_MOST_ROWS = 1 << 24  # the same where threads cost nothing
 _MOST = 1 << 30  # values of a mean from here on count as infinite
 
 
@@ -60,6 +61,7 @@ class Accumulator:
         self._groups = 1 if n_proximity_bins is None else _fine.PROXIMITY.size + 1
         self._columns = _fine.CONFIDENCE.size + self._groups * self.n_bins
         self._edges = reference.uniform_edges(self.n_bins)
+        self._lookup = _lookup(self._edges)
         self.state = torch.zeros(1 + 3 * len(self.means) + 4 * self._columns, dtype=torch.int64, device=device)
 
     @property
@@ -92,9 +94,10 @@ class Accumulator:
         """
         if validate:
             correct = self._check(confidence, correct, proximity, values)
-        confidence, correct = confidence.detach(), correct != 0
-        for start in range(0, len(confidence), _ROWS):
-            rows = slice(start, start + _ROWS)
+        confidence = confidence.detach()
+        step = _ROWS if confidence.device.type == "cpu" else _MOST_ROWS
+        for start in range(0, len(confidence), step):
+            rows = slice(start, start + step)
             self._add(confidence[rows], correct[rows], None if proximity is None else proximity.detach()[rows])
         self.state[0] += len(confidence)
         for index, name in enumerate(self.means):
@@ -184,14 +187,16 @@ class Accumulator:
         return made
 
     def _check(self, confidence: Any, correct: Any, proximity: Any, values: dict[str, Any]) -> Tensor:
-        checks.unit_interval("confidence", checks.floating("confidence", confidence, 1))
+        if not _inside(checks.floating("confidence", confidence, 1)):
+            checks.unit_interval("confidence", confidence)
         n = confidence.shape[0]
         correct = checks.correctness("correct", correct, n)
         given = {"correct": correct}
         if proximity is not None:
             if self.n_proximity_bins is None:
                 raise ValueError("proximity must be None where n_proximity_bins is, got a value")
-            checks.unit_interval("proximity", checks.vector("proximity", proximity, n, "confidence"))
+            if not _inside(checks.vector("proximity", proximity, n, "confidence")):
+                checks.unit_interval("proximity", proximity)
             given["proximity"] = proximity
         for name in values:
             if name not in self.means:
@@ -207,23 +212,36 @@ class Accumulator:
         return correct
 
     def _add(self, confidence: Tensor, correct: Tensor, proximity: Tensor | None) -> None:
-        valid = (confidence >= 0) & (confidence <= 1)
-        group = self._groups - 1  # of no proximity
-        if proximity is not None:
-            valid &= (proximity >= 0) & (proximity <= 1)
-            group = _fine.PROXIMITY(torch.where(valid, proximity, 0))
-        confidence = torch.where(valid, confidence, 0)
-        if self._edges.device != confidence.device:
-            self._edges = self._edges.to(confidence.device)
-        cell = reference.bin_index(confidence, self._edges, self.closed) + group * self.n_bins
-        cell = torch.cat([_fine.CONFIDENCE(confidence), cell + _fine.CONFIDENCE.size])
-        fixed = _limbs.to_fixed(confidence)
-        rows = (x.repeat(2) for x in (valid.long(), (valid & correct).long(), fixed))
-        _limbs.add_rows(self._table, cell, *rows)
+        correct = correct.bool()
+        count = torch.ones_like(correct, dtype=torch.int64)
+        if not (_inside(confidence) and (proximity is None or _inside(proximity))):  # or not to be looked at
+            valid = (confidence >= 0) & (confidence <= 1)
+            if proximity is not None:
+                valid &= (proximity >= 0) & (proximity <= 1)
+                proximity = torch.where(valid, proximity, 0)
+            confidence, correct, count = torch.where(valid, confidence, 0), valid & correct, valid.long()
+        confidence = confidence.double()
+        fine = _fine.CONFIDENCE(confidence)
+        bins = self._bin(confidence, fine)
+        if proximity is None:
+            bins += self._columns - self.n_bins
+        else:
+            bins += _fine.PROXIMITY(proximity.double()) * self.n_bins + _fine.CONFIDENCE.size
+        correct, fixed = correct.long(), _limbs.to_fixed(confidence)
+        _limbs.add_rows(self._table, torch.cat([fine, bins]), [count, count, correct, correct, fixed, fixed])
+
+    def _bin(self, confidence: Tensor, fine: Tensor) -> Tensor:
+        """``reference.bin_index``, looked up where no fine cell holds two edges."""
+        if self._lookup is None:
+            return reference.bin_index(confidence, self._edges.to(confidence.device), self.closed)
+        if self._lookup[0].device != fine.device:
+            self._lookup = tuple(x.to(fine.device) for x in self._lookup)
+        before, edge = (x.index_select(0, fine) for x in self._lookup)
+        return before.add_(confidence >= edge if self.closed == "left" else confidence > edge)
 
     def _add_mean(self, sums: Tensor, values: Tensor) -> None:
         infinite = ~(values.abs() < _MOST)
-        fixed = _limbs.to_fixed(torch.where(infinite, 0, values))
+        fixed = (torch.where(infinite, 0, values).double() * _limbs.ONE).round().long()
         sums += torch.stack([(fixed >> _limbs.BITS).sum(), (fixed & _limbs.MASK).sum(), infinite.sum()])
         _limbs.carry(sums[0], sums[1])
 
@@ -252,3 +270,26 @@ class Accumulator:
     @property
     def _table(self) -> Tensor:
         return self.state[1 + 3 * len(self.means) :].view(4, self._columns)
+
+
+def _inside(x: Tensor) -> bool:
+    """Whether all of ``x`` (N,) lies in [0, 1]; no where it cannot be looked at."""
+    if not checks.values_visible(x):
+        return False
+    for rows in x.split(_ROWS) if len(x) else ():
+        low, high = rows.aminmax()
+        if not (0 <= low.item() and high.item() <= 1):  # nor for NaN
+            return False
+    return True
+
+
+def _lookup(edges: Tensor) -> tuple[Tensor, Tensor] | None:
+    """For each fine cell how many interior edges lie in cells before it, and the one inside (2: none); None if some
+    cell holds two."""
+    inner = edges[1:-1].double()
+    held = torch.bincount(_fine.CONFIDENCE(inner), minlength=_fine.CONFIDENCE.size)
+    if int(held.max()) > 1:
+        return None
+    edge = torch.full((_fine.CONFIDENCE.size,), 2.0, dtype=torch.float64)
+    edge[_fine.CONFIDENCE(inner)] = inner
+    return held.cumsum(0) - held, edge

@@ -242,6 +242,9 @@ def _read_pt(name: str) -> Tensor:
     else, and every part of the archive must be stored as it is: compressed ones could unfold to any size."""
     size = _size(name)
     try:
+        with open(name, "rb") as file:
+            if file.read(4) != b"PK\3\4":  # older versions of torch wrote another format
+                raise ValueError("not a zip archive")
         with zipfile.ZipFile(name) as archive:
             parts = archive.infolist()
             if any(part.compress_type != zipfile.ZIP_STORED or part.file_size > size for part in parts):

@@ -24,7 +24,7 @@ from .io import ClassSet, FeatureSet
 from .proximity import proximity
 
 PROXIMITY_NEIGHBOURS = 5
-CHUNK = 1 << 21  # probabilities that exist at a time, for the two scores that need all classes
+CHUNK = 1 << 20  # entries of the features held in float64 at a time
 
 
 class NotApplicable(Exception):
@@ -231,22 +231,30 @@ def measure(result: Calibrated, features: FeatureSet, near: Tensor | None, n_bin
 
 
 def proper_scores(result: Calibrated, features: FeatureSet) -> dict[str, Tensor]:
-    """``nll`` and ``brier`` of each image, (N,) float64. They need the probabilities of all classes, a piece
-    at a time."""
-    scores: dict[str, list[Tensor]] = {"nll": [], "brier": []}
+    """``nll`` and ``brier`` of each image, (N,) float64, without the (N, C) probabilities.
+
+    With logits ``s`` scaled by f, and ``conf(f) = exp(f max s) / sum_c exp(f s_c)`` the confidence,
+    ``-log p_y = f (max s - s_y) - log conf(f)`` and ``sum_c p_c^2 = conf(f)^2 / conf(2 f)``.
+    """
     images, texts = result.source or (features.image_features, features.text_features)
-    step = max(1, CHUNK // len(texts))
-    for start in range(0, len(images), step):
-        rows = slice(start, start + step)
-        logits = _logits(images[rows], texts, features.logit_scale)
-        if result.factor is not None:
-            logits = logits * result.factor[rows, None]
-        log_probs, labels = logits.double().log_softmax(-1), features.labels[rows, None]
-        probs = log_probs.exp()
-        true = probs.gather(1, labels)
-        scores["nll"].append(-log_probs.gather(1, labels)[:, 0])
-        scores["brier"].append((probs.square().sum(1, keepdim=True) - 2 * true + 1)[:, 0])
-    return {key: torch.cat(parts) for key, parts in scores.items()}
+    weight, scale = result.factor, features.logit_scale
+    confidence = result.confidence.double()
+    doubled, _ = ops.similarity_confidence(images, texts, 2 * scale, sample_weight=weight)
+    margin = scale * _margin(images, texts, result.prediction, features.labels)
+    nll = (margin if weight is None else weight.double() * margin) - confidence.log()
+    return {"nll": nll, "brier": confidence.square() / doubled.double() - 2 * (-nll).exp() + 1}
+
+
+def _margin(images: Tensor, texts: Tensor, prediction: Tensor, labels: Tensor) -> Tensor:
+    """Similarity of each image to the class predicted minus that to the true one, (N,) float64."""
+    margin = torch.zeros(len(images), dtype=torch.float64, device=images.device)
+    wrong = (prediction != labels).nonzero()[:, 0]
+    for rows in wrong.split(max(1, CHUNK // images.shape[1])):
+        image, one, other = (
+            normalize(x.double(), dim=-1) for x in (images[rows], texts[prediction[rows]], texts[labels[rows]])
+        )
+        margin[rows] = (image * (one - other)).sum(-1)
+    return margin
 
 
 def _logits(images: Tensor, texts: Tensor, logit_scale: float) -> Tensor:

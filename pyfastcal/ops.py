@@ -291,16 +291,31 @@ def fixed_point_bin_counts(
         group = checks.labels("group", group, n, n_groups, "confidence").long()
     checks.choice("closed", closed, ("left", "right"))
     _check_devices("confidence", confidence, correct=correct, edges=edges, group=group)
-    confidence = confidence.detach()
-    if not _extension.has_kernel(confidence.device.type):
-        checks.unit_interval("confidence", confidence)
-        return reference.fixed_point_bin_counts(
-            confidence, correct, edges=edges, group=group, n_groups=n_groups, closed=closed
-        )
-    totals, invalid = torch.ops.pyfastcal.bin_counts(confidence, correct, edges, group, n_groups, closed == "right")
+    totals, invalid = bin_totals(confidence, correct, edges, group, n_groups, closed)
     if checks.values_visible(invalid) and int(invalid):
         checks.unit_interval("confidence", confidence)
     return totals
+
+
+def bin_totals(
+    confidence: Tensor,
+    correct: Tensor,
+    edges: Tensor,
+    group: Tensor | None = None,
+    n_groups: int = 1,
+    closed: str = "left",
+) -> tuple[Tensor, Tensor]:
+    """``fixed_point_bin_counts`` of arguments that were checked, but for the values of ``confidence``: the totals of
+    the valid ones, and how many were not (0-d int64)."""
+    confidence = confidence.detach()
+    if _extension.has_kernel(confidence.device.type):
+        return torch.ops.pyfastcal.bin_counts(confidence, correct, edges, group, n_groups, closed == "right")
+    valid = (confidence >= 0) & (confidence <= 1)
+    group = torch.where(valid, 0 if group is None else group, n_groups)  # the others to a group that is dropped
+    totals = reference.fixed_point_bin_counts(
+        torch.where(valid, confidence, 0), correct, edges=edges, group=group, n_groups=n_groups + 1, closed=closed
+    )
+    return totals[:, :n_groups], (~valid).sum()
 
 
 def _check_edges(edges: Tensor) -> Tensor:

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from ._cells import Cells, absolute_excess
+from ._fine import CONFIDENCE
 
 _ROUNDING = 1e-12  # of float64 sums, generously
+_FIXED_POINT = 2.0**-32  # more than a confidence is rounded by
 
 
 def start_cells(count: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
@@ -28,7 +30,7 @@ def start_cells(count: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
 def groups_of_cells(count: Tensor, n_groups: int) -> Tensor:
     """The bin (T,) of each cell, kept whole."""
     cell, _ = start_cells(count, n_groups)
-    return torch.bucketize(torch.arange(len(count)), cell, right=True)
+    return torch.bincount(cell, minlength=len(count)).cumsum(0)
 
 
 def streamed_error(cells: Cells, n_groups: int, n_bins: int = 1) -> Tensor:
@@ -36,6 +38,18 @@ def streamed_error(cells: Cells, n_groups: int, n_bins: int = 1) -> Tensor:
     count = cells.count.view(-1, n_bins).sum(1)
     group = groups_of_cells(count, n_groups)[:, None] * n_bins + torch.arange(n_bins)
     return absolute_excess(cells.joined(group.flatten(), n_groups * n_bins)) / cells.total
+
+
+def adaptive_interval(cells: Cells, n_groups: int) -> Tensor:
+    """(2,): ``error_interval`` of equal-mass bins of confidence, ``cells`` its fine cells."""
+    lower, upper = CONFIDENCE.bounds()
+    return error_interval(cells, n_groups, lower[:, None], upper[:, None])
+
+
+def grouped_interval(cells: Cells, n_groups: int, edges: Tensor) -> Tensor:
+    """(2,): ``error_interval`` of bins with these ``edges`` inside equal-mass groups of proximity."""
+    lower, upper = edges[None, :-1].double() - _FIXED_POINT, edges[None, 1:].double() + _FIXED_POINT
+    return error_interval(cells, n_groups, lower, upper, lower.shape[1])
 
 
 def error_interval(cells: Cells, n_groups: int, lower: Tensor, upper: Tensor, n_bins: int = 1) -> Tensor:

@@ -9,7 +9,8 @@ reason in place of numbers.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
@@ -21,6 +22,7 @@ from torch.nn.functional import normalize
 from . import metrics, ops, reference
 from .calibration import ContrastAwareCalibration, DistanceAwareCalibration
 from .io import ClassSet, FeatureSet
+from .metrics._cells import Cells, count_cells
 from .proximity import proximity
 
 PROXIMITY_NEIGHBOURS = 5
@@ -52,16 +54,20 @@ Fit = Callable[[ClassSet, FeatureSet | None], Apply]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One split: its features, the rows of metrics, and by method what the figures of a report are drawn
-    from."""
+    """One split: the rows of metrics, and what the figures of a report are drawn from. ``cells``, by method: the
+    equal-width bins; ``features`` and ``calibrated``: of all images, None and nothing where they were not in memory
+    at once; ``skipped``: the shards that could not be read, with the reasons."""
 
     split: str
-    features: FeatureSet
+    features: FeatureSet | None
     base: FeatureSet | None
     rows: list[dict[str, Any]]
     calibrated: dict[str, Calibrated]
+    cells: dict[str, Cells]
+    skipped: dict[str, str] = field(default_factory=dict)
 
     def correct(self, method: str) -> Tensor:
+        assert self.features is not None
         return self.calibrated[method].prediction == self.features.labels
 
 
@@ -185,30 +191,43 @@ def evaluate_split(
     methods = check_methods(methods)
     features.validate("features")
     if base is not None:
-        _check_base(base.validate("base"), features)
-    near = _image_proximity(features, base)
-    rows, calibrated = [], {}
+        check_base(base.validate("base"), features.classes)
+    near = image_proximity(features, base)
+    rows, calibrated, cells = [], {}, {}
     for method in methods:
-        row: dict[str, Any] = {"split": split, "method": method, "images": len(features.labels)}
-        row |= {"classes": len(features.text_features)} | dict.fromkeys((*METRICS, "gap"))
-        row |= {"settings": {}, "note": ""}
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        row = empty_row(split, method, len(features.labels), len(features.text_features))
+        with recorded() as notes:
             try:
-                calibrated[method] = METHODS[method](features.classes, base)(features, near)
-            except (
-                NotApplicable,
-                ValueError,
-            ) as error:  # the features were checked: the method cannot use them
+                done = METHODS[method](features.classes, base)(features, near)
+            except (NotApplicable, ValueError) as error:  # the features were checked: the method cannot use them
                 row["note"] = str(error)
-        if method in calibrated:
-            row["note"] = "; ".join(dict.fromkeys(str(w.message) for w in caught))
-            row["settings"] = calibrated[method].settings | calibrated[method].observed
-            row |= measure(calibrated[method], features, near, n_bins)
+                done = None
+        if done is not None:
+            calibrated[method] = done
+            cells[method] = count_cells(done.confidence, done.prediction == features.labels, n_bins)
+            row["note"] = "; ".join(dict.fromkeys(notes))
+            row["settings"] = done.settings | done.observed
+            row |= measure(done, features, near, n_bins)
         rows.append(row)
         if progress:
             progress(method)
-    return Evaluation(split, features, base, rows, calibrated)
+    return Evaluation(split, features, base, rows, calibrated, cells)
+
+
+def empty_row(split: str, method: str, images: int, classes: int) -> dict[str, Any]:
+    """A row with no numbers yet."""
+    row: dict[str, Any] = {"split": split, "method": method, "images": images, "classes": classes}
+    return row | dict.fromkeys((*METRICS, "gap")) | {"settings": {}, "note": ""}
+
+
+@contextmanager
+def recorded() -> Iterator[list[str]]:
+    """What is warned of in the block, as text."""
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield notes
+    notes += [str(warning.message) for warning in caught]
 
 
 def measure(result: Calibrated, features: FeatureSet, near: Tensor | None, n_bins: int = 10) -> dict[str, Any]:
@@ -222,12 +241,18 @@ def measure(result: Calibrated, features: FeatureSet, near: Tensor | None, n_bin
         "ace": metrics.adaptive_calibration_error(confidence, correct, n_bins),
         "mce": metrics.maximum_calibration_error(confidence, correct, n_bins),
         "mce_weighted": metrics.maximum_calibration_error(confidence, correct, n_bins, weighted=True),
-        "piece": None if near is None else metrics.proximity_informed_ece(confidence, correct, near, n_bins=n_bins),
     }
-    numbers = {key: None if value is None else float(value) for key, value in values.items()}
-    numbers |= {key: float(score.sum()) / len(score) for key, score in proper_scores(result, features).items()}
-    numbers["gap"] = numbers["confidence"] - numbers["accuracy"]
-    return {key: value if value is not None and isfinite(value) else None for key, value in numbers.items()}
+    if near is not None:
+        values["piece"] = metrics.proximity_informed_ece(confidence, correct, near, n_bins=n_bins)
+    values |= {key: score.sum() / len(score) for key, score in proper_scores(result, features).items()}
+    return numbers(values)
+
+
+def numbers(values: dict[str, Tensor]) -> dict[str, float | None]:
+    """The metrics of a row from 0-d tensors: None where there is no finite value, and ``gap``."""
+    found = {key: float(value) for key, value in values.items()}
+    found["gap"] = found["confidence"] - found["accuracy"]
+    return {key: value if isfinite(value) else None for key, value in found.items()}
 
 
 def proper_scores(result: Calibrated, features: FeatureSet) -> dict[str, Tensor]:
@@ -262,7 +287,7 @@ def _logits(images: Tensor, texts: Tensor, logit_scale: float) -> Tensor:
     return logit_scale * normalize(images.float(), dim=-1) @ normalize(texts.float(), dim=-1).T
 
 
-def _image_proximity(features: FeatureSet, base: FeatureSet | None) -> Tensor | None:
+def image_proximity(features: FeatureSet, base: FeatureSet | None) -> Tensor | None:
     bank, own = (features, True) if base is None else (base, False)
     if len(bank.image_features) - own < PROXIMITY_NEIGHBOURS:
         return None
@@ -275,8 +300,9 @@ def _zeroshot_texts(classes: ClassSet, of: str = "of these classes") -> Tensor:
     return classes.zeroshot_text_features
 
 
-def _check_base(base: FeatureSet, features: FeatureSet) -> None:
+def check_base(base: FeatureSet, classes: ClassSet) -> None:
+    """ValueError unless the base file is of the model that the classes are of."""
     for key in ("image_features", "text_features"):
-        mine, theirs = getattr(features, key).shape[1], getattr(base, key).shape[1]
+        mine, theirs = classes.text_features.shape[1], getattr(base, key).shape[1]
         if mine != theirs:
             raise ValueError(f"base {key} must have {mine} columns as those of the features have, got {theirs}")

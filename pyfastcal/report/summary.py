@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..evaluate import METRICS, Evaluation
+from ..metrics._cells import Cells
 
 LABELS = {"zero-shot": "Zero-shot", "conf": "Conf", "dac": "DAC", "cac": "CAC", "cac-fit": "CAC-fit"}
 TABLE_METRICS = ("accuracy", "confidence", "ece", "ace", "mce", "mce_weighted", "piece", "nll", "brier")
@@ -50,18 +50,15 @@ class Report:
     def evaluations(self, split: str) -> list[Evaluation]:
         return [e for e in (run.split(split) for run in self.runs) if e is not None]
 
-    def pooled(self, split: str, method: str) -> tuple[Tensor, Tensor] | None:
-        """Confidences and correctness of all runs together; None where the method has none."""
-        found = [e for e in self.evaluations(split) if method in e.calibrated]
-        if not found:
-            return None
-        confidence = torch.cat([e.calibrated[method].confidence.float().cpu() for e in found])
-        return confidence, torch.cat([e.correct(method).cpu() for e in found])
+    def pooled(self, split: str, method: str) -> Cells | None:
+        """The bins of all runs together; None where the method has none."""
+        found = [e.cells[method] for e in self.evaluations(split) if method in e.cells]
+        return Cells.of(sum(torch.stack(cells).cpu() for cells in found)) if found else None
 
-    def diagrams(self, split: str) -> list[tuple[str, tuple[Tensor, Tensor]]]:
+    def diagrams(self, split: str) -> list[tuple[str, Cells]]:
         """The methods on the tuned model with what is pooled of them."""
         pooled = [(m, self.pooled(split, m)) for m in self.methods if m != "zero-shot"]
-        return [(method, rows) for method, rows in pooled if rows is not None]
+        return [(method, cells) for method, cells in pooled if cells is not None]
 
 
 def label(method: str) -> str:

@@ -5,7 +5,6 @@ from html import escape
 from itertools import pairwise
 from typing import Any
 
-from .. import metrics, ops
 from .figures import FEW
 from .markup import coloured, section, table
 from .summary import (
@@ -39,8 +38,8 @@ def results(report: Report) -> str:
     rows, html = summarise(report), ""
     for split in report.splits:
         evaluations = report.evaluations(split)
-        sizes = f"{_span(len(e.features.labels) for e in evaluations)} images, "
-        sizes += f"{_span(len(e.features.text_features) for e in evaluations)} classes a run"
+        sizes = f"{_span(e.rows[0]['images'] for e in evaluations)} images, "
+        sizes += f"{_span(e.rows[0]['classes'] for e in evaluations)} classes a run"
         caption = f"{escape(split_name(split))} <small>({sizes})</small>"
         body = [(label(row["method"]), _cells(row)) for row in rows if row["split"] == split]
         html += table(caption, ["Method", *(HEADINGS[m] for m in TABLE_METRICS)], body)
@@ -102,10 +101,8 @@ def confidence_levels(report: Report) -> str:
     html = ""
     for split in report.splits:
         rows = []
-        for method, pooled in report.diagrams(split):
-            gaps = metrics.signed_gaps(*pooled, report.n_bins).tolist()
-            counts = ops.bin_counts(*pooled, report.n_bins)[0][0].tolist()
-            rows.append((label(method), "".join(map(_level, gaps, counts))))
+        for method, cells in report.diagrams(split):
+            rows.append((label(method), "".join(map(_level, cells.gap.tolist(), cells.count.tolist()))))
         html += table(escape(split_name(split)), heads, rows, "level") if rows else ""
     note = (
         "Mean confidence minus accuracy in points, with the number of images below. "

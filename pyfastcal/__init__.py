@@ -4,7 +4,7 @@ Data flows one way: features -> factor per row -> (confidence, prediction) -> bi
 """
 
 import importlib
-from types import ModuleType
+from typing import Any
 
 from . import metrics, reference
 from .calibration import ContrastAwareCalibration, DistanceAwareCalibration, contrast_weight
@@ -32,7 +32,9 @@ __all__ = [
 _LAZY = ("clip", "evaluate", "io", "report")  # what most programs never touch
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
+    if name in metrics.STREAMING:
+        return getattr(metrics, name)
     if name in _LAZY:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,9 +20,12 @@ _FIXED_POINT = 2.0**-32  # more than a confidence is rounded by
 
 def start_cells(count: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
     """Of the ``n_groups - 1`` starts, each int64: their cells, and how many rows of that cell have a lower rank."""
+    total = int(count.sum())
+    return cells_of_ranks(count, torch.tensor([b * total // n_groups for b in range(1, n_groups)], dtype=torch.int64))
+
+
+def cells_of_ranks(count: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
     after = count.cumsum(0)
-    total = int(after[-1])
-    ranks = torch.tensor([b * total // n_groups for b in range(1, n_groups)], dtype=torch.int64)
     cell = torch.searchsorted(after, ranks, right=True).clamp_(max=len(count) - 1)  # no rows, no ranks
     return cell, ranks - (after - count)[cell]
 

@@ -37,9 +37,9 @@ class FineCells:
 
     def __call__(self, values: Tensor) -> Tensor:
         """Cell (N,) int64 of each float64 value (N,) in [0, 1]."""
-        upper = 1 - values
+        upper = torch.rsub(values, 1)
         code = self._code(torch.minimum(values, upper))
-        return torch.where(values < 0.5, code, self.size - 1 - code)
+        return torch.where(values < 0.5, code, torch.rsub(code, self.size - 1))
 
     def bounds(self) -> tuple[Tensor, Tensor]:
         """Numbers (size,) that no value of a cell is below, and none is above."""

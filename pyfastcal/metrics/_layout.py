@@ -65,6 +65,12 @@ class Layout:
         return self.fine > 0 or self.groups > 1
 
     @property
+    def name(self) -> str:
+        """The same for layouts whose states hold the same, whatever is then computed from them."""
+        tables = "_fine" * bool(self.fine) + "_proximity" * (self.groups > 1)
+        return "_".join([f"counts{tables}", self.closed, str(self.n_bins), *self.means])
+
+    @property
     def config(self) -> dict[str, Any]:
         names = ("n_bins", "closed", "n_proximity_bins")
         return {name: getattr(self, name) for name in names} | {"means": list(self.means)}
@@ -72,7 +78,7 @@ class Layout:
     def check(self, confidence: Any, correct: Any, proximity: Any, values: Mapping[str, Any], device: Any) -> None:
         """ValueError that names the argument that ``add`` cannot take."""
         checks.floating("confidence", confidence, 1)
-        if self.sparse and not _inside(confidence):  # the kernel looks by itself
+        if self.sparse and not _inside(confidence):  # else the kernel looks
             checks.unit_interval("confidence", confidence)
         n = confidence.shape[0]
         given = {"correct": checks.correctness("correct", correct, n)}
@@ -114,7 +120,8 @@ class Layout:
             for start in range(0, len(confidence), step):
                 rows = slice(start, start + step)
                 near = None if proximity is None else proximity.detach()[rows]
-                self._add_rows(self._table(state), confidence[rows], correct[rows].bool(), near)
+                valid = validate and checks.values_visible(confidence)
+                self._add_rows(self._table(state), confidence[rows], correct[rows].bool(), near, valid)
         else:
             self._add_totals(self._table(state), confidence, correct.bool(), validate)
         state[:1] += len(confidence)
@@ -155,15 +162,17 @@ class Layout:
         return state[1 : 1 + 3 * len(self.means)].view(3, -1) if self.means else state.new_zeros(3, 0)
 
     def _add_totals(self, table: Tensor, confidence: Tensor, correct: Tensor, validate: bool) -> None:
-        self._follow(confidence.device)
+        self.follow(confidence.device)
         totals, invalid = ops.bin_totals(confidence, correct, self.edges, closed=self.closed)
         if validate and checks.values_visible(invalid) and int(invalid):
             checks.unit_interval("confidence", confidence)
         _limbs.add_totals(table, totals.reshape(3, -1))
 
-    def _add_rows(self, table: Tensor, confidence: Tensor, correct: Tensor, proximity: Tensor | None) -> None:
+    def _add_rows(
+        self, table: Tensor, confidence: Tensor, correct: Tensor, proximity: Tensor | None, valid: bool
+    ) -> None:
         count = torch.ones_like(correct, dtype=torch.int64)
-        if not (_inside(confidence) and (proximity is None or _inside(proximity))):  # or not to be looked at
+        if not (valid or (_inside(confidence) and (proximity is None or _inside(proximity)))):
             valid = (confidence >= 0) & (confidence <= 1)
             if proximity is not None:
                 valid &= (proximity >= 0) & (proximity <= 1)
@@ -183,13 +192,14 @@ class Layout:
 
     def _bin(self, confidence: Tensor, fine: Tensor) -> Tensor:
         """``reference.bin_index``, looked up where no fine cell holds two edges."""
-        self._follow(confidence.device)
+        self.follow(confidence.device)
         if self._lookup is None:
             return reference.bin_index(confidence, self.edges, self.closed)
         before, edge = (x.index_select(0, fine) for x in self._lookup)
         return before.add_(confidence >= edge if self.closed == "left" else confidence > edge)
 
-    def _follow(self, device: torch.device) -> None:
+    def follow(self, device: torch.device) -> None:
+        """Keep what rows are compared with on ``device``, so that no update waits for a copy."""
         if self.edges.device != device:
             self.edges = self.edges.to(device)
             self._lookup = None if self._lookup is None else tuple(x.to(device) for x in self._lookup)

@@ -49,6 +49,7 @@ class Accumulator:
     ) -> None:
         self._layout = Layout(n_bins, closed, fine=True, n_proximity_bins=n_proximity_bins, means=means)
         self.state = torch.zeros(self._layout.size, dtype=torch.int64, device=device)
+        self._layout.follow(self.state.device)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -112,6 +113,7 @@ class Accumulator:
 
     def to(self, device: torch.device | str) -> "Accumulator":
         self.state = self.state.to(device)
+        self._layout.follow(self.state.device)
         return self
 
     def to_bytes(self) -> bytes:
@@ -135,8 +137,8 @@ class Accumulator:
                 raise ValueError(f"{len(state)} numbers, not {len(made.state)}")
         except (ValueError, TypeError, zlib.error, struct.error) as error:
             raise ValueError(f"data must be the bytes of an accumulator: {error}") from error
-        made.state = torch.from_numpy(state).to(device)
-        return made
+        made.state = torch.from_numpy(state)
+        return made.to(device)
 
 
 def summary(layout: Layout, counts: Reading) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ from ._cells import (
     maximum_error,
 )
 
-_NORMS = ("l1", "l2", "max")
+NORMS = ("l1", "l2", "max")
 
 
 @accepts_numpy
@@ -47,7 +47,7 @@ def expected_calibration_error(
     Raises:
         ValueError: naming the argument, for a wrong shape, dtype or value, or no rows.
     """
-    checks.choice("norm", norm, _NORMS)
+    checks.choice("norm", norm, NORMS)
     if _published.check_compat(compat, norm=(norm, "l1"), closed=(closed, "left")):
         check_values(confidence)
         return _published.expected_error(confidence, correct, checks.integer("n_bins", n_bins, 1))

@@ -7,7 +7,18 @@ import importlib
 from typing import Any
 
 from . import metrics, reference
-from .calibration import ContrastAwareCalibration, DistanceAwareCalibration, contrast_weight
+from .calibration import (
+    BinMeanShift,
+    ContrastAwareCalibration,
+    DensityRatioCalibration,
+    DistanceAwareCalibration,
+    HistogramBinning,
+    IsotonicRegression,
+    MultiIsotonicRegression,
+    TemperatureScaling,
+    chain,
+    contrast_weight,
+)
 from .info import build_info, package_version
 from .ops import bin_counts, confidence, knn, similarity_confidence
 from .proximity import proximity, textual_deviation
@@ -15,10 +26,17 @@ from .proximity import proximity, textual_deviation
 __version__ = package_version()
 
 __all__ = [
+    "BinMeanShift",
     "ContrastAwareCalibration",
+    "DensityRatioCalibration",
     "DistanceAwareCalibration",
+    "HistogramBinning",
+    "IsotonicRegression",
+    "MultiIsotonicRegression",
+    "TemperatureScaling",
     "bin_counts",
     "build_info",
+    "chain",
     "confidence",
     "contrast_weight",
     "knn",

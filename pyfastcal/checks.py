@@ -90,6 +90,19 @@ def unit_interval(name: str, x: Tensor) -> None:
         raise ValueError(f"{name} must lie in [0, 1], got {worst}")
 
 
+def probabilities(name: str, x: Any, *, rows: bool = False, rows_sum_to_one: bool = True) -> Tensor:
+    """A floating (N, C) tensor in [0, 1] with C >= 1, ``rows``: N >= 1 too. Sums may be off by the rounding of half
+    precision."""
+    matrix(name, x, rows=rows)
+    unit_interval(name, x)
+    if rows_sum_to_one and values_visible(x) and x.shape[0]:
+        sums = x.sum(dim=1, dtype=torch.float64)
+        worst = sums[(sums - 1).abs().argmax()].item()
+        if abs(worst - 1) > 0.01:
+            raise ValueError(f"{name} must have rows that sum to 1, got a sum of {worst:.4g}")
+    return x
+
+
 def labels(name: str, x: Any, size: int, n_classes: int, of: str = "row") -> Tensor:
     """An integer (size,) tensor with values in [0, n_classes)."""
     tensor(name, x, 1)

@@ -64,32 +64,35 @@ def error_interval(cells: Cells, n_groups: int, lower: Tensor, upper: Tensor, n_
         x.double().view(-1, n_bins) for x in (cells.count, cells.correct, cells.confidence_sum, cells.excess)
     )
     cell, below = start_cells(cells.count.view(-1, n_bins).sum(1), n_groups)
-    # F_g: the excess of what lies below start g. The cells before it give that of whole cells; at most `below` rows of
-    # its own cell, correct ones (each adds conf - 1) or wrong ones (each adds conf), come on top.
-    whole = (excess.cumsum(0) - excess)[cell]
-    below = below[:, None].double()
-    wrong = torch.minimum(below, (n - correct)[cell])
-    right = torch.minimum(below, correct[cell])
+    cell, starts = cell.unique_consecutive(return_counts=True)
+    below = below[starts.cumsum(0) - 1][:, None].double()  # of the last start in the cell
+    # The excess of what lies below a start: that of the cells before its own, plus at most `wrong` of wrong rows in it
+    # (each adds its confidence), less at most `right` of correct ones (each takes 1 - confidence away).
+    before = (excess.cumsum(0) - excess)[cell]
     upper, lower = upper.expand_as(n)[cell], lower.expand_as(n)[cell]
-    high = whole + torch.minimum(wrong * upper, confidence[cell])
-    low = whole - right * (1 - lower)
-    total = cells.total
-    ends = _extremes(low, high, excess.sum(0)) / total
+    wrong = torch.minimum(torch.minimum(below, (n - correct)[cell]) * upper, confidence[cell])
+    right = torch.minimum(below, correct[cell]) * (1 - lower)
+    ends = _extremes(before, wrong, right, (starts > 1)[:, None], excess.sum(0)) / cells.total
     return ends + ends.new_tensor([-_ROUNDING, _ROUNDING])
 
 
-def _extremes(low: Tensor, high: Tensor, total: Tensor) -> Tensor:
-    """Least and largest ``sum_b sum_g |F[g+1, b] - F[g, b]|`` over all F (G-1, n_bins) in [low, high], with F = 0
-    before and ``total`` after them.
+def _extremes(before: Tensor, wrong: Tensor, right: Tensor, several: Tensor, total: Tensor) -> Tensor:
+    """Least and largest ``sum_b sum_g |F[g+1, b] - F[g, b]|``, with F = 0 before the first and ``total`` (n_bins,)
+    after the last of the starts, whose F lie in [before - right, before + wrong], each (cells, n_bins); ``several``
+    (cells, 1): whether a cell holds more than one, as many as may be.
 
-    ``sum |d_g| = max over signs of sum s_g d_g``, in which F_g has the factor ``s_{g-1} - s_g``: 2, 0 or -2. So both
-    extremes are the best path through the signs (for the least one by the minimax theorem: the function is linear in
-    F and in s, and the best s is at a corner).
+    ``sum |d_g| = max over signs of sum s_g d_g``, and there F_g has the factor ``s_{g-1} - s_g``: 2 F is added where
+    the sign turns from + to -, taken away where it turns from - to +. So each extreme is the best path through the
+    signs, cell by cell: for the largest with the F that favour it, for the least with those that do not. Starts in one
+    cell share its rows: in an alternating sum of their F, what is below one is below all later ones, and ``wrong`` and
+    ``right`` count once.
     """
-    results = []
-    for rise, fall in ((high, low), (low, high)):  # where the sign turns from + to -, 2 F is added; from - to +, -2 F
-        plus = minus = torch.zeros_like(total)
-        for r, f in zip(rise, fall, strict=True):
-            plus, minus = torch.maximum(plus, minus - 2 * f), torch.maximum(minus, plus + 2 * r)
-        results.append(torch.maximum(plus + total, minus - total).sum())
-    return torch.stack(results[::-1])
+    plus = minus = torch.zeros_like(total)
+    most_plus = most_minus = torch.zeros_like(total)
+    for f, w, r, more in zip(before, wrong, right, several, strict=True):
+        plus, minus = torch.maximum(plus, minus - 2 * (f + w)), torch.maximum(minus, plus + 2 * (f - r))
+        most_plus, most_minus = (
+            torch.maximum(most_plus + 2 * r * more, most_minus - 2 * (f - r)),
+            torch.maximum(most_minus + 2 * w * more, most_plus + 2 * (f + w)),
+        )
+    return torch.stack([torch.maximum(p + total, m - total).sum() for p, m in ((plus, minus), (most_plus, most_minus))])

@@ -57,4 +57,4 @@ class FineCells:
 
 
 CONFIDENCE = FineCells(offset=8, precision=9)
-PROXIMITY = FineCells(offset=4, precision=8)
+PROXIMITY = FineCells(offset=0, precision=11)  # equal widths: unit vectors have proximities of exp(-2) to 1

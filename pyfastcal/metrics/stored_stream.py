@@ -5,7 +5,7 @@ few cells again, each parted into thousands; and so on until a part holds a sing
 two passes, three where the values lie so close to 0 or so many bins share the memory that parts must be larger.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -154,7 +154,7 @@ def _first_pass(batches: Any, layout: Layout, group: Any, width: int) -> tuple[R
 
 
 def _again(batches: Any, width: int) -> Iterable[tuple[Tensor, ...]]:
-    if not isinstance(batches, Iterable) or iter(batches) is batches:
+    if not isinstance(batches, Iterable) or isinstance(batches, Iterator):
         raise ValueError("batches must be iterable more than once, such as a list or a DataLoader")
     for batch in batches:
         if not isinstance(batch, Sequence) or len(batch) != width:

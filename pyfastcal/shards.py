@@ -150,6 +150,11 @@ def find_shards(paths: Sequence[str | os.PathLike], label_column: str = LABEL_CO
     return shards
 
 
+def is_shards(path: str) -> bool:
+    """Whether ``path`` names what :func:`find_shards` finds, rather than one feature file."""
+    return is_glob(path) or os.path.isdir(path) or path.endswith((".npy", ".pt"))
+
+
 def is_glob(path: str) -> bool:
     """Whether ``path`` is a pattern, rather than the name of a file that is there."""
     return glob.has_magic(path) and not os.path.exists(path)

@@ -15,6 +15,7 @@ LABELS = {"zero-shot": "Zero-shot", "conf": "Conf", "dac": "DAC", "cac": "CAC", 
 TABLE_METRICS = ("accuracy", "confidence", "ece", "ace", "mce", "mce_weighted", "piece", "nll", "brier")
 PERCENT = frozenset(METRICS) - {"nll", "brier"}
 NOTABLE_GAP = 0.03  # over-confidence below this is within what a few hundred images can tell
+MOST_SKIPPED = 10  # shards whose reasons are told; the JSON file has all
 SAME = 0.0025  # changes of ECE smaller than this are called none
 
 
@@ -49,6 +50,15 @@ class Report:
 
     def evaluations(self, split: str) -> list[Evaluation]:
         return [e for e in (run.split(split) for run in self.runs) if e is not None]
+
+    def skipped(self, split: str) -> list[str]:
+        """A sentence on the shards that are not in the numbers, and a line with the reason for each of the first."""
+        found = [reason for e in self.evaluations(split) for reason in e.skipped.values()]
+        if not found:
+            return []
+        more = [f"and {len(found) - MOST_SKIPPED} more"] if len(found) > MOST_SKIPPED else []
+        count = f"{len(found)} shard{'s' if len(found) > 1 else ''}"
+        return [f"{split_name(split)}: without {count} that could not be read", *found[:MOST_SKIPPED], *more]
 
     def pooled(self, split: str, method: str) -> Cells | None:
         """The bins of all runs together; None where the method has none."""

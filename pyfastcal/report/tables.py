@@ -47,6 +47,9 @@ def results(report: Report) -> str:
     if notes:
         items = (f"{label(r['method'])}, {split_name(r['split'])}: {r['note']}" for r in notes)
         html += f'<ul class="note">{"".join(f"<li>{escape(item)}</li>" for item in items)}</ul>'
+    for split in report.splits:
+        lines = report.skipped(split)
+        html += f'<ul class="note">{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul>' if lines else ""
     several = "Mean and standard deviation over the runs, in" if len(report.runs) > 1 else "In"
     note = (
         f"{several} percent; NLL and Brier score as they are. Lower is better, but for accuracy, and for "

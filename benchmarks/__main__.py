@@ -11,11 +11,24 @@ from types import ModuleType
 import torch
 from rich.console import Console
 
-from . import bins, confidence, contrast, dac_fit, harness, knn, memory, results, similarity_confidence, tables
+from . import (
+    bins,
+    confidence,
+    contrast,
+    dac_fit,
+    density,
+    harness,
+    knn,
+    memory,
+    results,
+    similarity_confidence,
+    tables,
+    temperature,
+)
 
 OPS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2]: module
-    for module in (confidence, similarity_confidence, knn, dac_fit, bins, contrast)
+    for module in (confidence, similarity_confidence, knn, dac_fit, bins, contrast, temperature, density)
 }
 
 

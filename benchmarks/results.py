@@ -19,7 +19,7 @@ from .harness import Row
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PEERS = ("numpy", "faiss-cpu", "torchmetrics")
+PEERS = ("numpy", "faiss-cpu", "torchmetrics", "statsmodels", "scipy")
 
 
 def stamp(device: str = "cpu", **options: Any) -> dict[str, Any]:

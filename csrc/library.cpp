@@ -22,4 +22,8 @@ STABLE_TORCH_LIBRARY(pyfastcal, m) {
   m.def(
       "bin_counts(Tensor confidence, Tensor correct, Tensor? edges, int n_bins, Tensor? group, int n_groups, "
       "bool closed_right) -> (Tensor totals, Tensor invalid)");
+  // (3,) fp64: the mean negative log-likelihood of softmax(beta * logits), its first and second derivative by beta
+  m.def("nll(Tensor logits, Tensor labels, float beta) -> Tensor");
+  // (queries,) fp64; queries and points fp32 (.., 2), bandwidth fp64 (2,)
+  m.def("log_density(Tensor queries, Tensor points, Tensor bandwidth) -> Tensor");
 }

@@ -4,10 +4,21 @@ Data flows one way: features -> factor per row -> (confidence, prediction) -> bi
 """
 
 import importlib
-from types import ModuleType
+from typing import Any
 
 from . import metrics, reference
-from .calibration import ContrastAwareCalibration, DistanceAwareCalibration, contrast_weight
+from .calibration import (
+    BinMeanShift,
+    ContrastAwareCalibration,
+    DensityRatioCalibration,
+    DistanceAwareCalibration,
+    HistogramBinning,
+    IsotonicRegression,
+    MultiIsotonicRegression,
+    TemperatureScaling,
+    chain,
+    contrast_weight,
+)
 from .info import build_info, package_version
 from .ops import bin_counts, confidence, knn, similarity_confidence
 from .proximity import proximity, textual_deviation
@@ -15,10 +26,17 @@ from .proximity import proximity, textual_deviation
 __version__ = package_version()
 
 __all__ = [
+    "BinMeanShift",
     "ContrastAwareCalibration",
+    "DensityRatioCalibration",
     "DistanceAwareCalibration",
+    "HistogramBinning",
+    "IsotonicRegression",
+    "MultiIsotonicRegression",
+    "TemperatureScaling",
     "bin_counts",
     "build_info",
+    "chain",
     "confidence",
     "contrast_weight",
     "knn",
@@ -32,7 +50,9 @@ __all__ = [
 _LAZY = ("clip", "evaluate", "io", "report")  # what most programs never touch
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
+    if name in metrics.STREAMING:
+        return getattr(metrics, name)
     if name in _LAZY:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

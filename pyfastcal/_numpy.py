@@ -10,7 +10,8 @@ import torch
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _to_tensor(value: Any) -> Any:
+def to_tensor(value: Any) -> Any:
+    """A NumPy array as a tensor, copied only where it must be; anything else as it is."""
     if not isinstance(value, np.ndarray):
         return value
     if not (value.flags.writeable and value.dtype.isnative and all(s >= 0 for s in value.strides)):
@@ -37,7 +38,7 @@ def accepts_numpy(function: F) -> F:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         if not any(isinstance(a, np.ndarray) for a in (*args, *kwargs.values())):
             return function(*args, **kwargs)
-        args = tuple(_to_tensor(a) for a in args)
-        return _to_numpy(function(*args, **{k: _to_tensor(v) for k, v in kwargs.items()}))
+        args = tuple(to_tensor(a) for a in args)
+        return _to_numpy(function(*args, **{k: to_tensor(v) for k, v in kwargs.items()}))
 
     return wrapper  # type: ignore[return-value]

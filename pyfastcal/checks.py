@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # not the 8-bit kinds: they have no sums
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # these have no minimum
+
 
 def describe(x: Any) -> str:
     """``float32 tensor of shape (3, 4)``: how the messages speak of what they got."""
@@ -33,7 +36,7 @@ def tensor(name: str, x: Any, ndim: int) -> Tensor:
 
 
 def floating(name: str, x: Any, ndim: int) -> Tensor:
-    if not tensor(name, x, ndim).dtype.is_floating_point:
+    if tensor(name, x, ndim).dtype not in FLOATING:
         raise ValueError(f"{name} must be floating point (float32, float16, bfloat16 or float64), got {describe(x)}")
     return x
 
@@ -87,6 +90,19 @@ def unit_interval(name: str, x: Tensor) -> None:
         raise ValueError(f"{name} must lie in [0, 1], got {worst}")
 
 
+def probabilities(name: str, x: Any, *, rows: bool = False, rows_sum_to_one: bool = True) -> Tensor:
+    """A floating (N, C) tensor in [0, 1] with C >= 1, ``rows``: N >= 1 too. Sums may be off by the rounding of half
+    precision."""
+    matrix(name, x, rows=rows)
+    unit_interval(name, x)
+    if rows_sum_to_one and values_visible(x) and x.shape[0]:
+        sums = x.sum(dim=1, dtype=torch.float64)
+        worst = sums[(sums - 1).abs().argmax()].item()
+        if abs(worst - 1) > 0.01:
+            raise ValueError(f"{name} must have rows that sum to 1, got a sum of {worst:.4g}")
+    return x
+
+
 def labels(name: str, x: Any, size: int, n_classes: int, of: str = "row") -> Tensor:
     """An integer (size,) tensor with values in [0, n_classes)."""
     tensor(name, x, 1)
@@ -94,6 +110,7 @@ def labels(name: str, x: Any, size: int, n_classes: int, of: str = "row") -> Ten
         raise ValueError(f"{name} must be integers, got {describe(x)}")
     if x.shape[0] != size:
         raise ValueError(f"{name} must have {size} entries, one per {of}, got {describe(x)}")
+    x = x.long() if x.dtype in _UNSIGNED else x
     if values_visible(x) and size and not (int(x.min()) >= 0 and int(x.max()) < n_classes):
         bad = int(x.min()) if int(x.min()) < 0 else int(x.max())
         raise ValueError(f"{name} must lie in [0, {n_classes}), got {bad}")

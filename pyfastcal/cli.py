@@ -46,7 +46,8 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Callable[..., Non
             except (ValueError, ImportError, OSError, RuntimeError) as error:
                 if debug or isinstance(error, typer.Exit):
                     raise
-                print(f"pyfastcal: {_one_line(error)}", file=sys.stderr)
+                rank = os.environ.get("RANK", "0")  # of torchrun
+                print(f"pyfastcal{f', rank {rank}' if rank != '0' else ''}: {_one_line(error)}", file=sys.stderr)
                 raise typer.Exit(1) from None
 
         return app.command(**options)(wrapper)
@@ -138,7 +139,7 @@ def demo(
 
 @command()
 def evaluate(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Feature files, one per split.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Feature files, folders of shards, or globs.")],
     base: Annotated[
         Path | None,
         typer.Option(
@@ -150,12 +151,31 @@ def evaluate(
     report: ReportFile = None,
     json_file: Json = None,
     n_bins: Bins = 10,
+    shards: Annotated[
+        bool, typer.Option("--shards", help="The files are shards of one split, not a split each.")
+    ] = False,
+    classes: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The classes of the shards. Without it those in the first shard."),
+    ] = None,
+    label_column: Annotated[str, typer.Option(help="Column of the labels in a parquet file.")] = "label",
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep the progress here, and go on from it if there is any."),
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Go on without the shards that cannot be read, and say so.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Calibrate saved features and measure the result.
 
     A feature file is a safetensors file with image_features, text_features, labels and logit_scale, and
     zeroshot_text_features for DAC and CAC; `pyfastcal extract` writes one.
+
+    Each FILE is a split. One that is a folder or a quoted glob is a split in shards: feature files, a folder of
+    clip-retrieval, or features_*.pt of clip_benchmark. They are read one after the other in constant memory, and
+    under torchrun by all processes.
 
     Examples:
 
@@ -164,25 +184,58 @@ def evaluate(
         pyfastcal evaluate new.safetensors --base base.safetensors --report new.html --json new.json
 
         pyfastcal evaluate base.safetensors new.safetensors --base validation.safetensors --methods conf,dac
+
+        pyfastcal evaluate 'shards/*.safetensors' --base base.safetensors --checkpoint progress --skip-bad
+
+        torchrun --nproc-per-node 8 -m pyfastcal evaluate embeddings/ --classes classes.safetensors
     """
     from .evaluate import evaluate_split
-    from .io import load_features
+    from .io import load_classes, load_features
     from .progress import ProgressReport, Steps
+    from .ranks import joined
     from .report import Report, Run, environment, print_report, write_json, write_report
+    from .shards import find_shards, is_shards
+    from .stream import evaluate_shards
 
     if report:
         from ._optional import require
 
         require("matplotlib", "report")
     chosen = _split(methods)
-    base_features = load_features(base) if base else None
-    loaded = {name: load_features(file) for name, file in zip(_names(files), files, strict=True)}
-    evaluations = []
-    with ProgressReport() as progress:
-        for name, features in loaded.items():
-            step = Steps(progress, f"{name}: calibrate and measure", len(chosen))
-            evaluations.append(evaluate_split(features, base_features, chosen, n_bins, split=name, progress=step))
-    about = [f"Features: {', '.join(map(str, files))}."] + ([f"Base classes: {base}."] if base else [])
+    with joined() as ranks, ProgressReport(ranks.rank == 0) as progress:
+        streamed = shards or classes is not None or checkpoint is not None or skip_bad or ranks.size > 1
+        splits = [files] if shards else [[file] for file in files]
+        if checkpoint and len(splits) > 1:
+            raise ValueError(f"--checkpoint must be of one split, got {len(splits)}: with --shards they are one")
+        base_features = load_features(base) if base else None
+        loaded: dict[str, Any] = {}
+        for name, paths in zip(_names(splits), splits, strict=True):
+            if streamed or is_shards(paths[0]):
+                loaded[name] = ranks.from_first(functools.partial(find_shards, paths, label_column))
+            else:
+                loaded[name] = load_features(paths[0])
+        of_all = load_classes(classes) if classes else None
+        evaluations = []
+        for name, found in loaded.items():
+            if isinstance(found, list):
+                evaluation = evaluate_shards(
+                    found,
+                    of_all or found[0].classes(),
+                    base_features,
+                    chosen,
+                    n_bins,
+                    split=name,
+                    skip_bad=skip_bad,
+                    checkpoint=checkpoint,
+                    progress=functools.partial(progress, f"{name}: shards calibrated and measured"),
+                )
+            else:
+                step = Steps(progress, f"{name}: calibrate and measure", len(chosen))
+                evaluation = evaluate_split(found, base_features, chosen, n_bins, split=name, progress=step)
+            evaluations.append(evaluation)
+    if ranks.rank:
+        return
+    about = [f"Features: {', '.join(files)}."] + ([f"Base classes: {base}."] if base else [])
     result = Report("Calibration", [Run("", tuple(evaluations))], n_bins, about, environment())
     written = [write_report(report, result)] if report else []
     written += [write_json(json_file, result)] if json_file else []
@@ -191,10 +244,13 @@ def evaluate(
         print("Written:", ", ".join(map(str, written)))
 
 
-def _names(files: list[Path]) -> list[str]:
-    """What the splits are called: the files' stems, or the whole paths where two stems are the same."""
-    stems = [file.stem for file in files]
-    return stems if len(set(stems)) == len(stems) else [os.fspath(file) for file in files]
+def _names(splits: list[list[str]]) -> list[str]:
+    """What the splits are called: the files' stems, or the whole paths where two stems are the same or there are
+    several files."""
+    paths = [split[0] if len(split) == 1 else f"{split[0]} and {len(split) - 1} more" for split in splits]
+    stems = [Path(path).stem for path in paths]
+    plain = len(set(stems)) == len(stems) and all(len(split) == 1 and "*" not in split[0] for split in splits)
+    return stems if plain else paths
 
 
 @command()

@@ -1,26 +1,32 @@
 """Features of a split in, one row of metrics per calibration method out.
 
-A method is one function of ``(features, base)`` in ``METHODS`` that returns a :class:`Calibrated`; where it
-cannot apply it raises :class:`NotApplicable` with the reason, and its row shows that reason in place of
-numbers.
+A method is one function in ``METHODS``: ``fit(classes, base)`` does what is done once, with the classes of
+the split and the base file, and returns ``apply(features, near)``, which makes a :class:`Calibrated` of
+images of those classes, be they the whole split or a shard of it. A row of the result depends on its own
+image alone, so that a split gives the same in memory, in shards and on several machines. Where a method
+cannot apply, ``fit`` (or ``apply``) raises :class:`NotApplicable` with the reason, and its row shows that
+reason in place of numbers.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from . import metrics, ops, reference
 from .calibration import ContrastAwareCalibration, DistanceAwareCalibration
-from .io import FeatureSet
+from .io import ClassSet, FeatureSet
+from .metrics._cells import Cells, count_cells
 from .proximity import proximity
 
 PROXIMITY_NEIGHBOURS = 5
-CHUNK = 1 << 21  # probabilities that exist at a time, for the two scores that need all classes
+CHUNK = 1 << 20  # entries of the features held in float64 at a time
 
 
 class NotApplicable(Exception):
@@ -38,73 +44,97 @@ class Calibrated:
     class_weight: Tensor | None = None
     source: tuple[Tensor, Tensor] | None = None  # image and text features, where they are not the tuned ones
     settings: dict[str, float] = field(default_factory=dict)
+    observed: dict[str, float] = field(default_factory=dict)  # of these images, so that shards differ in it
 
 
-Method = Callable[[FeatureSet, FeatureSet | None], Calibrated]
+# images of the classes fitted on, and the (N,) proximity of each to the base images (None: it cannot be had)
+Apply = Callable[[FeatureSet, Tensor | None], Calibrated]
+Fit = Callable[[ClassSet, FeatureSet | None], Apply]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One split: its features, the rows of metrics, and by method what the figures of a report are drawn
-    from."""
+    """One split: the rows of metrics, and what the figures of a report are drawn from. ``cells``, by method: the
+    equal-width bins; ``features`` and ``calibrated``: of all images, None and nothing where they were not in memory
+    at once; ``skipped``: the shards that could not be read, with the reasons."""
 
     split: str
-    features: FeatureSet
+    features: FeatureSet | None
     base: FeatureSet | None
     rows: list[dict[str, Any]]
     calibrated: dict[str, Calibrated]
+    cells: dict[str, Cells]
+    skipped: dict[str, str] = field(default_factory=dict)
 
     def correct(self, method: str) -> Tensor:
+        assert self.features is not None
         return self.calibrated[method].prediction == self.features.labels
 
 
-def uncalibrated(features: FeatureSet, base: FeatureSet | None) -> Calibrated:
-    return Calibrated(*ops.similarity_confidence(features.image_features, features.text_features, features.logit_scale))
+def uncalibrated(classes: ClassSet, base: FeatureSet | None) -> Apply:
+    def apply(features: FeatureSet, near: Tensor | None) -> Calibrated:
+        return Calibrated(
+            *ops.similarity_confidence(features.image_features, classes.text_features, classes.logit_scale)
+        )
+
+    return apply
 
 
-def zero_shot(features: FeatureSet, base: FeatureSet | None) -> Calibrated:
+def zero_shot(classes: ClassSet, base: FeatureSet | None) -> Apply:
     """The model before tuning, for comparison: its predictions are its own."""
-    source = features.zeroshot_images, _zeroshot_texts(features)
-    return Calibrated(*ops.similarity_confidence(*source, features.logit_scale), source=source)
+    texts = _zeroshot_texts(classes)
+
+    def apply(features: FeatureSet, near: Tensor | None) -> Calibrated:
+        source = features.zeroshot_images, texts
+        return Calibrated(*ops.similarity_confidence(*source, classes.logit_scale), source=source)
+
+    return apply
 
 
-def distance_aware(features: FeatureSet, base: FeatureSet | None) -> Calibrated:
-    banks = () if base is None else (base.text_features, _zeroshot_texts(base, "of the base file"))
-    dac = DistanceAwareCalibration().fit(features.text_features, _zeroshot_texts(features), *banks)
-    confidence, prediction = dac.predict_features(features.image_features, features.text_features, features.logit_scale)
+def distance_aware(classes: ClassSet, base: FeatureSet | None) -> Apply:
+    banks = () if base is None else (base.text_features, _zeroshot_texts(base.classes, "of the base file"))
+    dac = DistanceAwareCalibration().fit(classes.text_features, _zeroshot_texts(classes), *banks)
     weight = dac.class_weight
-    return Calibrated(confidence, prediction, weight[prediction], weight, settings={"k": dac.k})
+
+    def apply(features: FeatureSet, near: Tensor | None) -> Calibrated:
+        inputs = features.image_features, classes.text_features, classes.logit_scale
+        confidence, prediction = dac.predict_features(*inputs)
+        return Calibrated(confidence, prediction, weight[prediction], weight, settings={"k": dac.k})
+
+    return apply
 
 
-def contrast_aware(features: FeatureSet, base: FeatureSet | None) -> Calibrated:
-    return _contrast_aware(features, ContrastAwareCalibration())
+def contrast_aware(classes: ClassSet, base: FeatureSet | None) -> Apply:
+    return _contrast_aware(classes, ContrastAwareCalibration())
 
 
-def contrast_aware_fitted(features: FeatureSet, base: FeatureSet | None) -> Calibrated:
+def contrast_aware_fitted(classes: ClassSet, base: FeatureSet | None) -> Apply:
     if base is None:
         raise NotApplicable("alpha and k are fitted on labelled base classes: give a base file")
-    texts = _zeroshot_texts(base, "of the base file")
+    texts = _zeroshot_texts(base.classes, "of the base file")
     logits = _logits(base.image_features, base.text_features, base.logit_scale)
     zeroshot_logits = _logits(base.zeroshot_images, texts, base.logit_scale)
-    cac = ContrastAwareCalibration().fit(logits, zeroshot_logits, base.labels, base.logit_scale)
-    return _contrast_aware(features, cac)
-
-
-def _contrast_aware(features: FeatureSet, cac: ContrastAwareCalibration) -> Calibrated:
-    inputs = (
-        features.image_features,
-        features.text_features,
-        features.zeroshot_images,
-        _zeroshot_texts(features),
+    return _contrast_aware(
+        classes, ContrastAwareCalibration().fit(logits, zeroshot_logits, base.labels, base.logit_scale)
     )
-    confidence, prediction = cac.predict_features(*inputs, features.logit_scale)
-    z = ops.contrast_distance(*inputs, on=cac.on, logit_scale=features.logit_scale)
-    factor = reference.weight_of_distance(z, cac.alpha, cac.k, cac.lambda1, cac.lambda2)
+
+
+def _contrast_aware(classes: ClassSet, cac: ContrastAwareCalibration) -> Apply:
+    texts = _zeroshot_texts(classes)
     constants = {name: float(getattr(cac, name)) for name in ("alpha", "k", "lambda1", "lambda2")}
-    return Calibrated(confidence, prediction, factor, settings=constants | {"median_z": float(z.median())})
+
+    def apply(features: FeatureSet, near: Tensor | None) -> Calibrated:
+        inputs = features.image_features, classes.text_features, features.zeroshot_images, texts
+        confidence, prediction = cac.predict_features(*inputs, classes.logit_scale)
+        z = ops.contrast_distance(*inputs, on=cac.on, logit_scale=classes.logit_scale)
+        factor = reference.weight_of_distance(z, cac.alpha, cac.k, cac.lambda1, cac.lambda2)
+        observed = {"median_z": float(z.median())}
+        return Calibrated(confidence, prediction, factor, settings=constants, observed=observed)
+
+    return apply
 
 
-METHODS: dict[str, Method] = {
+METHODS: dict[str, Fit] = {
     "zero-shot": zero_shot,
     "conf": uncalibrated,
     "dac": distance_aware,
@@ -161,30 +191,43 @@ def evaluate_split(
     methods = check_methods(methods)
     features.validate("features")
     if base is not None:
-        _check_base(base.validate("base"), features)
-    near = _image_proximity(features, base)
-    rows, calibrated = [], {}
+        check_base(base.validate("base"), features.classes)
+    near = image_proximity(features, base)
+    rows, calibrated, cells = [], {}, {}
     for method in methods:
-        row: dict[str, Any] = {"split": split, "method": method, "images": len(features.labels)}
-        row |= {"classes": len(features.text_features)} | dict.fromkeys((*METRICS, "gap"))
-        row |= {"settings": {}, "note": ""}
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        row = empty_row(split, method, len(features.labels), len(features.text_features))
+        with recorded() as notes:
             try:
-                calibrated[method] = METHODS[method](features, base)
-            except (
-                NotApplicable,
-                ValueError,
-            ) as error:  # the features were checked: the method cannot use them
+                done = METHODS[method](features.classes, base)(features, near)
+            except (NotApplicable, ValueError) as error:  # the features were checked: the method cannot use them
                 row["note"] = str(error)
-        if method in calibrated:
-            row["note"] = "; ".join(dict.fromkeys(str(w.message) for w in caught))
-            row["settings"] = calibrated[method].settings
-            row |= measure(calibrated[method], features, near, n_bins)
+                done = None
+        if done is not None:
+            calibrated[method] = done
+            cells[method] = count_cells(done.confidence, done.prediction == features.labels, n_bins)
+            row["note"] = "; ".join(dict.fromkeys(notes))
+            row["settings"] = done.settings | done.observed
+            row |= measure(done, features, near, n_bins)
         rows.append(row)
         if progress:
             progress(method)
-    return Evaluation(split, features, base, rows, calibrated)
+    return Evaluation(split, features, base, rows, calibrated, cells)
+
+
+def empty_row(split: str, method: str, images: int, classes: int) -> dict[str, Any]:
+    """A row with no numbers yet."""
+    row: dict[str, Any] = {"split": split, "method": method, "images": images, "classes": classes}
+    return row | dict.fromkeys((*METRICS, "gap")) | {"settings": {}, "note": ""}
+
+
+@contextmanager
+def recorded() -> Iterator[list[str]]:
+    """What is warned of in the block, as text."""
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield notes
+    notes += [str(warning.message) for warning in caught]
 
 
 def measure(result: Calibrated, features: FeatureSet, near: Tensor | None, n_bins: int = 10) -> dict[str, Any]:
@@ -198,28 +241,45 @@ def measure(result: Calibrated, features: FeatureSet, near: Tensor | None, n_bin
         "ace": metrics.adaptive_calibration_error(confidence, correct, n_bins),
         "mce": metrics.maximum_calibration_error(confidence, correct, n_bins),
         "mce_weighted": metrics.maximum_calibration_error(confidence, correct, n_bins, weighted=True),
-        "piece": None if near is None else metrics.proximity_informed_ece(confidence, correct, near, n_bins=n_bins),
     }
-    numbers = {key: None if value is None else float(value) for key, value in values.items()}
-    numbers |= _proper_scores(result, features)
-    numbers["gap"] = numbers["confidence"] - numbers["accuracy"]
-    return {key: value if value is not None and isfinite(value) else None for key, value in numbers.items()}
+    if near is not None:
+        values["piece"] = metrics.proximity_informed_ece(confidence, correct, near, n_bins=n_bins)
+    values |= {key: score.sum() / len(score) for key, score in proper_scores(result, features).items()}
+    return numbers(values)
 
 
-def _proper_scores(result: Calibrated, features: FeatureSet) -> dict[str, float]:
-    """NLL and Brier score, which need the probabilities of all classes, a piece at a time."""
-    totals, n = {"nll": 0.0, "brier": 0.0}, len(features.labels)
+def numbers(values: dict[str, Tensor]) -> dict[str, float | None]:
+    """The metrics of a row from 0-d tensors: None where there is no finite value, and ``gap``."""
+    found = {key: float(value) for key, value in values.items()}
+    found["gap"] = found["confidence"] - found["accuracy"]
+    return {key: value if isfinite(value) else None for key, value in found.items()}
+
+
+def proper_scores(result: Calibrated, features: FeatureSet) -> dict[str, Tensor]:
+    """``nll`` and ``brier`` of each image, (N,) float64, without the (N, C) probabilities.
+
+    With logits ``s`` scaled by f, and ``conf(f) = exp(f max s) / sum_c exp(f s_c)`` the confidence,
+    ``-log p_y = f (max s - s_y) - log conf(f)`` and ``sum_c p_c^2 = conf(f)^2 / conf(2 f)``.
+    """
     images, texts = result.source or (features.image_features, features.text_features)
-    step = max(1, CHUNK // len(texts))
-    for start in range(0, n, step):
-        rows = slice(start, start + step)
-        logits = _logits(images[rows], texts, features.logit_scale)
-        if result.factor is not None:
-            logits = logits * result.factor[rows, None]
-        probs, labels = logits.double().softmax(-1), features.labels[rows]  # float32 could underflow to 0
-        totals["nll"] += float(metrics.negative_log_likelihood(probs, labels)) * len(labels)
-        totals["brier"] += float(metrics.brier_score(probs, labels)) * len(labels)
-    return {key: value / n for key, value in totals.items()}
+    weight, scale = result.factor, features.logit_scale
+    confidence = result.confidence.double()
+    doubled, _ = ops.similarity_confidence(images, texts, 2 * scale, sample_weight=weight)
+    margin = scale * _margin(images, texts, result.prediction, features.labels)
+    nll = (margin if weight is None else weight.double() * margin) - confidence.log()
+    return {"nll": nll, "brier": confidence.square() / doubled.double() - 2 * (-nll).exp() + 1}
+
+
+def _margin(images: Tensor, texts: Tensor, prediction: Tensor, labels: Tensor) -> Tensor:
+    """Similarity of each image to the class predicted minus that to the true one, (N,) float64."""
+    margin = torch.zeros(len(images), dtype=torch.float64, device=images.device)
+    wrong = (prediction != labels).nonzero()[:, 0]
+    for rows in wrong.split(max(1, CHUNK // images.shape[1])):
+        image, one, other = (
+            normalize(x.double(), dim=-1) for x in (images[rows], texts[prediction[rows]], texts[labels[rows]])
+        )
+        margin[rows] = (image * (one - other)).sum(-1)
+    return margin
 
 
 def _logits(images: Tensor, texts: Tensor, logit_scale: float) -> Tensor:
@@ -227,21 +287,22 @@ def _logits(images: Tensor, texts: Tensor, logit_scale: float) -> Tensor:
     return logit_scale * normalize(images.float(), dim=-1) @ normalize(texts.float(), dim=-1).T
 
 
-def _image_proximity(features: FeatureSet, base: FeatureSet | None) -> Tensor | None:
+def image_proximity(features: FeatureSet, base: FeatureSet | None) -> Tensor | None:
     bank, own = (features, True) if base is None else (base, False)
     if len(bank.image_features) - own < PROXIMITY_NEIGHBOURS:
         return None
     return proximity(features.image_features, bank.image_features, PROXIMITY_NEIGHBOURS, exclude_self=own)
 
 
-def _zeroshot_texts(features: FeatureSet, of: str = "of these classes") -> Tensor:
-    if features.zeroshot_text_features is None:
+def _zeroshot_texts(classes: ClassSet, of: str = "of these classes") -> Tensor:
+    if classes.zeroshot_text_features is None:
         raise NotApplicable(f"needs the zeroshot_text_features {of}")
-    return features.zeroshot_text_features
+    return classes.zeroshot_text_features
 
 
-def _check_base(base: FeatureSet, features: FeatureSet) -> None:
+def check_base(base: FeatureSet, classes: ClassSet) -> None:
+    """ValueError unless the base file is of the model that the classes are of."""
     for key in ("image_features", "text_features"):
-        mine, theirs = getattr(features, key).shape[1], getattr(base, key).shape[1]
+        mine, theirs = classes.text_features.shape[1], getattr(base, key).shape[1]
         if mine != theirs:
             raise ValueError(f"base {key} must have {mine} columns as those of the features have, got {theirs}")

@@ -21,13 +21,13 @@ Features need not be normalised. Any program that writes safetensors can write s
 import json
 import os
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -36,6 +36,39 @@ from . import checks
 FORMAT = "pyfastcal.features/1"
 REQUIRED = ("image_features", "text_features", "labels", "logit_scale")
 OPTIONAL = ("zeroshot_text_features", "zeroshot_image_features", "logit_bias")
+
+
+@dataclass
+class ClassSet:
+    """The classes of a split: what does not grow with its images."""
+
+    text_features: Tensor
+    logit_scale: float
+    zeroshot_text_features: Tensor | None = None
+    logit_bias: float | None = None
+    classnames: list[str] | None = None
+
+    def validate(self, source: str = "") -> "ClassSet":
+        """Raise a one-line ValueError that names ``source`` and the field where anything does not fit."""
+        at = f"{source}: " if source else ""
+        n = len(checks.matrix(f"{at}text_features", self.text_features, rows=True))
+        zeroshot = self.zeroshot_text_features
+        if zeroshot is not None:
+            checks.matrix(f"{at}zeroshot_text_features", zeroshot)
+            _rows(f"{at}zeroshot_text_features", zeroshot, "text_features", n)
+            checks.finite(f"{at}zeroshot_text_features", zeroshot)
+        checks.finite(f"{at}text_features", self.text_features)
+        self.logit_scale = checks.number(f"{at}logit_scale", self.logit_scale, low=0.0, strict=True)
+        if self.logit_bias is not None:
+            self.logit_bias = checks.number(f"{at}logit_bias", self.logit_bias)
+        names = self.classnames
+        if names is not None:
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise ValueError(f"{at}classnames must be a list of strings, got {checks.describe(names)}")
+            if len(names) != n:
+                per = f"{n} entries, one per row of text_features"
+                raise ValueError(f"{at}classnames must have {per}, got {len(names)}")
+        return self
 
 
 @dataclass
@@ -57,38 +90,30 @@ class FeatureSet:
         """The image features before tuning: those after it where the image encoder was not tuned."""
         return self.image_features if self.zeroshot_image_features is None else self.zeroshot_image_features
 
+    @property
+    def classes(self) -> ClassSet:
+        return ClassSet(**{f.name: getattr(self, f.name) for f in fields(ClassSet)})
+
     def validate(self, source: str = "") -> "FeatureSet":
         """Raise a one-line ValueError that names ``source`` and the field where anything does not fit."""
         at = f"{source}: " if source else ""
         images = checks.matrix(f"{at}image_features", self.image_features, rows=True)
         n, dim = images.shape
-        texts = checks.matrix(f"{at}text_features", self.text_features, columns=dim, like="image_features", rows=True)
-        matrices = {"image_features": images, "text_features": texts}
+        checks.matrix(f"{at}text_features", self.text_features, columns=dim, like="image_features", rows=True)
         zs_images, zs_texts = self.zeroshot_image_features, self.zeroshot_text_features
         if zs_images is not None:
             dim = checks.matrix(f"{at}zeroshot_image_features", zs_images).shape[1]
             _rows(f"{at}zeroshot_image_features", zs_images, "image_features", n)
-            matrices["zeroshot_image_features"] = zs_images
             if zs_texts is None:
                 raise ValueError(f"{at}zeroshot_text_features is missing, zeroshot_image_features needs it")
         if zs_texts is not None:
             like = "image_features" if zs_images is None else "zeroshot_image_features"
             checks.matrix(f"{at}zeroshot_text_features", zs_texts, columns=dim, like=like)
-            _rows(f"{at}zeroshot_text_features", zs_texts, "text_features", len(texts))
-            matrices["zeroshot_text_features"] = zs_texts
-        for key, value in matrices.items():
-            checks.finite(f"{at}{key}", value)
-        self.labels = checks.labels(f"{at}labels", self.labels, n, len(texts), of="image").long()
-        self.logit_scale = checks.number(f"{at}logit_scale", self.logit_scale, low=0.0, strict=True)
-        if self.logit_bias is not None:
-            self.logit_bias = checks.number(f"{at}logit_bias", self.logit_bias)
-        names = self.classnames
-        if names is not None:
-            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                raise ValueError(f"{at}classnames must be a list of strings, got {checks.describe(names)}")
-            if len(names) != len(texts):
-                per = f"{len(texts)} entries, one per row of text_features"
-                raise ValueError(f"{at}classnames must have {per}, got {len(names)}")
+        checks.finite(f"{at}image_features", images)
+        if zs_images is not None:
+            checks.finite(f"{at}zeroshot_image_features", zs_images)
+        vars(self).update(vars(self.classes.validate(source)))
+        self.labels = checks.labels(f"{at}labels", self.labels, n, len(self.text_features), of="image").long()
         if not isinstance(self.meta, dict):
             raise ValueError(f"{at}meta must be a dictionary, got {checks.describe(self.meta)}")
         return self
@@ -150,6 +175,24 @@ def load_features(path: str | os.PathLike) -> FeatureSet:
     of range, NaN or infinite values.
     """
     name = os.fspath(path)
+    return FeatureSet(**read_fields(name, REQUIRED, (*OPTIONAL, "classnames", "meta"))).validate(name)
+
+
+def load_classes(path: str | os.PathLike) -> ClassSet:
+    """Read the classes alone, from a feature file or from one that has only their keys: ``text_features``,
+    ``logit_scale`` and what is optional of ``zeroshot_text_features``, ``logit_bias`` and ``classnames``.
+
+    Raises ValueError as ``load_features`` does.
+    """
+    name = os.fspath(path)
+    optional = "zeroshot_text_features", "logit_bias", "classnames"
+    return ClassSet(**read_fields(name, ("text_features", "logit_scale"), optional)).validate(name)
+
+
+def read_fields(name: str, required: Sequence[str], optional: Sequence[str]) -> dict[str, Any]:
+    """Those fields of the safetensors file ``name`` that it has: tensors, mapped into memory rather than
+    read; numbers and metadata as Python values, unchecked. ValueError, which names the file, where a
+    required one is missing or the file is not whole."""
     if not os.path.exists(name):
         raise ValueError(f"{name}: no such file")
     if os.path.isdir(name):
@@ -157,24 +200,28 @@ def load_features(path: str | os.PathLike) -> FeatureSet:
     try:
         with safe_open(name, framework="pt") as file:
             keys, metadata = set(file.keys()), file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in (*REQUIRED, *OPTIONAL) if key in keys}
-    except (SafetensorError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{name}: not a complete safetensors file ({reason})") from error
-    for key in REQUIRED:
-        if key not in tensors:
-            found = ", ".join(sorted(keys)) or "none"
+            values: dict[str, Any] = {key: file.get_tensor(key) for key in (*required, *optional) if key in keys}
+    except Exception as error:  # whatever a damaged header makes the reader raise
+        raise ValueError(f"{name}: not a complete safetensors file ({first_line(error)})") from error
+    for key in required:
+        if key not in values:
+            found = first_line(", ".join(sorted(keys))) if keys else "none"
             raise ValueError(f"{name}: {key} is missing (keys in the file: {found})")
-    values: dict[str, Any] = dict(tensors)
     for key in ("logit_scale", "logit_bias"):
         if key in values:
             if values[key].numel() != 1:
                 raise ValueError(f"{name}: {key} must be one number, got {checks.describe(values[key])}")
             values[key] = values[key].item()
     for key in ("classnames", "meta"):
-        if key in metadata:
+        if key in optional and key in metadata:
             try:
                 values[key] = json.loads(metadata[key])
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{name}: {key} (metadata) must be JSON: {error}") from error
-    return FeatureSet(**values).validate(name)
+            except (ValueError, RecursionError) as error:  # not JSON; numbers too long to read; nested too deep
+                raise ValueError(f"{name}: {key} (metadata) must be JSON: {first_line(error)}") from error
+    return values
+
+
+def first_line(said: object) -> str:
+    """What an error says, or other words out of a file, as one line of bounded length."""
+    lines = str(said).splitlines() or [""]
+    return lines[0][:200] or type(said).__name__

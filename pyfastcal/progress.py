@@ -1,9 +1,10 @@
-"""Progress on stderr: bars with rate and time left on a terminal, one plain line per finished step
-elsewhere."""
+"""Progress on stderr, with rate and time left: bars on a terminal; elsewhere a plain line per finished step, and
+one now and then while a long one goes on."""
 
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +19,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+EVERY = 30.0  # seconds between plain lines
 
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 
@@ -42,30 +45,45 @@ class _Rate(ProgressColumn):
 
 class ProgressReport:
     """A context manager, called as ``progress(what, done, total)``; ``what`` names a bar, made at first
-    mention."""
+    mention. Silent unless ``shown``."""
 
-    def __init__(self) -> None:
+    def __init__(self, shown: bool = True) -> None:
+        self._shown = shown
         console = Console(stderr=True)
         self._plain = not console.is_terminal
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate()
         self._bars = bars.Progress(*columns, TimeRemainingColumn(elapsed_when_finished=True), console=console)
         self._tasks: dict[str, Any] = {}
+        self._told: dict[str, float] = {}
 
     def __enter__(self) -> "ProgressReport":
-        if not self._plain:
+        if self._shown and not self._plain:
             self._bars.start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if not self._plain:
+        if self._shown and not self._plain:
             self._bars.stop()
 
     def __call__(self, what: str, done: int, total: int) -> None:
+        if not self._shown:
+            return
         if self._plain:
-            start = self._tasks.setdefault(what, time.monotonic())
-            if done >= total:
-                print(f"{what}: {total} in {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
+            self._plainly(what, done, total)
             return
         if what not in self._tasks:
             self._tasks[what] = self._bars.add_task(what, total=total)
         self._bars.update(self._tasks[what], completed=done, total=total)
+
+    def _plainly(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        start = self._tasks.setdefault(what, now)
+        if done >= total:
+            line = f"{total} in {now - start:.1f} s"
+        elif done and now - self._told.get(what, start) >= EVERY:
+            self._told[what] = now
+            rate = done / (now - start)
+            line = f"{done} of {total}, {rate:.3g}/s, {timedelta(seconds=round((total - done) / rate))} left"
+        else:
+            return
+        print(f"{what}: {line}", file=sys.stderr, flush=True)

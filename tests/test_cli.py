@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from pyfastcal import reference
 from pyfastcal.cli import app
 from pyfastcal.io import FeatureSet, load_features, save_features
+from pyfastcal.progress import ProgressReport
 
 
 def invoke(*arguments: object, code: int = 0):
@@ -180,3 +182,80 @@ def test_without_the_optional_packages(files: tuple[Path, Path], tmp_path: Path)
 def test_module_entry_and_version() -> None:
     done = subprocess.run([sys.executable, "-m", "pyfastcal", "--version"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and done.stdout.startswith("pyfastcal ") and done.stderr == ""
+
+
+def shards_of(file: Path, folder: Path) -> Path:
+    """The images of a feature file in three shards, the classes in the first one alone."""
+    features = load_features(file)
+    folder.mkdir()
+    for i, rows in enumerate((slice(0, 70), slice(70, 71), slice(71, None))):
+        part = {"image_features": features.image_features[rows], "labels": features.labels[rows]}
+        if not i:
+            part |= {key: getattr(features, key) for key in ("text_features", "zeroshot_text_features")}
+            part["logit_scale"] = torch.tensor(features.logit_scale)
+        save_file(part, folder / f"part{i}.safetensors")
+    return folder
+
+
+def rows_of(*arguments: Any) -> list[dict]:
+    """The rows of the JSON file that ``evaluate`` writes, by method, but for what only shards have."""
+    out = arguments[arguments.index("--base") + 1].parent / "out.json"
+    invoke("evaluate", *arguments, "--json", out)
+    rows = json.loads(out.read_text())["runs"][0]["rows"]
+    return [{key: row[key] for key in ("method", "images", "accuracy", "ece", "mce")} for row in rows]
+
+
+def test_evaluate_shards(files: tuple[Path, Path], tmp_path: Path) -> None:
+    new, base = files
+    folder = shards_of(new, tmp_path / "shards")
+    whole = rows_of(new, "--base", base)
+    assert rows_of(folder, "--base", base) == whole
+    assert rows_of(folder / "part*.safetensors", "--base", base) == whole
+    assert rows_of(*sorted(folder.iterdir()), "--shards", "--base", base) == whole
+    assert rows_of(new, "--classes", new, "--base", base, "--checkpoint", tmp_path / "kept") == whole
+    page = tmp_path / "shards.html"
+    result = invoke("evaluate", folder, base, "--base", base, "--report", page)  # a split in shards and one in memory
+    assert "shards" in result.stdout and "Base classes" in result.stdout
+    assert page.read_text().count("Reliability diagram:") == 8
+
+
+def test_evaluate_says_which_shards_it_skipped(files: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = shards_of(files[0], tmp_path / "shards")
+    (folder / "part1.safetensors").write_bytes(b"?")
+    assert "shards/part1.safetensors: not a complete" in error_of("evaluate", folder, "--methods", "conf")
+    out, page = tmp_path / "out.json", tmp_path / "page.html"
+    result = invoke("evaluate", folder, "--methods", "conf", "--skip-bad", "--json", out, "--report", page)
+    assert "shards: without 1 shard that could not be read" in result.stdout
+    (skipped,) = json.loads(out.read_text())["runs"][0]["skipped"]
+    assert skipped["shard"] == str(folder / "part1.safetensors") and "not a complete" in skipped["reason"]
+    assert "part1.safetensors: not a complete" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("a*",), "a*: no file matches"),
+        (("new.safetensors", "base.safetensors", "--checkpoint", "kept"), "--checkpoint must be of one split, got 2"),
+        (("shards/part1.safetensors", "--shards"), "part1.safetensors: text_features is missing"),
+        (("shards", "--classes", "none.safetensors"), "none.safetensors: no such file"),
+    ],
+)
+def test_evaluate_shards_wrongly(files, tmp_path: Path, monkeypatch, arguments: tuple, message: str) -> None:
+    shards_of(files[0], tmp_path / "shards")
+    monkeypatch.chdir(tmp_path)
+    assert message in error_of("evaluate", *arguments)
+
+
+def test_progress_off_a_terminal(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("pyfastcal.progress.time.monotonic", lambda: clock[0])
+    with ProgressReport() as progress:
+        for done in range(11):
+            clock[0] = 7.0 * done
+            progress("shards", done, 10)
+    with ProgressReport(shown=False) as progress:
+        progress("nothing", 1, 1)
+    assert capsys.readouterr().err.splitlines() == [
+        "shards: 5 of 10, 0.143/s, 0:00:35 left",
+        "shards: 10 in 70.0 s",
+    ]

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import normalize
 
 from pyfastcal import reference
-from pyfastcal.evaluate import DEFAULT_METHODS, METRICS, evaluate, evaluate_split
+from pyfastcal.evaluate import DEFAULT_METHODS, METHODS, METRICS, evaluate, evaluate_split, proper_scores
 from pyfastcal.io import FeatureSet
 
 
@@ -67,6 +67,25 @@ def test_rows_are_the_definitions(method: str) -> None:
     for metric, value in expected(new, base, factor, near).items():
         assert row[metric] == pytest.approx(float(value), abs=3e-3 if metric in ("mce", "piece") else 3e-4), metric
     assert row["gap"] == row["confidence"] - row["accuracy"]
+
+
+@pytest.mark.parametrize("method", ["conf", "zero-shot", "dac", "cac-fit"])
+def test_proper_scores_of_each_image_are_those_of_its_probabilities(method: str) -> None:
+    new, base = pair(c=20)
+    new.logit_scale = 300.0  # confidences from 0.1 to 1 - 1e-12
+    result = METHODS[method](new.classes, base)(new, None)
+    images, texts = result.source or (new.image_features, new.text_features)
+    factor = torch.ones(len(images)) if result.factor is None else result.factor
+    similarity = normalize(images.double(), dim=-1) @ normalize(texts.double(), dim=-1).T
+    probs = (300.0 * factor[:, None] * similarity).softmax(-1)
+    truth = torch.nn.functional.one_hot(new.labels, 20)
+    scores = proper_scores(result, new)
+    # float32 logits of up to 300 are off by up to 2e-5
+    torch.testing.assert_close(scores["nll"], -probs[truth.bool()].log(), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(scores["brier"], (probs - truth).square().sum(1), atol=1e-4, rtol=0)
+    part = FeatureSet(new.image_features[7:8], new.text_features, new.labels[7:8], 300.0, new.zeroshot_text_features)
+    alone = proper_scores(METHODS[method](new.classes, base)(part, None), part)
+    assert all(torch.equal(alone[key], scores[key][7:8]) for key in scores)
 
 
 def test_scaling_changes_no_prediction_and_fitting_helps_where_it_fits() -> None:

@@ -21,6 +21,8 @@ ROOT = Path(__file__).parent.parent
 PUBLIC = {
     *("knn", "proximity", "textual_deviation", "contrast_weight", "confidence", "similarity_confidence", "bin_counts"),
     *("build_info", "DistanceAwareCalibration", "ContrastAwareCalibration", "metrics", "reference"),
+    *("TemperatureScaling", "DensityRatioCalibration", "HistogramBinning", "IsotonicRegression", "chain"),
+    *("MultiIsotonicRegression", "BinMeanShift"),
 }
 
 

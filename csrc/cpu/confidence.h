@@ -8,13 +8,13 @@ namespace pyfastcal::PYFASTCAL_VARIANT {
 inline constexpr float kLog2E = 1.44269504f;
 inline constexpr float kSmallestExponent = -126.0f;  // of 2: below lie the denormals, which exp2 does not make
 
-struct Peak {
+struct Range {
   float max, min;
-  int64_t index;  // of the first maximum
 };
 
+// NaN where it stands last in its lane only: what goes on with the row's values finds the others.
 template <class T>
-inline Peak find_peak(const T* row, int64_t n) {
+inline Range find_range(const T* row, int64_t n) {
   Vec hi[2] = {set1(-kInfinity), set1(-kInfinity)}, lo[2] = {set1(kInfinity), set1(kInfinity)};
   int64_t c = 0;
   for (; c + 2 * kLanes <= n; c += 2 * kLanes)
@@ -32,7 +32,17 @@ inline Peak find_peak(const T* row, int64_t n) {
     hi[0] = max(hi[0], load_first(row + c, n - c, -kInfinity));
     lo[0] = min(lo[0], load_first(row + c, n - c, kInfinity));
   }
-  Peak peak{reduce_max(max(hi[0], hi[1])), reduce_min(min(lo[0], lo[1])), 0};
+  return {reduce_max(max(hi[0], hi[1])), reduce_min(min(lo[0], lo[1]))};
+}
+
+struct Peak : Range {
+  int64_t index;  // of the first maximum
+};
+
+template <class T>
+inline Peak find_peak(const T* row, int64_t n) {
+  Peak peak{find_range(row, n), 0};
+  int64_t c;
   const Vec m = set1(peak.max);
   for (c = 0; c + kLanes <= n; c += kLanes)
     if (const uint32_t hit = equal(load(row + c), m)) {

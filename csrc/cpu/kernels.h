@@ -2,6 +2,7 @@
 // What the functions compute is defined in pyfastcal/reference; arguments were checked in pyfastcal/ops.py.
 #pragma once
 #include "../common/arguments.h"
+#include "../common/nll.h"
 
 namespace pyfastcal {
 
@@ -22,6 +23,10 @@ struct Kernels {
   // invalid: the number of values that are no confidence or belong to no group, added to
   void (*bin_counts)(const void* confidence, Dtype dtype, const bool* correct, const int64_t* group, int64_t n,
                      const Bins& bins, int64_t* totals, int64_t* invalid);
+  // NaN where a row holds NaN or infinity; labels: one class per row
+  Nll (*nll)(const Matrix& logits, const int64_t* labels, double beta);
+  // queries, points: fp32 in two columns; bandwidth: of each column; out: the log density at each query
+  void (*density)(const Matrix& queries, const Matrix& points, const double* bandwidth, double* out);
 };
 
 extern const Kernels kScalarKernels;

@@ -1,7 +1,32 @@
-"""Post-hoc calibrators."""
+"""Post-hoc calibrators.
 
+Those that scale logits (``LogitScaling``) never change a prediction and need no classes of the fit; those that map
+probabilities say which of them do.
+"""
+
+from .bin_mean_shift import BinMeanShift
+from .binning import HistogramBinning
+from .chain import Chain, chain
 from .contrast_aware import ContrastAwareCalibration, contrast_weight
+from .density_ratio import DensityRatioCalibration
 from .distance_aware import DistanceAwareCalibration
+from .isotonic import IsotonicRegression, MultiIsotonicRegression
 from .logit_scaling import LogitScaling
+from .probability_map import ProbabilityMap
+from .temperature import TemperatureScaling
 
-__all__ = ["ContrastAwareCalibration", "DistanceAwareCalibration", "LogitScaling", "contrast_weight"]
+__all__ = [
+    "BinMeanShift",
+    "Chain",
+    "ContrastAwareCalibration",
+    "DensityRatioCalibration",
+    "DistanceAwareCalibration",
+    "HistogramBinning",
+    "IsotonicRegression",
+    "LogitScaling",
+    "MultiIsotonicRegression",
+    "ProbabilityMap",
+    "TemperatureScaling",
+    "chain",
+    "contrast_weight",
+]

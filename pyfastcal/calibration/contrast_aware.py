@@ -1,6 +1,7 @@
 """Contrast-aware calibration: "Contrast-Aware Calibration for Fine-Tuned CLIP" (arXiv 2501.19060v3)."""
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch import Tensor
 from .. import checks, ops, reference
 from .._numpy import accepts_numpy
 from .contrast_fit import fit_contrast
-from .logit_scaling import LogitScaling, check_logits, check_scale, scale_logits
+from .logit_scaling import LogitScaling, check_logits, check_pair, check_scale, scale_logits
 
 _READINGS = ("similarity", "probability")
 _SMALLEST = 1e-3  # a weight below it wipes out all confidence: the inputs were on another scale
@@ -51,7 +52,7 @@ def contrast_weight(
     """
     checks.matrix("similarity", similarity)
     checks.finite("similarity", similarity)
-    _check_pair("zeroshot_similarity", zeroshot_similarity, "similarity", similarity)
+    check_pair("zeroshot_similarity", zeroshot_similarity, "similarity", similarity)
     checks.choice("on", on, _READINGS)
     constants = _check_constants(alpha, k, lambda1, lambda2)
     scale = check_scale("logit_scale", logit_scale)
@@ -76,6 +77,7 @@ class ContrastAwareCalibration(LogitScaling):
     lambda1: Tensor
     lambda2: Tensor
     fitted: Tensor
+    contrasts = True
 
     def __init__(
         self,
@@ -157,27 +159,26 @@ class ContrastAwareCalibration(LogitScaling):
         and text (C, D), without the N x C logits. Where only the prompt was tuned, the zero-shot image
         features are the image features."""
         scale = check_scale("logit_scale", logit_scale)
-        z = ops.contrast_distance(
-            image_features,
-            text_features,
-            zeroshot_image_features,
-            zeroshot_text_features,
-            on=self.on,
-            logit_scale=scale,
-            normalize=normalize,
-        )
+        features = image_features, text_features, zeroshot_image_features, zeroshot_text_features
+        _, sample_weight = self.feature_weights(*features, logit_scale=scale, normalize=normalize)
         return ops.similarity_confidence(
             image_features,
             text_features,
             scale,
             logit_bias=logit_bias,
-            sample_weight=self._weight("image_features", "features on the unit sphere", z),
+            sample_weight=sample_weight,
             normalize=normalize,
         )
 
+    def feature_weights(
+        self, image_features: Tensor, text_features: Tensor, *zeroshot_features: Tensor, **options: Any
+    ) -> tuple[Tensor | None, Tensor | None]:
+        z = ops.contrast_distance(image_features, text_features, *zeroshot_features, on=self.on, **options)
+        return None, self._weight("image_features", "features on the unit sphere", z)
+
     def _check(self, name: str, logits: Tensor, zeroshot_logits: Tensor, logit_scale: float | Tensor) -> float | Tensor:
         check_logits(name, logits)
-        _check_pair(f"zeroshot_{name}", zeroshot_logits, name, logits)
+        check_pair(f"zeroshot_{name}", zeroshot_logits, name, logits)
         return check_scale("logit_scale", logit_scale)
 
     def _distance(self, logits: Tensor, zeroshot_logits: Tensor, scale: float | Tensor) -> Tensor:
@@ -191,12 +192,6 @@ class ContrastAwareCalibration(LogitScaling):
     def extra_repr(self) -> str:
         names = ("alpha", "k", "lambda1", "lambda2")
         return ", ".join(f"{name}={float(getattr(self, name)):.4g}" for name in names) + f", on={self.on!r}"
-
-
-def _check_pair(name: str, zeroshot: Tensor, like: str, tuned: Tensor) -> None:
-    checks.same_shape(name, checks.floating(name, zeroshot, 2), like, tuned)
-    checks.same_device(name, zeroshot, like, tuned)
-    checks.finite(name, zeroshot)
 
 
 def _check_constants(alpha: float, k: float, lambda1: float, lambda2: float) -> dict[str, float]:

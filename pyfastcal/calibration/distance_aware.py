@@ -9,10 +9,11 @@ from torch import Tensor
 from .. import checks, ops
 from .._numpy import accepts_numpy
 from ..proximity import textual_deviation
+from .fit_buffers import FitBuffers
 from .logit_scaling import LogitScaling, check_logits, check_scale, scale_logits
 
 
-class DistanceAwareCalibration(LogitScaling):
+class DistanceAwareCalibration(FitBuffers, LogitScaling):
     """DAC: scale a row's logits by the textual deviation of the class it predicts.
 
     Args:
@@ -26,12 +27,12 @@ class DistanceAwareCalibration(LogitScaling):
     """
 
     class_weight: Tensor | None
+    fit_buffers = ("class_weight",)
 
     def __init__(self, k: int = 5, base_threshold: float = 0.05) -> None:
         super().__init__()
         self.k = checks.integer("k", k, 1)
         self.base_threshold = checks.number("base_threshold", base_threshold, low=0.0)
-        self.register_buffer("class_weight", None)
 
     @accepts_numpy
     @torch.no_grad()
@@ -77,22 +78,27 @@ class DistanceAwareCalibration(LogitScaling):
         """Calibrated confidence (N,) and prediction (N,) int64 from image features (N, D) and the tuned text
         features (C, D) that ``fit`` saw, without the N x C logits: see
         ``pyfastcal.similarity_confidence``."""
-        checks.matrix("text_features", text_features)
+        class_weight, _ = self.feature_weights(image_features, text_features)
         return ops.similarity_confidence(
             image_features,
             text_features,
             check_scale("logit_scale", logit_scale),
             logit_bias=logit_bias,
-            class_weight=self._weight("text_features", len(text_features), text_features),
+            class_weight=class_weight,
             normalize=normalize,
         )
+
+    def feature_weights(
+        self, image_features: Tensor, text_features: Tensor, **options: Any
+    ) -> tuple[Tensor | None, Tensor | None]:
+        checks.matrix("text_features", text_features)
+        return self._weight("text_features", len(text_features), text_features), None
 
     def _factor(self, logits: Tensor, prediction: Tensor) -> Tensor:
         return self._weight("logits", logits.shape[1], logits)[prediction]
 
     def _weight(self, name: str, n_classes: int, like: Tensor) -> Tensor:
-        if self.class_weight is None:
-            raise RuntimeError("DistanceAwareCalibration has no class weights: call fit or load_state_dict first")
+        self._need_fit()
         if n_classes != len(self.class_weight):
             raise ValueError(
                 f"{name} must have the {len(self.class_weight)} classes of the fit, "
@@ -101,15 +107,8 @@ class DistanceAwareCalibration(LogitScaling):
         checks.same_device(name, like, "class_weight", self.class_weight)
         return self.class_weight
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # The number of classes is part of the state: a fresh module takes whatever size is loaded.
-        loaded = state_dict.get(f"{prefix}class_weight")
-        if loaded is not None:
-            checks.positive(f"{prefix}class_weight", checks.floating(f"{prefix}class_weight", loaded, 1))
-            if self.class_weight is None or self.class_weight.shape != loaded.shape:
-                device = loaded.device if self.class_weight is None else self.class_weight.device
-                self.class_weight = torch.empty_like(loaded, device=device)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+    def _check_loaded(self, name: str, key: str, loaded: Tensor) -> None:
+        checks.positive(key, checks.floating(key, loaded, 1))
 
     def extra_repr(self) -> str:
         return f"k={self.k}, base_threshold={self.base_threshold}"

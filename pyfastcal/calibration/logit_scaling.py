@@ -10,11 +10,26 @@ class LogitScaling(nn.Module):
     """Base of the calibrators that multiply each row of logits by one positive factor.
 
     A subclass says in ``factor`` what the factor (N,) of each row is. Such a calibrator never changes a
-    prediction, and a sequence of them is the product of their factors.
+    prediction, and a sequence of them is the product of their factors (see ``chain``).
     """
 
+    contrasts = False  # whether the factor depends on the scores of zero-shot CLIP too
+
     def factor(self, logits: Tensor, *inputs: Tensor | float) -> Tensor:
-        """The factor (N,) of each row of ``logits`` (N, C)."""
+        """The factor (N,) of each row of ``logits`` (N, C); ``inputs`` where it contrasts: the zero-shot logits
+        and the logit scale."""
+        raise NotImplementedError
+
+    def feature_weights(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        *zeroshot_features: Tensor,
+        logit_scale: float | Tensor,
+        normalize: bool,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The factor from features: a weight per class (C,) and one per image (N,), None where it has none;
+        ``zeroshot_features``: image and text, where it contrasts."""
         raise NotImplementedError
 
 
@@ -41,6 +56,13 @@ def check_logits(name: str, logits: Tensor) -> Tensor:
     checks.matrix(name, logits)
     checks.finite(name, logits)
     return logits
+
+
+def check_pair(name: str, zeroshot: Tensor, like: str, tuned: Tensor) -> None:
+    """The same scores of the zero-shot model: as ``check_logits``, of the same shape and device."""
+    checks.same_shape(name, checks.floating(name, zeroshot, 2), like, tuned)
+    checks.same_device(name, zeroshot, like, tuned)
+    checks.finite(name, zeroshot)
 
 
 def check_scale(name: str, scale: float | Tensor) -> float | Tensor:

@@ -1,5 +1,9 @@
-"""Calibration metrics, as functions."""
+"""Calibration metrics: as functions, as the accumulator of a stream, and as torchmetrics classes (``STREAMING``), which
+are imported when first asked for."""
 
+from typing import Any
+
+from .accumulator import Accumulator
 from .calibration_error import (
     adaptive_calibration_error,
     classwise_ece,
@@ -10,10 +14,13 @@ from .calibration_error import (
 )
 from .reliability import ReliabilityCurve, reliability_curve, signed_gaps
 from .scores import brier_score, contrast, interval_coverage_error, negative_log_likelihood
+from .stored_stream import adaptive_calibration_error_of_stream, proximity_informed_ece_of_stream
 
 __all__ = [
+    "Accumulator",
     "ReliabilityCurve",
     "adaptive_calibration_error",
+    "adaptive_calibration_error_of_stream",
     "brier_score",
     "classwise_ece",
     "contrast",
@@ -23,6 +30,26 @@ __all__ = [
     "maximum_calibration_error",
     "negative_log_likelihood",
     "proximity_informed_ece",
+    "proximity_informed_ece_of_stream",
     "reliability_curve",
     "signed_gaps",
 ]
+
+STREAMING = (
+    "AdaptiveCalibrationError",
+    "CalibrationError",
+    "CalibrationMetrics",
+    "ClasswiseCalibrationError",
+    "DebiasedCalibrationError",
+    "MaximumCalibrationError",
+    "ProximityInformedECE",
+    "SignedGaps",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in STREAMING:
+        from . import streaming
+
+        return getattr(streaming, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""From counts to errors: every binned metric is a short formula of three integers-at-heart per cell."""
+"""From counts to errors: every binned metric is a short formula of three integers per cell."""
 
 from typing import NamedTuple
 
@@ -7,23 +7,38 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .. import checks, ops
+from . import _limbs
+
+_CHUNK = 1 << 22  # probabilities that add_classes bins at a time
 
 
 class Cells(NamedTuple):
-    """What ``bin_counts`` says of each cell, flattened (B,): the state a stream would add up."""
+    """What is known of each cell, all int64 (B,): how many rows, how many of them are correct, and their confidences'
+    sum ``whole + low * 2^-32`` with ``0 <= low < 2^32``."""
 
-    count: Tensor  # int64
-    correct: Tensor  # int64
-    confidence_sum: Tensor  # float64
+    count: Tensor
+    correct: Tensor
+    whole: Tensor
+    low: Tensor
+
+    @classmethod
+    def of(cls, table: Tensor) -> "Cells":
+        """Of a table (4, B); one whose ``low`` was not carried yet is as good."""
+        count, correct, whole, low = table.unbind(0)
+        return cls(count, correct, whole + (low >> _limbs.BITS), low & _limbs.MASK)
 
     @property
     def total(self) -> Tensor:
         return self.count.sum()
 
     @property
+    def confidence_sum(self) -> Tensor:
+        return _limbs.to_float(self.whole, self.low)
+
+    @property
     def excess(self) -> Tensor:
         """``n_b (conf_b - acc_b)`` (B,): zero where the cell is empty, so nothing is ever 0 / 0."""
-        return self.confidence_sum - self.correct
+        return _limbs.to_float(self.whole - self.correct, self.low)
 
     @property
     def gap(self) -> Tensor:
@@ -38,6 +53,13 @@ class Cells(NamedTuple):
     def accuracy(self) -> Tensor:
         return self.correct.double() / self.count
 
+    def joined(self, group: Tensor, n_groups: int) -> "Cells":
+        """Cells (n_groups,) made of those whose ``group`` (B,) is theirs."""
+        table = self.count.new_zeros(4, n_groups)
+        for row, values in zip(table, self, strict=True):
+            row.index_add_(0, group, values)
+        return Cells.of(table)
+
 
 def count_cells(
     confidence: Tensor,
@@ -48,10 +70,36 @@ def count_cells(
     group: Tensor | None = None,
     n_groups: int = 1,
 ) -> Cells:
-    """Counts over (group, bin), through the one kernel that knows where a value falls."""
+    """Counts over (group, bin), flattened, through the one kernel that knows where a value falls."""
     checks.not_empty("confidence", checks.floating("confidence", confidence, 1))
-    counts = ops.bin_counts(confidence, correct, n_bins, closed=closed, group=group, n_groups=n_groups)
-    return Cells(*(c.reshape(-1) for c in counts))
+    totals = ops.fixed_point_bin_counts(confidence, correct, n_bins, closed=closed, group=group, n_groups=n_groups)
+    table = totals.new_zeros(4, totals[0].numel())
+    _limbs.add_totals(table, totals.reshape(3, -1))
+    return Cells.of(table)
+
+
+def add_classes(
+    table: Tensor, probs: Tensor, labels: Tensor, n_bins: int, closed: str = "left", *, validate: bool = True
+) -> None:
+    """Add every class's probability (N, C), right where it is the label (N,), to ``table`` (4, C * n_bins), in place;
+    as it was where a probability is refused."""
+    n, n_classes = probs.shape
+    totals = table.new_empty(3, n_classes, n_bins)
+    step = max(1, _CHUNK // max(1, n))
+    for start in range(0, n_classes, step):
+        columns = probs[:, start : start + step].T
+        classes = torch.arange(len(columns), device=probs.device)
+        totals[:, start : start + step], invalid = ops.bin_totals(
+            columns.reshape(-1),
+            (labels == (classes + start)[:, None]).reshape(-1),
+            n_bins,
+            group=classes.repeat_interleave(n),
+            n_groups=len(columns),
+            closed=closed,
+        )
+        if validate and checks.values_visible(invalid) and int(invalid):
+            checks.unit_interval("probs", probs)
+    _limbs.add_totals(table, totals.view(3, -1))
 
 
 def ordered_sum(x: Tensor) -> Tensor:
@@ -71,12 +119,18 @@ def expected_error(cells: Cells, norm: str = "l1") -> Tensor:
         return maximum_error(cells)
     if norm == "l2":
         return (ordered_sum(cells.excess.square() / cells.count.clamp(min=1)) / cells.total).sqrt()
-    return ordered_sum(cells.excess.abs()) / cells.total
+    return absolute_excess(cells) / cells.total
+
+
+def absolute_excess(cells: Cells) -> Tensor:
+    """``sum_b n_b |gap_b|``, rounded once: the terms are added as integers, in whatever order."""
+    return _limbs.to_float(*_limbs.total(*_limbs.absolute(cells.whole - cells.correct, cells.low)))
 
 
 def maximum_error(cells: Cells, weighted: bool = False) -> Tensor:
-    size = cells.total if weighted else cells.count.clamp(min=1)
-    return (cells.excess.abs() / size).max()
+    total = cells.total
+    size = total if weighted else cells.count.clamp(min=1)
+    return (cells.excess.abs() / size).max() / (total > 0)  # NaN without rows
 
 
 def debiased_error(cells: Cells) -> Tensor:
@@ -93,14 +147,7 @@ def check_values(confidence: Tensor) -> None:
 
 
 def check_probabilities(probs: Tensor, labels: Tensor, *, rows_sum_to_one: bool = True) -> Tensor:
-    """Probabilities (N, C) with N >= 1, and labels (N,), which come back as int64. The sums may be off by the
-    rounding of half precision."""
-    checks.matrix("probs", probs, rows=True)
-    checks.unit_interval("probs", probs)
-    if rows_sum_to_one and checks.values_visible(probs):
-        sums = probs.double().sum(dim=1)
-        worst = (sums - 1).abs().argmax()
-        if abs(float(sums[worst]) - 1) > 0.01:
-            raise ValueError(f"probs must have rows that sum to 1, got a sum of {float(sums[worst]):.4g}")
+    """Probabilities (N, C) with N >= 1, and labels (N,), which come back as int64."""
+    checks.probabilities("probs", probs, rows=True, rows_sum_to_one=rows_sum_to_one)
     checks.same_device("labels", checks.tensor("labels", labels, 1), "probs", probs)
     return checks.labels("labels", labels, len(probs), probs.shape[1]).long()

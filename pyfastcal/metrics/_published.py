@@ -37,7 +37,7 @@ def expected_error(confidence: Tensor, correct: Tensor, n_bins: int) -> Tensor:
     cells = count_cells(confidence, correct, 1, group=group, n_groups=n_bins + 1)
     weight = cells.count[:-1].clone()
     weight[-1] += cells.count[-1]
-    kept = Cells(cells.count[:-1], cells.correct[:-1], cells.confidence_sum[:-1])
+    kept = Cells(*(values[:-1] for values in cells))
     return ordered_sum((weight * kept.gap.abs()).nan_to_num(0.0)) / cells.total
 
 

@@ -5,14 +5,16 @@ boolean, or zeros and ones. The result is a 0-d float64 tensor. All go through `
 and fixed-point sums make the result the same bits for any order of the rows and on any device.
 """
 
-import torch
 from torch import Tensor
 
-from .. import checks
+from .. import checks, ops
 from .._numpy import accepts_numpy
 from ..reference import equal_mass_groups
 from . import _published
 from ._cells import (
+    Cells,
+    absolute_excess,
+    add_classes,
     check_probabilities,
     check_values,
     count_cells,
@@ -22,8 +24,7 @@ from ._cells import (
     ordered_sum,
 )
 
-_NORMS = ("l1", "l2", "max")
-_CHUNK = 1 << 22  # probabilities that classwise_ece bins at a time
+NORMS = ("l1", "l2", "max")
 
 
 @accepts_numpy
@@ -47,7 +48,7 @@ def expected_calibration_error(
     Raises:
         ValueError: naming the argument, for a wrong shape, dtype or value, or no rows.
     """
-    checks.choice("norm", norm, _NORMS)
+    checks.choice("norm", norm, NORMS)
     if _published.check_compat(compat, norm=(norm, "l1"), closed=(closed, "left")):
         check_values(confidence)
         return _published.expected_error(confidence, correct, checks.integer("n_bins", n_bins, 1))
@@ -134,18 +135,6 @@ def classwise_ece(probs: Tensor, labels: Tensor, n_bins: int = 10) -> Tensor:
     """``mean_c ECE(probs[:, c], labels == c)``: the l1 error of every class's probability, not the top one's
     alone. ``probs`` (N, C) in [0, 1], whose rows need not sum to 1; ``labels`` (N,) integers in [0, C)."""
     labels = check_probabilities(probs, labels, rows_sum_to_one=False)
-    n, n_classes = probs.shape
-    step = max(1, _CHUNK // n)
-    errors = []
-    for start in range(0, n_classes, step):
-        columns = probs[:, start : start + step].T
-        classes = torch.arange(start, start + len(columns), device=probs.device)
-        cells = count_cells(
-            columns.reshape(-1),
-            (labels == classes[:, None]).reshape(-1),
-            n_bins,
-            group=(classes - start).repeat_interleave(n),
-            n_groups=len(columns),
-        )
-        errors.append(ordered_sum(cells.excess.abs()))
-    return ordered_sum(torch.stack(errors)) / (n * n_classes)
+    table = labels.new_zeros(4, probs.shape[1] * checks.integer("n_bins", n_bins, 1))
+    add_classes(table, probs, labels, n_bins)
+    return absolute_excess(Cells.of(table)) / probs.numel()

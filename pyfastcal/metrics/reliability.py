@@ -48,26 +48,25 @@ def reliability_curve(
     it costs nothing per row and does not depend on their order. A bin that is all right, or all wrong, has
     a band of no width: the bootstrap cannot see what did not occur.
     """
+    cells = count_cells(confidence, correct, n_bins, closed=closed)
+    return curve_of(cells, n_bootstrap=n_bootstrap, level=level, seed=seed)
+
+
+def curve_of(cells: Cells, *, n_bootstrap: int = 1000, level: float = 0.95, seed: int = 0) -> ReliabilityCurve:
+    """The reliability curve of counted equal-width bins."""
     n_bootstrap = checks.integer("n_bootstrap", n_bootstrap, 0)
     level = checks.number("level", level, low=0.0, high=1.0)
     seed = checks.integer("seed", seed, 0)
-    cells = count_cells(confidence, correct, n_bins, closed=closed)
     lower, upper = _band(cells, n_bootstrap, level, seed)
-    return ReliabilityCurve(
-        uniform_edges(n_bins, confidence.device),
-        cells.count,
-        cells.mean_confidence,
-        cells.accuracy,
-        lower,
-        upper,
-    )
+    edges = uniform_edges(len(cells.count), cells.count.device)
+    return ReliabilityCurve(edges, cells.count, cells.mean_confidence, cells.accuracy, lower, upper)
 
 
 def _band(cells: Cells, n_bootstrap: int, level: float, seed: int) -> tuple[Tensor, Tensor]:
-    if n_bootstrap == 0:
-        nothing = torch.full_like(cells.confidence_sum, torch.nan)
-        return nothing, nothing.clone()
     total = int(cells.total)
+    if n_bootstrap == 0 or total == 0:
+        nothing = torch.full_like(cells.excess, torch.nan)
+        return nothing, nothing.clone()
     occurred = torch.stack([cells.correct, cells.count - cells.correct]).reshape(-1).cpu().numpy()
     draws = np.random.default_rng(seed).multinomial(total, occurred / total, size=n_bootstrap)
     right, wrong = torch.from_numpy(draws).view(n_bootstrap, 2, -1).unbind(1)

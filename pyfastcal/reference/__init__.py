@@ -3,7 +3,7 @@
 Any floating dtype (float64 too) and any device; arguments are not validated. Tensors in, tensors out.
 """
 
-from ._common import bin_index, equal_mass_groups, uniform_edges
+from ._common import bin_index, equal_mass_groups, equal_mass_starts, uniform_edges
 from .metrics import (
     adaptive_calibration_error,
     brier_score,
@@ -24,6 +24,8 @@ from .operators import (
     contrast_distance,
     fixed_point_bin_counts,
     knn,
+    log_density,
+    nll,
     similarity_confidence,
 )
 from .weights import contrast_weight, distance_of_logits, proximity, textual_deviation, weight_of_distance
@@ -41,12 +43,15 @@ __all__ = [
     "debiased_ece",
     "distance_of_logits",
     "equal_mass_groups",
+    "equal_mass_starts",
     "expected_calibration_error",
     "fixed_point_bin_counts",
     "interval_coverage_error",
     "knn",
+    "log_density",
     "maximum_calibration_error",
     "negative_log_likelihood",
+    "nll",
     "proximity",
     "proximity_informed_ece",
     "reliability_curve",

@@ -35,6 +35,12 @@ def bin_index(values: Tensor, edges: Tensor, closed: str = "left") -> Tensor:
     return torch.bucketize(values.double().contiguous(), inner, right=closed == "left")
 
 
+def equal_mass_starts(values: Tensor, n_groups: int) -> Tensor:
+    """Where the groups of ``equal_mass_groups`` begin, but for the first: (n_groups - 1,) float64."""
+    ranks = torch.arange(1, n_groups, device=values.device) * len(values) // n_groups
+    return values.sort().values[ranks].double()
+
+
 def equal_mass_groups(values: Tensor, n_groups: int) -> Tensor:
     """Group (N,) int64 in [0, n_groups) of each value, the groups as equally filled as ties allow.
 
@@ -43,6 +49,5 @@ def equal_mass_groups(values: Tensor, n_groups: int) -> Tensor:
     Without ties the sizes differ by at most one; a run of equal values that spans several starts goes to the
     last of them, and the groups it jumps over stay empty.
     """
-    ranks = torch.arange(1, n_groups, device=values.device) * len(values) // n_groups
-    starts = values.sort().values[ranks].double()
+    starts = equal_mass_starts(values, n_groups)
     return torch.bucketize(values.double().contiguous(), starts, right=True)

@@ -1,5 +1,7 @@
 """Plain-torch twins of the kernels: what each computes, for any dtype and device."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -132,3 +134,33 @@ def bin_counts(
         confidence, correct, n_bins, edges=edges, group=group, n_groups=n_groups, closed=closed
     )
     return counts, right, fixed.double() / FIXED_POINT
+
+
+def nll(logits: Tensor, labels: Tensor, beta: float = 1.0) -> Tensor:
+    """(3,) float64: the mean over the rows of ``-log softmax(beta * logits)[label]`` for logits (N, C) and
+    labels (N,), its first and its second derivative by ``beta``.
+
+    With p the softmax, the derivatives of a row are ``E_p[x] - x[label]`` and ``Var_p[x]``.
+    """
+    logits = working(logits)
+    logits = logits - logits.amax(dim=1, keepdim=True)  # no term changes: x is only seen against the label's
+    log_probs = (beta * logits).log_softmax(dim=1)
+    probs, label = log_probs.exp(), labels.long()[:, None]
+    mean = (probs * logits).sum(dim=1, keepdim=True)
+    loss = -log_probs.gather(1, label)
+    slope = mean - logits.gather(1, label)
+    curvature = (probs * (logits - mean).square()).sum(dim=1)
+    return torch.stack([x.double().mean() for x in (loss, slope, curvature)])
+
+
+def log_density(queries: Tensor, points: Tensor, bandwidth: Tensor) -> Tensor:
+    """(Q,) float64: the log of ``1/N sum_i K((q - x_i) / h)`` at queries (Q, 2) for points (N, 2) and a bandwidth h
+    (2,) per column, K the Gaussian product kernel ``exp(-(u^2 + v^2) / 2) / (2 pi h_u h_v)``."""
+    wide = torch.promote_types(torch.promote_types(queries.dtype, points.dtype), torch.float32)
+    queries, points, bandwidth = queries.to(wide), points.to(wide), bandwidth.to(wide)
+    rows = max(1, _CHUNK // max(1, len(points)))
+    log_sums = [
+        torch.logsumexp(((q[:, None] - points) / bandwidth).square().sum(dim=2) / -2, dim=1)
+        for q in queries.split(rows)
+    ]
+    return torch.cat(log_sums).double() - torch.log(2 * math.pi * bandwidth.double().prod() * len(points))

@@ -37,7 +37,11 @@ def write_picture(path: str | os.PathLike, report: Report) -> Path:
 
 def write_json(path: str | os.PathLike, report: Report) -> Path:
     """Write the rows of every run (fractions, null where there is no number), their summary and the findings."""
-    runs = [{"run": run.name, "rows": [row for e in run.evaluations for row in e.rows]} for run in report.runs]
+    runs = []
+    for run in report.runs:
+        skipped = [{"shard": name, "reason": why} for e in run.evaluations for name, why in e.skipped.items()]
+        rows = [row for e in run.evaluations for row in e.rows]
+        runs.append({"run": run.name, "rows": rows} | ({"skipped": skipped} if skipped else {}))
     content = {"title": report.title, "n_bins": report.n_bins, "runs": runs, "summary": summarise(report)}
     content |= {"findings": findings(report), "environment": report.environment}
     return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

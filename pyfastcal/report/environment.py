@@ -13,6 +13,7 @@ OPTIONAL = {
     "pillow": "clip",
     "matplotlib": "report",
     "scikit-learn": "demo",
+    "pyarrow": "parquet",
 }
 
 

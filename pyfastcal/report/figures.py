@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import ops
 from .._optional import require
+from ..metrics._cells import Cells
 from .summary import signed
 
 
@@ -96,17 +96,16 @@ def style(axes: Any, theme: Theme) -> None:
 def reliability(
     figure: Any,
     theme: Theme,
-    confidence: Tensor,
-    correct: Tensor,
+    cells: Cells,
     numbers: dict[str, float],
-    n_bins: int = 10,
     title: str = "",
 ) -> str:
     """Accuracy per bin of confidence with the gap to the mean confidence, and below it how many images there
     are. ``numbers``: what ``summary.headline`` gives, for the words; ``title``: drawn above together with
     them, where the figure stands alone."""
     top, bottom = figure.subplots(2, 1, height_ratios=[4, 1], sharex=True)
-    counts, right, sums = (x[0].double() for x in ops.bin_counts(confidence, correct, n_bins))
+    counts, right, sums = cells.count, cells.correct, cells.confidence_sum
+    n_bins = len(counts)
     width = 1 / n_bins
     for b in torch.nonzero(counts).flatten().tolist():
         accuracy, mean = float(right[b] / counts[b]), float(sums[b] / counts[b])

@@ -19,14 +19,14 @@ def reliability(report: Report) -> str:
     html = ""
     for split in report.splits:
         drawn = ""
-        for method, pooled in report.diagrams(split):
+        for method, cells in report.diagrams(split):
             numbers = headline(report, split, method)
             gap = coloured(numbers["gap"], f"gap {signed(numbers['gap'])}")
             caption = (
                 f"<b>{escape(label(method))}</b> ECE {numbers['ece']:.1f} % · {gap}<br><small>accuracy "
                 f"{numbers['accuracy']:.1f}, confidence {numbers['confidence']:.1f} %</small>"
             )
-            svg = figures.svg(figures.reliability, *pooled, numbers, report.n_bins, size=(2.9, 2.9))
+            svg = figures.svg(figures.reliability, cells, numbers, size=(2.9, 2.9))
             drawn += figure(svg, caption)
         if drawn:
             html += f'<h3>{escape(split_name(split))}</h3>\n<div class="panels">\n{drawn}</div>\n'
@@ -78,7 +78,7 @@ def _class_points(report: Report, method: str, what: str) -> list[tuple[str, Ten
     """(split, proximity, confidence in percent or gap in points) of the classes, the runs together."""
     points = []
     for split in report.splits:
-        found = [_of_classes(e, method, what) for e in report.evaluations(split) if method in e.calibrated]
+        found = [_of_classes(e, method, what) for e in report.evaluations(split)]
         found = [part for part in found if part is not None]
         if found:
             points.append((split, *(torch.cat(part) for part in zip(*found, strict=True))))
@@ -86,7 +86,10 @@ def _class_points(report: Report, method: str, what: str) -> list[tuple[str, Ten
 
 
 def _of_classes(evaluation: Evaluation, method: str, what: str) -> tuple[Tensor, Tensor] | None:
-    """One run's classes that were predicted at least once; None where a class has no other to be near to."""
+    """One run's classes that were predicted at least once; None where there are no images of the method at hand, or
+    a class has no other to be near to."""
+    if evaluation.features is None or method not in evaluation.calibrated:
+        return None
     texts, own = evaluation.features.text_features, evaluation.base is None
     bank = texts if evaluation.base is None else evaluation.base.text_features
     if len(bank) == own:
@@ -129,7 +132,7 @@ def _weights(report: Report, split: str) -> dict[str, list[float]]:
     weights: dict[str, list[float]] = {}
     for evaluation in report.evaluations(split):
         done = evaluation.calibrated.get("dac")
-        if done is None or done.class_weight is None:
+        if done is None or done.class_weight is None or evaluation.features is None:
             continue
         names = evaluation.features.classnames or [f"class {c}" for c in range(len(done.class_weight))]
         for name, weight in zip(names, done.class_weight.tolist(), strict=True):

@@ -14,15 +14,15 @@ def draw(path: str, report: Report) -> None:
 
     split = report.splits[-1]
     pooled = {method: report.pooled(split, method) for method in METHODS}
-    panels = {method: rows for method, rows in pooled.items() if rows is not None}
+    panels = {method: cells for method, cells in pooled.items() if cells is not None}
     theme = figures.PAPER
     with mpl.rc_context({"font.size": 8.5, "axes.linewidth": 0.7}):
         figure = Figure(figsize=(2.6 * len(panels), 3.2), dpi=160, facecolor="white", layout="constrained")
         above, below = figure.subfigures(2, 1, height_ratios=[12, 1])
         parts = above.subfigures(1, len(panels), squeeze=False)[0]
-        for part, (method, rows) in zip(parts, panels.items(), strict=True):
+        for part, (method, cells) in zip(parts, panels.items(), strict=True):
             numbers = headline(report, split, method)
-            figures.reliability(part, theme, *rows, numbers, report.n_bins, label(method))
+            figures.reliability(part, theme, cells, numbers, label(method))
         runs = f", {len(report.runs)} runs" if len(report.runs) > 1 else ""
         keys = [(0.02, theme.muted, f"{report.title}, {split_name(split).lower()}{runs}")]
         keys += [(0.55, theme.over, "■ over-confident"), (0.77, theme.under, "■ under-confident")]

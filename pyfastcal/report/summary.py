@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..evaluate import METRICS, Evaluation
+from ..metrics._cells import Cells
 
 LABELS = {"zero-shot": "Zero-shot", "conf": "Conf", "dac": "DAC", "cac": "CAC", "cac-fit": "CAC-fit"}
 TABLE_METRICS = ("accuracy", "confidence", "ece", "ace", "mce", "mce_weighted", "piece", "nll", "brier")
 PERCENT = frozenset(METRICS) - {"nll", "brier"}
 NOTABLE_GAP = 0.03  # over-confidence below this is within what a few hundred images can tell
+MOST_SKIPPED = 10  # shards whose reasons are told; the JSON file has all
 SAME = 0.0025  # changes of ECE smaller than this are called none
 
 
@@ -50,18 +51,24 @@ class Report:
     def evaluations(self, split: str) -> list[Evaluation]:
         return [e for e in (run.split(split) for run in self.runs) if e is not None]
 
-    def pooled(self, split: str, method: str) -> tuple[Tensor, Tensor] | None:
-        """Confidences and correctness of all runs together; None where the method has none."""
-        found = [e for e in self.evaluations(split) if method in e.calibrated]
+    def skipped(self, split: str) -> list[str]:
+        """A sentence on the shards that are not in the numbers, and a line with the reason for each of the first."""
+        found = [reason for e in self.evaluations(split) for reason in e.skipped.values()]
         if not found:
-            return None
-        confidence = torch.cat([e.calibrated[method].confidence.float().cpu() for e in found])
-        return confidence, torch.cat([e.correct(method).cpu() for e in found])
+            return []
+        more = [f"and {len(found) - MOST_SKIPPED} more"] if len(found) > MOST_SKIPPED else []
+        count = f"{len(found)} shard{'s' if len(found) > 1 else ''}"
+        return [f"{split_name(split)}: without {count} that could not be read", *found[:MOST_SKIPPED], *more]
 
-    def diagrams(self, split: str) -> list[tuple[str, tuple[Tensor, Tensor]]]:
+    def pooled(self, split: str, method: str) -> Cells | None:
+        """The bins of all runs together; None where the method has none."""
+        found = [e.cells[method] for e in self.evaluations(split) if method in e.cells]
+        return Cells.of(sum(torch.stack(cells).cpu() for cells in found)) if found else None
+
+    def diagrams(self, split: str) -> list[tuple[str, Cells]]:
         """The methods on the tuned model with what is pooled of them."""
         pooled = [(m, self.pooled(split, m)) for m in self.methods if m != "zero-shot"]
-        return [(method, rows) for method, rows in pooled if rows is not None]
+        return [(method, cells) for method, cells in pooled if cells is not None]
 
 
 def label(method: str) -> str:

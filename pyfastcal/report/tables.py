@@ -5,7 +5,6 @@ from html import escape
 from itertools import pairwise
 from typing import Any
 
-from .. import metrics, ops
 from .figures import FEW
 from .markup import coloured, section, table
 from .summary import (
@@ -39,8 +38,8 @@ def results(report: Report) -> str:
     rows, html = summarise(report), ""
     for split in report.splits:
         evaluations = report.evaluations(split)
-        sizes = f"{_span(len(e.features.labels) for e in evaluations)} images, "
-        sizes += f"{_span(len(e.features.text_features) for e in evaluations)} classes a run"
+        sizes = f"{_span(e.rows[0]['images'] for e in evaluations)} images, "
+        sizes += f"{_span(e.rows[0]['classes'] for e in evaluations)} classes a run"
         caption = f"{escape(split_name(split))} <small>({sizes})</small>"
         body = [(label(row["method"]), _cells(row)) for row in rows if row["split"] == split]
         html += table(caption, ["Method", *(HEADINGS[m] for m in TABLE_METRICS)], body)
@@ -48,6 +47,9 @@ def results(report: Report) -> str:
     if notes:
         items = (f"{label(r['method'])}, {split_name(r['split'])}: {r['note']}" for r in notes)
         html += f'<ul class="note">{"".join(f"<li>{escape(item)}</li>" for item in items)}</ul>'
+    for split in report.splits:
+        lines = report.skipped(split)
+        html += f'<ul class="note">{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul>' if lines else ""
     several = "Mean and standard deviation over the runs, in" if len(report.runs) > 1 else "In"
     note = (
         f"{several} percent; NLL and Brier score as they are. Lower is better, but for accuracy, and for "
@@ -102,10 +104,8 @@ def confidence_levels(report: Report) -> str:
     html = ""
     for split in report.splits:
         rows = []
-        for method, pooled in report.diagrams(split):
-            gaps = metrics.signed_gaps(*pooled, report.n_bins).tolist()
-            counts = ops.bin_counts(*pooled, report.n_bins)[0][0].tolist()
-            rows.append((label(method), "".join(map(_level, gaps, counts))))
+        for method, cells in report.diagrams(split):
+            rows.append((label(method), "".join(map(_level, cells.gap.tolist(), cells.count.tolist()))))
         html += table(escape(split_name(split)), heads, rows, "level") if rows else ""
     note = (
         "Mean confidence minus accuracy in points, with the number of images below. "

@@ -32,6 +32,9 @@ def print_report(report: Report) -> None:
     for row in (r for r in rows if r["note"]):
         where = f"{label(row['method'])}, {split_name(row['split'])}"
         console.print(f"{where}: {row['note']}", style="dim", markup=False, highlight=False)
+    for split in report.splits:
+        for line in report.skipped(split):
+            console.print(line, style="yellow", markup=False, highlight=False)
     for sentence in findings(report):
         console.print(f"• {escape(sentence)}", highlight=False)
 

@@ -1,0 +1,14 @@
+#include "tensors.h"
+
+namespace pyfastcal {
+
+static Tensor log_density(const Tensor& queries, const Tensor& points, const Tensor& bandwidth) {
+  const Tensor h = torch::stable::contiguous(bandwidth);
+  Tensor out = torch::stable::new_empty(queries, {queries.size(0)}, ScalarType::Double);
+  kernels().density(Rows(queries), Rows(points), h.const_data_ptr<double>(), out.mutable_data_ptr<double>());
+  return out;
+}
+
+STABLE_TORCH_LIBRARY_IMPL(pyfastcal, CPU, m) { m.impl("log_density", TORCH_BOX(&log_density)); }
+
+}  // namespace pyfastcal

@@ -1,0 +1,234 @@
+"""What the state of a stream holds, how rows enter it, and how it is read.
+
+A state is one flat int64 tensor: the number of rows; whole, low and infinite count of every mean (3, M); and a table
+(4, T) of cells (see ``_limbs``). The columns of the table are fine cells of confidence, if wanted, and the equal-width
+bins: once, or for each fine cell of proximity and once more for rows that came without.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import checks, ops, reference
+from . import _limbs
+from ._cells import Cells
+from ._fine import CONFIDENCE, PROXIMITY
+
+_ROWS = 8000  # taken at a time: it all stays in cache, and below what torch would split over threads
+_MOST_ROWS = 1 << 24  # the same where threads cost nothing
+_LARGEST = 1 << 30  # a value that is no smaller counts as infinite in a mean
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A state, read: on the CPU, whatever the device, so that the metrics are the same bits too."""
+
+    rows: int
+    bins: Cells  # equal-width, (n_bins,)
+    fine: Cells | None  # of confidence
+    grouped: Cells | None  # (fine cell of proximity, bin), flattened; None if a row had no proximity
+    means: dict[str, Tensor]  # 0-d float64
+
+
+class Layout:
+    def __init__(
+        self,
+        n_bins: int,
+        closed: str = "left",
+        *,
+        fine: bool = False,
+        n_proximity_bins: int | None = None,
+        means: Sequence[str] = (),
+    ) -> None:
+        self.n_bins = checks.integer("n_bins", n_bins, 1)
+        self.closed = checks.choice("closed", closed, ("left", "right"))
+        if n_proximity_bins is not None:
+            checks.integer("n_proximity_bins", n_proximity_bins, 1)
+        self.n_proximity_bins = n_proximity_bins
+        self.means = tuple(means)
+        if not all(isinstance(name, str) for name in self.means) or len(set(self.means)) != len(self.means):
+            raise ValueError(f"means must be different names, got {means!r}")
+        self.fine = CONFIDENCE.size if fine else 0
+        self.groups = 1 if n_proximity_bins is None else PROXIMITY.size + 1
+        self.columns = self.fine + self.groups * self.n_bins
+        self.size = 1 + 3 * len(self.means) + 4 * self.columns
+        self.edges = reference.uniform_edges(self.n_bins)
+        self._lookup = _lookup(self.edges) if self.sparse else None
+
+    @property
+    def sparse(self) -> bool:
+        """Whether there are so many cells that rows are added one by one."""
+        return self.fine > 0 or self.groups > 1
+
+    @property
+    def name(self) -> str:
+        """The same for layouts whose states hold the same, whatever is then computed from them."""
+        tables = "_fine" * bool(self.fine) + "_proximity" * (self.groups > 1)
+        return "_".join([f"counts{tables}", self.closed, str(self.n_bins), *self.means])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        names = ("n_bins", "closed", "n_proximity_bins")
+        return {name: getattr(self, name) for name in names} | {"means": list(self.means)}
+
+    def check(self, confidence: Any, correct: Any, proximity: Any, values: Mapping[str, Any], device: Any) -> None:
+        """ValueError that names the argument that ``add`` cannot take."""
+        checks.floating("confidence", confidence, 1)
+        if self.sparse and not _inside(confidence):  # else the kernel looks
+            checks.unit_interval("confidence", confidence)
+        n = confidence.shape[0]
+        given = {"correct": checks.correctness("correct", correct, n)}
+        if proximity is not None:
+            if self.n_proximity_bins is None:
+                raise ValueError("proximity must be None where n_proximity_bins is, got a value")
+            if not _inside(checks.vector("proximity", proximity, n, "confidence")):
+                checks.unit_interval("proximity", proximity)
+            given["proximity"] = proximity
+        for name in values:
+            if name not in self.means:
+                raise ValueError(f"{name} must be one of means, which are {self.means}")
+        for name in self.means:
+            given[name] = checks.vector(name, values.get(name), n, "confidence")
+            if checks.values_visible(given[name]) and bool(given[name].isnan().any()):
+                raise ValueError(f"{name} must be numbers, got NaN")
+        for name, x in given.items():
+            checks.same_device(name, x, "confidence", confidence)
+        if confidence.device != device:
+            raise ValueError(f"confidence must be on {device} as the counts are, got {confidence.device}")
+
+    def add(
+        self,
+        state: Tensor,
+        confidence: Tensor,
+        correct: Tensor,
+        proximity: Tensor | None = None,
+        values: Mapping[str, Tensor] | None = None,
+        *,
+        validate: bool = True,
+    ) -> None:
+        """Add rows to ``state``, in place; as it was where this raises."""
+        values = values or {}
+        if validate:
+            self.check(confidence, correct, proximity, values, state.device)
+        confidence = confidence.detach()
+        if self.sparse:
+            step = _ROWS if confidence.device.type == "cpu" else _MOST_ROWS
+            for start in range(0, len(confidence), step):
+                rows = slice(start, start + step)
+                near = None if proximity is None else proximity.detach()[rows]
+                valid = validate and checks.values_visible(confidence)
+                self._add_rows(self._table(state), confidence[rows], correct[rows].bool(), near, valid)
+        else:
+            self._add_totals(self._table(state), confidence, correct.bool(), validate)
+        state[:1] += len(confidence)
+        for index, name in enumerate(self.means):
+            _add_mean(self._means(state)[:, index], values[name].detach())
+
+    def read(self, state: Tensor) -> Reading:
+        """ValueError if a row had a confidence or proximity outside [0, 1] that could not be looked at."""
+        state = state.cpu()
+        table, rows = self._table(state), int(state[0])
+        fine, grouped = Cells.of(table[:, : self.fine]), Cells.of(table[:, self.fine :])
+        if lost := rows - int(grouped.total):
+            what = "confidence" if self.n_proximity_bins is None else "confidence and proximity"
+            raise ValueError(f"{what} must lie in [0, 1], got {lost} row{'s' if lost > 1 else ''} that did not")
+        bins = grouped.joined(torch.arange(self.n_bins).repeat(self.groups), self.n_bins)
+        whole, low, infinite = self._means(state)
+        sums = _limbs.to_float(whole, low).masked_fill(infinite > 0, math.inf) / rows
+        near = grouped.count.shape[0] - self.n_bins
+        complete = self.n_proximity_bins is not None and not bool(grouped.count[near:].any())
+        return Reading(
+            rows,
+            bins,
+            fine if self.fine else None,
+            Cells(*(x[:near] for x in grouped)) if complete else None,
+            dict(zip(self.means, sums, strict=True)),
+        )
+
+    def carry(self, state: Tensor) -> None:
+        """Make of a sum of states the state of all their rows, to the bit, in place."""
+        table, means = self._table(state), self._means(state)
+        _limbs.carry(table[_limbs.WHOLE], table[_limbs.LOW])
+        _limbs.carry(means[0], means[1])
+
+    def _table(self, state: Tensor) -> Tensor:
+        return state[1 + 3 * len(self.means) :].view(4, self.columns)
+
+    def _means(self, state: Tensor) -> Tensor:
+        return state[1 : 1 + 3 * len(self.means)].view(3, -1) if self.means else state.new_zeros(3, 0)
+
+    def _add_totals(self, table: Tensor, confidence: Tensor, correct: Tensor, validate: bool) -> None:
+        totals, invalid = ops.bin_totals(confidence, correct, self.n_bins, closed=self.closed)
+        if validate and checks.values_visible(invalid) and int(invalid):
+            checks.unit_interval("confidence", confidence)
+        _limbs.add_totals(table, totals.reshape(3, -1))
+
+    def _add_rows(
+        self, table: Tensor, confidence: Tensor, correct: Tensor, proximity: Tensor | None, valid: bool
+    ) -> None:
+        count = torch.ones_like(correct, dtype=torch.int64)
+        if not (valid or (_inside(confidence) and (proximity is None or _inside(proximity)))):
+            valid = (confidence >= 0) & (confidence <= 1)
+            if proximity is not None:
+                valid &= (proximity >= 0) & (proximity <= 1)
+                proximity = torch.where(valid, proximity, 0)
+            confidence, correct, count = torch.where(valid, confidence, 0), valid & correct, valid.long()
+        confidence = confidence.double()
+        fine = CONFIDENCE(confidence)
+        cell = self._bin(confidence, fine)
+        if self.groups > 1:
+            group = PROXIMITY.size if proximity is None else PROXIMITY(proximity.double())
+            cell += group * self.n_bins
+        values = [count, correct.long(), _limbs.to_fixed(confidence)]
+        if self.fine:
+            cell = torch.cat([fine, cell + self.fine])
+            values = [x for x in values for _ in range(2)]
+        _limbs.add_rows(table, cell, values)
+
+    def _bin(self, confidence: Tensor, fine: Tensor) -> Tensor:
+        """``reference.bin_index``, looked up where no fine cell holds two edges."""
+        self.follow(confidence.device)
+        if self._lookup is None:
+            return reference.bin_index(confidence, self.edges, self.closed)
+        before, edge = (x.index_select(0, fine) for x in self._lookup)
+        return before.add_(confidence >= edge if self.closed == "left" else confidence > edge)
+
+    def follow(self, device: torch.device) -> None:
+        """Keep what rows are compared with on ``device``, so that no update waits for a copy."""
+        if self.edges.device != device:
+            self.edges = self.edges.to(device)
+            self._lookup = None if self._lookup is None else tuple(x.to(device) for x in self._lookup)
+
+
+def _add_mean(sums: Tensor, values: Tensor) -> None:
+    infinite = ~(values.abs() < _LARGEST)
+    fixed = (torch.where(infinite, 0, values).double() * _limbs.ONE).round().long()
+    sums += torch.stack([(fixed >> _limbs.BITS).sum(), (fixed & _limbs.MASK).sum(), infinite.sum()])
+    _limbs.carry(sums[0], sums[1])
+
+
+def _inside(x: Tensor) -> bool:
+    """Whether all of ``x`` (N,) lies in [0, 1]; no where it cannot be looked at."""
+    if not checks.values_visible(x):
+        return False
+    for rows in x.split(_ROWS) if len(x) else ():
+        low, high = rows.aminmax()
+        if not (low.item() >= 0 and high.item() <= 1):  # nor for NaN
+            return False
+    return True
+
+
+def _lookup(edges: Tensor) -> tuple[Tensor, Tensor] | None:
+    """For each fine cell how many interior edges lie in cells before it, and the one inside (2: none); None if some
+    cell holds two."""
+    inner = edges[1:-1].double()
+    held = torch.bincount(CONFIDENCE(inner), minlength=CONFIDENCE.size)
+    if int(held.max()) > 1:
+        return None
+    edge = torch.full((CONFIDENCE.size,), 2.0, dtype=torch.float64)
+    edge[CONFIDENCE(inner)] = inner
+    return held.cumsum(0) - held, edge

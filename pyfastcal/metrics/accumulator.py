@@ -1,0 +1,182 @@
+"""A stream of predictions in one int64 tensor of fixed size, from which all binned metrics follow.
+
+The state is sums of integers alone: the same bits for any split, order, number of threads, ranks or restarts; two
+states add up to the state of both streams (``merge``, or one sum over ranks); exact for up to 2^63 rows.
+"""
+
+import json
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import _equal_mass, _limbs
+from ._cells import Cells, expected_error, maximum_error
+from ._layout import Layout, Reading
+
+_MAGIC = b"pyfastcal.accumulator/1\n"
+
+
+class Accumulator:
+    """Counts of a stream, for accuracy, mean confidence, ECE, ACE, MCE, PIECE and the means of other values.
+
+    Args:
+        n_bins: equal-width bins of ECE, MCE and PIECE, equal-mass bins of ACE.
+        closed: ``"left"`` or ``"right"``: which end of an equal-width bin belongs to it.
+        n_proximity_bins: equal-mass groups of PIECE; None: no PIECE, and a smaller state.
+        means: names of further values per row whose means are wanted, such as ``("nll", "brier")``.
+        device: where the state is kept.
+
+    ECE and whatever else has fixed bins is the functional form's value to the bit. ACE and PIECE are those of bins
+    whose boundaries keep fine cells whole; ``error_intervals`` says between which numbers the exact ones lie.
+
+    ``state`` is public: a contiguous int64 tensor whose sum over ranks (``torch.distributed.all_reduce``) is the state
+    of all their rows.
+    """
+
+    def __init__(
+        self,
+        n_bins: int = 10,
+        *,
+        closed: str = "left",
+        n_proximity_bins: int | None = 10,
+        means: Sequence[str] = (),
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._layout = Layout(n_bins, closed, fine=True, n_proximity_bins=n_proximity_bins, means=means)
+        self.state = torch.zeros(self._layout.size, dtype=torch.int64, device=device)
+        self._layout.follow(self.state.device)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments that made it, fit for JSON; accumulators with the same ``config`` can be merged."""
+        return self._layout.config
+
+    @property
+    def rows(self) -> int:
+        return int(self.state[0])
+
+    def update(
+        self,
+        confidence: Tensor,
+        correct: Tensor,
+        proximity: Tensor | None = None,
+        *,
+        validate: bool = True,
+        **values: Tensor,
+    ) -> "Accumulator":
+        """Add rows: ``confidence`` (N,) floating in [0, 1], ``correct`` (N,) booleans or zeros and ones, ``proximity``
+        (N,) floating in [0, 1], and a floating (N,) for each of ``means``: kept to 2^-32, from 2^30 on as infinite.
+
+        Nothing is read back from a GPU. What is not looked at there, or with ``validate=False``, shows in
+        ``compute``: it raises if a row had a confidence or proximity outside [0, 1].
+
+        Raises:
+            ValueError: naming the argument; the state is then as it was.
+        """
+        self._layout.add(self.state, confidence, correct, proximity, values, validate=validate)
+        return self
+
+    def merge(self, other: "Accumulator") -> "Accumulator":
+        """Add the rows of ``other``; ValueError if its ``config`` differs."""
+        if other.config != self.config:
+            raise ValueError(f"other must have the configuration {self.config}, got {other.config}")
+        self.state += other.state.to(self.state.device)
+        self._layout.carry(self.state)
+        return self
+
+    def compute(self) -> dict[str, Tensor]:
+        """0-d float64 by name: ``accuracy``, ``confidence``, ``ece``, ``ace``, ``mce``, ``mce_weighted``, ``piece``
+        (unless ``n_proximity_bins`` is None; NaN if a row came without proximity), and the ``means``. NaN without rows.
+
+        Raises:
+            ValueError: if a row had a confidence or proximity outside [0, 1], unseen until now.
+        """
+        return {name: value.to(self.state.device) for name, value in summary(self._layout, self.read()).items()}
+
+    def error_intervals(self) -> dict[str, tuple[float, float]]:
+        """Of ``ace``, and of ``piece`` where every row had a proximity: numbers between which the exact value, that of
+        bins which part the rows of a cell, is proven to lie. docs/metrics.md has the proof."""
+        return intervals(self._layout, self.read())
+
+    def read(self) -> Reading:
+        """The counts behind the metrics; its ``bins`` are what reliability diagrams and signed gaps are made of."""
+        return self._layout.read(self.state)
+
+    def reset(self) -> "Accumulator":
+        self.state.zero_()
+        return self
+
+    def to(self, device: torch.device | str) -> "Accumulator":
+        self.state = self.state.to(device)
+        self._layout.follow(self.state.device)
+        return self
+
+    def to_bytes(self) -> bytes:
+        """Configuration and state: the same bytes for the same rows, however they came."""
+        self._layout.carry(self.state)
+        head = json.dumps(self.config).encode()
+        body = self.state.cpu().numpy().astype("<i8", copy=False).tobytes()
+        return _MAGIC + zlib.compress(struct.pack("<q", len(head)) + head + body, 1)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, device: torch.device | str = "cpu") -> "Accumulator":
+        """What ``to_bytes`` gave; ValueError if ``data`` is anything else, or damaged."""
+        try:
+            if not data.startswith(_MAGIC):
+                raise ValueError("another format")
+            content = zlib.decompress(data[len(_MAGIC) :])
+            (size,) = struct.unpack_from("<q", content)
+            made = cls(**json.loads(content[8 : 8 + size]))
+            state = np.frombuffer(content[8 + size :], dtype="<i8").astype(np.int64)
+            if state.shape != made.state.shape:
+                raise ValueError(f"{len(state)} numbers, not {len(made.state)}")
+        except (ValueError, TypeError, zlib.error, struct.error) as error:
+            raise ValueError(f"data must be the bytes of an accumulator: {error}") from error
+        made.state = torch.from_numpy(state)
+        return made.to(device)
+
+
+def summary(layout: Layout, counts: Reading) -> dict[str, Tensor]:
+    """What ``Accumulator.compute`` gives, on the CPU."""
+    bins = counts.bins
+    results = {
+        "accuracy": bins.correct.sum() / bins.total.double(),
+        "confidence": mean_confidence(bins),
+        "ece": expected_error(bins),
+        "ace": adaptive_error(layout, counts),
+        "mce": maximum_error(bins),
+        "mce_weighted": maximum_error(bins, weighted=True),
+    }
+    if layout.n_proximity_bins is not None:
+        results["piece"] = proximity_informed_error(layout, counts)
+    return results | counts.means
+
+
+def mean_confidence(bins: Cells) -> Tensor:
+    return _limbs.to_float(*_limbs.total(bins.whole, bins.low)) / bins.total
+
+
+def adaptive_error(layout: Layout, counts: Reading) -> Tensor:
+    return _equal_mass.streamed_error(counts.fine, layout.n_bins)
+
+
+def proximity_informed_error(layout: Layout, counts: Reading) -> Tensor:
+    """NaN if a row had no proximity."""
+    if counts.grouped is None:
+        return torch.tensor(torch.nan, dtype=torch.float64)
+    return _equal_mass.streamed_error(counts.grouped, layout.n_proximity_bins, layout.n_bins)
+
+
+def intervals(layout: Layout, counts: Reading) -> dict[str, tuple[float, float]]:
+    """What ``Accumulator.error_intervals`` gives."""
+    found = {}
+    if counts.fine is not None:
+        found["ace"] = _equal_mass.adaptive_interval(counts.fine, layout.n_bins)
+    if counts.grouped is not None:
+        found["piece"] = _equal_mass.grouped_interval(counts.grouped, layout.n_proximity_bins, layout.edges.cpu())
+    return {name: (float(low), float(high)) for name, (low, high) in found.items()}

@@ -7,7 +7,7 @@ and fixed-point sums make the result the same bits for any order of the rows and
 
 from torch import Tensor
 
-from .. import checks, ops
+from .. import checks
 from .._numpy import accepts_numpy
 from ..reference import equal_mass_groups
 from . import _published
@@ -21,7 +21,6 @@ from ._cells import (
     debiased_error,
     expected_error,
     maximum_error,
-    ordered_sum,
 )
 
 NORMS = ("l1", "l2", "max")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import checks, reference
+from .. import checks
 from .._numpy import accepts_numpy
 from .._optional import require_torchmetrics
 from . import _diagram, _limbs, accumulator

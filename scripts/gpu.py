@@ -83,23 +83,25 @@ def plan(arch: str | None, out: Path) -> list[Step]:
 
     def check(tool: str) -> Step:
         options = [sanitizer or "compute-sanitizer", "--tool", tool, "--error-exitcode", "9", "--print-limit", "20"]
+        if tool == "memcheck":
+            options += ["--report-api-errors", "no"]  # torch asks for what not every GPU has
         # one allocation per tensor, so that what lies past its end is nobody's
         environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
         if not arch:
-            return Step(tool, [*options, *ops], 50, environment, skip="no GPU")
+            return Step(tool, [*options, *ops], 65, environment, skip="no GPU")
         return Step(
-            tool, [*options, *ops], 50, environment, skip="" if sanitizer else "compute-sanitizer was not found"
+            tool, [*options, *ops], 65, environment, skip="" if sanitizer else "compute-sanitizer was not found"
         )
 
     return [
         Step(
             "build",
             [python, "setup.py", "build_ext", "--inplace"],
-            110 if arch else 600,
+            100 if arch else 600,
             {"PYFASTCAL_BUILD": "require", "PYFASTCAL_CUDA": "1", "PYFASTCAL_CUDA_ARCHS": arch or "sm_90a"},
         ),
-        Step("tests", [python, "-m", "pytest", "-rs", "-p", "no:cacheprovider", *parallel, *tests], 140),
-        Step("ops", ops, 30),
+        Step("tests", [python, "-m", "pytest", "-rs", "-p", "no:cacheprovider", *parallel, *tests], 120),
+        Step("ops", ops, 20),
         check("memcheck"),
         check("racecheck"),
         Step(

@@ -87,11 +87,8 @@ def plan(arch: str | None, out: Path) -> list[Step]:
             options += ["--report-api-errors", "no"]  # torch asks for what not every GPU has
         # one allocation per tensor, so that what lies past its end is nobody's
         environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-        if not arch:
-            return Step(tool, [*options, *ops], 65, environment, skip="no GPU")
-        return Step(
-            tool, [*options, *ops], 65, environment, skip="" if sanitizer else "compute-sanitizer was not found"
-        )
+        why_not = "no GPU" if not arch else "" if sanitizer else "compute-sanitizer was not found"
+        return Step(tool, [*options, *ops], 65, environment, why_not)
 
     return [
         Step(

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from scripts import mutations
@@ -50,10 +50,10 @@ def mutate(mutation: Mutation, root: Path) -> None:
 class Scratch:
     """A copy of the sources, in which nothing but the mutated kernel's tests must be compiled anew."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, origin: Path = ROOT):
         self.root = root
         for folder in SOURCES:
-            shutil.copytree(ROOT / folder, root / folder)
+            shutil.copytree(origin / folder, root / folder)
 
     def take_objects(self, other: "Scratch") -> None:
         for variant in VARIANTS:
@@ -73,7 +73,12 @@ class Scratch:
 
     def run(self, variant: str, test: str, limit: int) -> tuple[bool, str]:
         """Whether the test passed; else the line that says why not. limit: seconds of processor time."""
-        command = ["sh", "-c", f'ulimit -t {limit}; exec "$0"', self.root / "build/cuda_model" / variant / test]
+        command = [
+            "sh",
+            "-c",
+            f'ulimit -t {limit}; exec "$0" --fail-fast',
+            self.root / "build/cuda_model" / variant / test,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if -done.returncode in (signal.SIGXCPU, signal.SIGKILL):
             return False, f"did not end in {limit} s"
@@ -89,12 +94,14 @@ class Scratch:
 def noticed(mutation: Mutation, tests: list[str], base: Scratch, limits: dict[tuple[str, str], int]) -> str | None:
     """How the tests noticed a mutation, or None."""
     with tempfile.TemporaryDirectory(prefix="pyfastcal-mutate-") as folder:
-        scratch = Scratch(Path(folder))
+        scratch = Scratch(Path(folder), base.root)
         scratch.take_objects(base)
         mutate(mutation, scratch.root)
         for variant in VARIANTS:
             for test in tests:
                 built = scratch.build(f"{variant}/{test}")
+                if "static assertion failed" in built.stderr:
+                    return "compiler: static assertion failed"
                 if built.returncode:
                     raise ValueError(f"{mutation.name}: does not compile\n{built.stderr}")
                 passed, why = scratch.run(variant, test, limits[variant, test])
@@ -136,21 +143,28 @@ def main() -> int:
         for mutation, _ in chosen:
             print(f"{mutation.file}: {mutation.name}")
         return 0
-    n_noticed, start = 0, time.monotonic()
+    n_noticed, mistakes, start = 0, [], time.monotonic()
     with tempfile.TemporaryDirectory(prefix="pyfastcal-mutate-") as folder, ThreadPoolExecutor(arguments.jobs) as pool:
         base = Scratch(Path(folder))
         if (built := ROOT / "build/cuda_model").exists():
             shutil.copytree(built, base.root / "build/cuda_model")
         limits = prepare(base, sorted({t for _, tests in chosen for t in tests}), pool)
-        futures = [pool.submit(noticed, mutation, tests, base, limits) for mutation, tests in chosen]
-        for (mutation, _), future in zip(chosen, futures, strict=True):
-            how = future.result()
+        jobs = {pool.submit(noticed, mutation, tests, base, limits): mutation for mutation, tests in chosen}
+        for job in as_completed(jobs):
+            mutation = jobs[job]
+            try:
+                how = job.result()
+            except ValueError as mistake:  # of the mutation itself
+                mistakes.append(str(mistake))
+                continue
             n_noticed += how is not None
             verdict = "noticed " if how else "SURVIVED"
             print(f"{verdict}  {mutation.file}: {mutation.name}\n          {how or mutation.survives}", flush=True)
+    for mistake in mistakes:
+        print(f"NO MUTATION  {mistake}", file=sys.stderr)
     share = n_noticed / max(len(chosen), 1)
     print(f"{n_noticed} of {len(chosen)} mutations noticed ({share:.1%}) in {time.monotonic() - start:.0f} s")
-    return 1 if share < WANTED else 0
+    return 1 if mistakes or share < WANTED else 0
 
 
 if __name__ == "__main__":

@@ -34,18 +34,19 @@ def test_a_failure_stops_nothing_but_tells(tmp_path: Path, capsys: pytest.Captur
         step("", "third", skip="no GPU"),
         step("import os; print(os.environ['WORD'])", "fourth", environment={"WORD": "hello"}),
     ]
-    outcomes = gpu.run_all(steps, 60, tmp_path)
+    outcomes = gpu.run_all(steps, 60, tmp_path / "log")
     assert [o.result for o in outcomes] == ["failed", "out of time", "skipped", "ok"]
     assert [o.good for o in outcomes] == [False, False, True, True]
     assert outcomes[0].note == "exit code 3" and outcomes[1].seconds < 10
-    assert (tmp_path / "fourth.log").read_text() == "hello\n" in capsys.readouterr().out
+    log = (tmp_path / "log").read_text()
+    assert "== first ==" in log and log.endswith("\nhello\n") and "\nhello\n" in capsys.readouterr().out
     assert "second" in gpu.summary(outcomes)
 
 
 def test_the_last_step_gets_the_time_that_is_left(tmp_path: Path):
     echo = step("import sys; print(sys.argv[1:])", takes_the_rest=True)
-    assert gpu.run_all([echo], 65.4, tmp_path)[0].result == "ok"
-    assert "'--budget', '50'" in (tmp_path / "step.log").read_text()
+    assert gpu.run_all([echo], 65.4, tmp_path / "log")[0].result == "ok"
+    assert "'--budget', '50'" in (tmp_path / "log").read_text()
     assert gpu.run_all([step("", budget=30)], 5, None)[0].result == "out of time"
 
 
@@ -55,7 +56,7 @@ def test_results_are_carried_to_out(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     code = f"from pathlib import Path; Path({str(out)!r}, 'rows.json').write_text('x')"
     monkeypatch.setattr(gpu, "plan", lambda arch, out: [step(code)])
     assert gpu.main(["--rehearse", "--out", str(out)]) == 0
-    assert (carried / "rows.json").read_text() == "x" and (carried / "step.log").exists()
+    assert (carried / "rows.json").read_text() == "x" and (carried / "gpu.log").exists()
     assert json.loads((carried / "steps.json").read_text())["steps"][0]["result"] == "ok"
     with pytest.raises(SystemExit):
         gpu.main(["--rehearse", "--only", "nothing"])

@@ -1,4 +1,4 @@
-// Runs the tests of one file:  test_bins [--filter TEXT] [--schedule NAME] [--list]
+// Runs the tests of one file:  test_bins [--filter TEXT] [--schedule NAME] [--fail-fast] [--list]
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -105,17 +105,21 @@ static bool run(const testing::Test& test, const std::string& only) {
 int main(int argc, char** argv) {
   if (argc == 5 && std::string(argv[1]) == "--apart") return testing::run_here(argv[2], argv[3], argv[4]);
   std::string filter, schedule;
-  bool list = false;
+  bool list = false, fail_fast = false;
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
     if (argument == "--filter" && i + 1 < argc) {
       filter = argv[++i];
     } else if (argument == "--schedule" && i + 1 < argc) {
       schedule = argv[++i];
+    } else if (argument == "--fail-fast") {
+      fail_fast = true;
     } else if (argument == "--list") {
       list = true;
     } else {
-      std::fprintf(stderr, "usage: %s [--filter TEXT] [--schedule forward|reverse|shuffle|greedy] [--list]\n", argv[0]);
+      std::fprintf(stderr,
+                   "usage: %s [--filter TEXT] [--schedule forward|reverse|shuffle|greedy] [--fail-fast] [--list]\n",
+                   argv[0]);
       return 2;
     }
   }
@@ -135,6 +139,7 @@ int main(int argc, char** argv) {
     std::fflush(stdout);
     ++n_run;
     n_failed += !passed;
+    if (fail_fast && !passed) break;
   }
   if (list) return 0;
   const std::string program = argv[0];

@@ -110,6 +110,18 @@ TEST(bins_half) { check_sizes<__half>(); }
 TEST(bins_bfloat16) { check_sizes<__nv_bfloat16>(); }
 TEST(bins_double) { check_sizes<double>(); }
 
+// Four tiles are one block's, which needs nothing cleared.
+TEST(bins_of_small_batches_take_one_launch) {
+  const auto launches = [](size_t n) {
+    const uint64_t before = cuda_model::counters.launches;
+    run<float>(random_samples(n, 12), {});
+    return cuda_model::counters.launches - before;
+  };
+  CHECK_EQUAL(launches(256), 1u);
+  CHECK_EQUAL(launches(16384), 1u);
+  CHECK_EQUAL(launches(16385), 2u);
+}
+
 // Where fewer threads fit, then only the totals in global memory, then not even the edges in shared memory.
 TEST(bins_of_many_cells) {
   for (const int64_t n_bins : {1, 2, 15, 24, 25, 31, 64, 96, 97, 192, 193, 320, 321, 1000, 4095, 4096, 5000})

@@ -124,6 +124,16 @@ TEST(contrast_of_shared_images) {
   check_shared<__nv_bfloat16>();
   check_shared<float>();
 }
+TEST(contrast_of_images_that_only_begin_at_the_same_place) {
+  const Features<__nv_bfloat16> image(5, 20, 1, 0, 4), text(70, 20, 2), text0(70, 20, 3);
+  Matrix image0 = image.matrix();
+  image0.stride = 20;
+  Features<__nv_bfloat16> copy0(5, 20, 1);
+  std::copy_n(image.data.data(), 100, copy0.row(0));
+  const DeviceArray<float> z = run(image.matrix(), text.matrix(), image0, text0.matrix(), kSimilarity),
+                           expected = run(image.matrix(), text.matrix(), copy0.matrix(), text0.matrix(), kSimilarity);
+  for (size_t i = 0; i < 5; ++i) CHECK_EQUAL(z[i], expected[i]);
+}
 
 TEST(contrast_not_finite) {
   for (const float bad : {kNaN, kInfinity, -kInfinity})

@@ -94,6 +94,22 @@ TEST(similarity_of_kept_rows) {
   }
 }
 
+TEST(similarity_finds_the_distinct_weights) {
+  for (const int classes : {1, 3, 255, 256, 1000})
+    for (const int distinct : {1, 2, 3, 4, 5, 9}) {
+      const DeviceArray<float> weights = some_weights(classes, distinct);
+      DeviceArray<cuda::similarity::Weights> found(1);
+      CHECK(PYFASTCAL_LAUNCH(cuda::similarity::find_weights, 1, cuda::similarity::kWeightThreads, 0, nullptr,
+                             weights.data(), classes, found.data()) == cudaSuccess);
+      const int expected = std::min(distinct, classes);
+      CHECK_EQUAL(std::min(found[0].count, 5), std::min(expected, 5), classes, ' ', distinct);
+      for (int w = 0; w < std::min(found[0].count, 4); ++w) {
+        CHECK(std::find(weights.begin(), weights.end(), found[0].value[w]) != weights.end());
+        for (int v = 0; v < w; ++v) CHECK(found[0].value[v] != found[0].value[w]);
+      }
+    }
+}
+
 // The three ways through the kernel: up to four distinct class weights, more, more classes than are stored.
 TEST(similarity_with_class_weights) {
   const Features<__nv_bfloat16> image(70, 16, 1), text(270, 16, 2);
@@ -148,14 +164,16 @@ TEST(similarity_with_a_huge_scale) {
   check_against_definition(image, text, {1e4f, nullptr, {weights.data(), nullptr}, true});
 }
 
+// Equal classes in one lane and in another, in one warp's part of a tile and in another, in one tile and in another.
 TEST(similarity_of_equal_classes_predicts_the_first) {
-  Features<__nv_bfloat16> image(70, 24, 1), text(300, 24, 2);
-  for (const auto& [first, other] : {std::array{3, 2}, {7, 6}, {70, 12}, {265, 140}, {131, 64}, {299, 298}, {258, 5}}) {
+  const Features<__nv_bfloat16> image(70, 24, 1);
+  for (const auto& [first, other] :
+       {std::array{3, 2}, {11, 3}, {70, 12}, {250, 194}, {265, 140}, {131, 64}, {258, 2}}) {
     for (const int distinct : {1, 4, 50}) {
       const DeviceArray<float> weights = some_weights(300, distinct);
       Features<__nv_bfloat16> tied(300, 24, 2);
-      std::copy_n(image.row(65), 24, tied.row(first));
-      std::copy_n(image.row(65), 24, tied.row(other));
+      std::copy_n(image.data.data() + 65 * 24, 24, tied.row(first));
+      std::copy_n(image.data.data() + 65 * 24, 24, tied.row(other));
       Options options;
       options.factors.class_weight = weights.data();
       CHECK_EQUAL(run(image.matrix(), tied.matrix(), options).prediction[65], other, first);

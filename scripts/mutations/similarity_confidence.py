@@ -1,0 +1,184 @@
+from scripts.mutations import Mutation
+
+TESTS = ["test_similarity_confidence"]
+FILE, ROWS, OPERAND, DIVISOR = "similarity_confidence.cuh", "tile_rows.cuh", "operand.cuh", "divisor.cuh"
+MUTATIONS = [
+    Mutation(
+        "the last of equal classes is predicted", FILE, "for (int n = 7; n >= 0; --n)", "for (int n = 0; n < 8; ++n)"
+    ),
+    Mutation(
+        "the odd of two equal classes is predicted",
+        FILE,
+        "          if (acc[m][n][2 * half + 1] == of_row) first[m] = n * 8 + 1;\n"
+        "          if (acc[m][n][2 * half] == of_row) first[m] = n * 8;\n",
+        "          if (acc[m][n][2 * half] == of_row) first[m] = n * 8;\n"
+        "          if (acc[m][n][2 * half + 1] == of_row) first[m] = n * 8 + 1;\n",
+    ),
+    Mutation(
+        "a later tile wins a tie",
+        FILE,
+        "const bool higher = top > top_[half];",
+        "const bool higher = top >= top_[half];",
+    ),
+    Mutation(
+        "a later warp wins a tie", FILE, "combine(index_, Min());", "combine(index_, [](int, int b) { return b; });"
+    ),
+    Mutation(
+        "parts that are not the largest offer their class",
+        FILE,
+        "if (top_[half] != top[half]) index_[half] = INT_MAX;",
+        "",
+    ),
+    Mutation("rows of other lanes are not looked at", FILE, "0x11111111u << m", "0x11111110u << m"),
+    Mutation(
+        "the class is counted from the tile", FILE, "index_[half] = first_class + index;", "index_[half] = index;"
+    ),
+    Mutation(
+        "sums of an earlier tile keep their reference",
+        ROWS,
+        "(sum == 0 ? 0 : sum * power(before))",
+        "sum",
+    ),
+    Mutation("a tile's sum keeps its own reference", ROWS, "+ added * power(top);", "+ added;"),
+    Mutation(
+        "sums of warps are added without a common reference",
+        FILE,
+        "chosen * RelativePower(top, gain * weight)(top_[half])",
+        "chosen",
+    ),
+    Mutation(
+        "the weight of the first class picks the sum",
+        FILE,
+        "a_.weights->value[w] == weight",
+        "a_.weights->value[w] == a_.factors.class_weight[0]",
+    ),
+    Mutation("a fifth weight goes unnoticed", FILE, "round <= kFewWeights; ++round", "round < kFewWeights; ++round"),
+    Mutation(
+        "a weight is found twice",
+        FILE,
+        "for (int j = 0; j < round; ++j) found",
+        "for (int j = 1; j < round; ++j) found",
+    ),
+    Mutation(
+        "the class weight is left out of stored rows",
+        FILE,
+        "* class_weight(half);\n      }\n    }\n    __syncthreads();",
+        ";\n      }\n    }\n    __syncthreads();",
+    ),
+    Mutation(
+        "the class weight is left out of the second sweep", FILE, "if (step.sweep > 0) gain *= class_weight(half);", ""
+    ),
+    Mutation(
+        "the second sweep adds to the first's sums", FILE, "if (last_sweep && n_sums_ > 0) {", "if (n_sums_ > 0) {"
+    ),
+    Mutation(
+        "the sample weight is left out",
+        FILE,
+        "return kBias ? weight : weight * row_scale(half);",
+        "return kBias ? weight : row_scale(half);",
+    ),
+    Mutation(
+        "a biased row is scaled twice",
+        FILE,
+        "return kBias ? weight : weight * row_scale(half);",
+        "return weight * row_scale(half);",
+    ),
+    Mutation(
+        "a row's state survives to the next tile",
+        FILE,
+        "top_[half] = -kInfinity;\n      index_[half] = 0;",
+        "index_[half] = 0;",
+    ),
+    Mutation(
+        "sums survive to the next rows",
+        FILE,
+        "for (int w = 0; w < kFewWeights; ++w) sum_[w][half] = 0;",
+        "for (int w = 1; w < kFewWeights; ++w) sum_[w][half] = 0;",
+    ),
+    Mutation(
+        "no barrier between the rows' factors and their use",
+        FILE,
+        "min(first_row + int(threadIdx.x), rows() - 1)];\n    __syncthreads();",
+        "min(first_row + int(threadIdx.x), rows() - 1)];",
+    ),
+    Mutation(
+        "no barrier between what rows are summed by and the sums",
+        FILE,
+        "      }\n    }\n    __syncthreads();\n    const int n",
+        "      }\n    }\n    const int n",
+    ),
+    Mutation(
+        "no barrier behind the sums of stored rows",
+        FILE,
+        "confidence_of({top[r], top[r], 0}, sum);\n    }\n    __syncthreads();",
+        "confidence_of({top[r], top[r], 0}, sum);\n    }",
+    ),
+    Mutation(
+        "no barrier before an exchange is read",
+        ROWS,
+        "OwnedRows::row(half)] = x[half];\n  __syncthreads();",
+        "OwnedRows::row(half)] = x[half];",
+    ),
+    Mutation(
+        "no barrier before an exchange is overwritten",
+        ROWS,
+        "of_row[3 * kTileRows]));\n  }\n  __syncthreads();",
+        "of_row[3 * kTileRows]));\n  }",
+    ),
+    Mutation("a lane sends what it keeps", ROWS, "odd ? x[0] : x[1], 1)", "odd ? x[1] : x[0], 1)"),
+    Mutation(
+        "rows past the end are written", FILE, "&& row(first_row, half) < rows();", "&& row(first_row, half) <= rows();"
+    ),
+    Mutation("classes past the last count", OPERAND, "p.columns[row] = {0, -kInfinity};", "p.columns[row] = {0, 0};"),
+    Mutation(
+        "rows are read behind their last column",
+        OPERAND,
+        "first + e < cols ? to_float(row[first + e]) : 0.0f",
+        "to_float(row[first + e])",
+    ),
+    Mutation(
+        "the lowest term is lost",
+        OPERAND,
+        "for (int term = 0; term < 3; ++term)",
+        "for (int term = 0; term < 2; ++term)",
+    ),
+    Mutation("what rounding took away is not handed on", OPERAND, "x[2 * w] -= __uint_as_float(words[w] << 16);", ""),
+    Mutation(
+        "long classes overflow the product",
+        OPERAND,
+        "(p.scaling == Scaling::kToSmall ? -16 : 0)",
+        "(p.scaling == Scaling::kToSmall ? 60 : 60)",
+    ),
+    Mutation(
+        "the power of a scaled row is not taken back",
+        OPERAND,
+        "inverse_norm(length) : 1.0, -power)",
+        "inverse_norm(length) : 1.0, 0)",
+    ),
+    Mutation("the length of a short row is its own", OPERAND, "if (square < 1e-24f) return balance * 1e12f;", ""),
+    Mutation("a long row overflows", OPERAND, "return sum > 1e-30f && sum < 1e30f ?", "return true ?"),
+    Mutation(
+        "a long row in place overflows",
+        OPERAND,
+        "__any_sync(~0u, !(square < 1e30f))",
+        "false && __any_sync(~0u, !(square < 1e30f))",
+    ),
+    Mutation(
+        "an infinite row counts as long", OPERAND, "if (!in_range && !(small_square < kInfinity)) return kNaN;", ""
+    ),
+    Mutation(
+        "a part of a row's pieces is left out of its length",
+        OPERAND,
+        "if (Piece::number() == part) row_factor[row]",
+        "if (Piece::number() == 0 && part < 3) row_factor[row]",
+    ),
+    Mutation(
+        "a row's length is one lane's",
+        OPERAND,
+        "const float square = Lanes<8>::reduce(sum_[part], Plus());",
+        "const float square = Lanes<4>::reduce(sum_[part], Plus());",
+    ),
+    Mutation(
+        "the last tile of a quotient is the next", DIVISOR, "factor_ >> (31 + shift_)", "(factor_ + 1) >> (30 + shift_)"
+    ),
+]

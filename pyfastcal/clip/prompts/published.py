@@ -24,7 +24,7 @@ with the one given, and dropped."""
 import os
 import pickle
 import re
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -91,14 +91,13 @@ def read(path: str | os.PathLike) -> State:
     where = os.fspath(path)
     if not os.path.isfile(where):
         raise ValueError(f"{where}: no such file")
-    # The scheduler's state holds the scheduler it wraps, and that the optimizer: objects, not tensors.
-    ignored = [(_Ignored, f"torch.optim.{name}") for name in _SCHEDULER]
     try:
-        with torch.serialization.safe_globals([*ignored, defaultdict, dict, OrderedDict]):
+        with torch.serialization.safe_globals(_harmless()):
             checkpoint = torch.load(where, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{where}: not a checkpoint that torch.load(weights_only=True) takes ({reason})") from error
+        raise ValueError(
+            f"{where}: not a checkpoint that torch.load(weights_only=True) takes ({_why(error)})"
+        ) from error
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{where}: state_dict must be in the file, a dictionary of tensors")
@@ -112,7 +111,24 @@ class _Ignored:
         pass
 
 
-_SCHEDULER = ("sgd.SGD", "adam.Adam", "adamw.AdamW", "lr_scheduler.CosineAnnealingLR")
+def _no_default(*factory: Any) -> OrderedDict:
+    """Stands in the place of a defaultdict, which the weights-only loader does not fill."""
+    return OrderedDict()
+
+
+def _harmless() -> list[Any]:
+    """What the names of the objects beside the weights stand for: the scheduler's state holds the scheduler
+    that it wraps, and that the optimizer."""
+    kinds = ("sgd.SGD", "adam.Adam", "adamw.AdamW", "lr_scheduler.CosineAnnealingLR")
+    ignored = [(_Ignored, f"torch.optim.{name}") for name in kinds]
+    return [*ignored, (_no_default, "collections.defaultdict"), (dict, "builtins.dict")]
+
+
+def _why(error: Exception) -> str:
+    """The line of torch's long message that says it."""
+    lines = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+    line = next((line.strip() for line in lines.splitlines() if line.strip()), type(error).__name__)
+    return line.partition(" was not an allowed global")[0]
 
 
 def kind_of(state: State, where: str = "checkpoint") -> type[PromptLearner]:

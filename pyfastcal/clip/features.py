@@ -33,6 +33,7 @@ __all__ = [
 
 Progress = Callable[[int, int], None]  # images done, images in all (0 where a loader does not know)
 Images = Tensor | Dataset | DataLoader
+TEMPLATE = "a photo of a {}."
 TEXT_FORMAT = "pyfastcal.text_features/1"
 
 
@@ -81,41 +82,42 @@ def encode_split(
     dataset: Dataset | DataLoader,
     classnames: Sequence[str],
     tokenizer: Callable[..., Any] | None = None,
-    template: str | Sequence[str] = "a photo of a {}.",
+    template: str | Sequence[str] | None = None,
     *,
     batch_size: int = 256,
     num_workers: int = 0,
     autocast: torch.dtype | None = None,
     progress: Progress | None = None,
-    **meta: Any,
+    meta: dict[str, Any] | None = None,
 ) -> FeatureSet:
     """All that a feature file holds of one split, on the CPU: see :class:`pyfastcal.io.FeatureSet`.
 
     ``model``: as for :func:`encode_images`, with a text side and a logit scale; or a tuned prompt learner,
-    which brings its tokenizer and template, and whose features before tuning become the zero-shot ones. Of
-    another model the zero-shot text features stand in both places. ``dataset``: labelled, see
-    :func:`encode_dataset`; ``meta``: anything JSON can hold, to keep with them."""
-    names, options = check_classnames(classnames), {"batch_size": batch_size}
-    learner = hasattr(model, "zeroshot_text_features")
-    zeroshot_texts = (
-        model.zeroshot_text_features(names) if learner else encode_text(model, tokenizer, names, template, **options)
-    )
+    whose features before tuning become the zero-shot ones. Of another model the zero-shot text features
+    stand in both places. ``tokenizer`` and ``template``: as for :func:`encode_text`; a learner brings its
+    own. ``dataset``: labelled, see :func:`encode_dataset`; ``meta``: anything JSON can hold, to keep with
+    them."""
+    names, learner = check_classnames(classnames), hasattr(model, "zeroshot_text_features")
+    if learner:
+        tokenizer, template = tokenizer or model.tokenizer, template or model.template
+    clip = model.clip if learner else model
+    zeroshot = encode_text(clip, tokenizer, names, template or TEMPLATE, batch_size=batch_size, autocast=autocast)
+    texts = model.text_features(names) if learner else zeroshot
     both = learner and model.tunes_images
-    models = [model, model.clip] if both else [model.clip if learner else model]
-    adapters = [adapt(one) for one in models]
+    adapters = [adapt(model), adapt(clip)] if both else [adapt(clip)]
     batches = _batches(dataset, batch_size, num_workers)
     features, labels = _encode(adapters, batches, _size(dataset), autocast, progress)
     scale, bias = scale_and_bias(model)
     return FeatureSet(
         image_features=features[0].cpu(),
-        text_features=(model.text_features(names) if learner else zeroshot_texts).cpu(),
+        text_features=texts.cpu(),
         labels=_labelled(labels).cpu(),
         logit_scale=scale,
-        zeroshot_text_features=zeroshot_texts.cpu(),
+        zeroshot_text_features=zeroshot.cpu(),
         zeroshot_image_features=features[1].cpu() if both else None,
         logit_bias=bias,
         classnames=names,
-        meta=meta,
+        meta=dict(meta or {}),
     ).validate("features")
 
 
@@ -191,7 +193,7 @@ def encode_text(
     model: Any,
     tokenizer: Callable[..., Any] | None,
     classnames: Sequence[str],
-    template: str | Sequence[str] = "a photo of a {}.",
+    template: str | Sequence[str] = TEMPLATE,
     *,
     batch_size: int = 256,
     autocast: torch.dtype | None = None,

@@ -16,7 +16,7 @@ class Classifier(nn.Module):
     """Images (N, 3, H, W), preprocessed, to logits (N, C): a model's image tower against fixed text features.
 
     ``model``: as for :func:`pyfastcal.clip.encode_images`, with a logit scale; ``text_features``: (C, D),
-    of a template or of tuned prompts, kept as a buffer. Differentiable; runs in the mode it is in.
+    of a template or of tuned prompts, kept as a buffer. Differentiable, but for tau; runs in the mode it is in.
     ValueError for a model that is none."""
 
     def __init__(self, model: Any, text_features: Tensor, *, normalize: bool = True) -> None:
@@ -32,9 +32,9 @@ class Classifier(nn.Module):
         self.register_buffer("text_features", texts.detach().to(self.adapter.device))
 
     @property
-    def logit_scale(self) -> Tensor:
-        """tau of the model."""
-        return self.adapter.scale()
+    def clip(self) -> nn.Module | None:
+        """The module with the logit scale: the model, or the CLIP that a learner tunes."""
+        return self.adapter.host
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits, float32."""

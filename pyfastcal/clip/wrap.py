@@ -139,10 +139,9 @@ def _features(output: Any) -> _Features | None:
     if not isinstance(output, tuple) or len(output) not in (3, 4):
         return None
     images, texts, *rest = output
-    tensors = all(isinstance(x, Tensor) for x in output)
-    if not tensors or not (images.ndim == texts.ndim == 2) or any(x.numel() != 1 for x in rest):
+    if not all(isinstance(x, Tensor) for x in output) or any(x.numel() != 1 for x in rest):
         return None
-    return _Features(*output)
+    return _Features(*output) if images.ndim == texts.ndim == 2 and images.shape[1] == texts.shape[1] else None
 
 
 def _with_factor(output: Any, features: _Features, factor: Tensor) -> Any:

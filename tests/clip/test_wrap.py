@@ -125,9 +125,10 @@ class Net(nn.Module):
         (lambda x: x, lambda out: out),
         (lambda x: (x, "hidden"), lambda out: out[0]),
         (lambda x: [x, 1, 2], lambda out: out[0]),
+        (lambda x: (x, x[:, :2], x.sum()), lambda out: out[0]),  # no features, though a scalar is third
         (lambda x: {"logits": x, "loss": 0.5}, lambda out: out["logits"]),
     ],
-    ids=["tensor", "tuple", "list", "dictionary"],
+    ids=["tensor", "tuple", "list", "with a loss", "dictionary"],
 )
 def test_any_module_with_logits(dac, form, logits_of):
     torch.manual_seed(0)

@@ -70,7 +70,7 @@ def same_device(name: str, x: Tensor, like: str, other: Tensor) -> None:
 
 
 def finite(name: str, x: Tensor) -> None:
-    if not values_visible(x) or math.isfinite(x.sum()):  # a finite sum has finite terms, and is the cheaper question
+    if not values_visible(x) or math.isfinite(x.detach().sum()):  # a finite sum has finite terms, and is cheaper
         return
     bad = int((~torch.isfinite(x)).sum())
     if bad:

@@ -273,7 +273,7 @@ def extract(
     template: Annotated[list[str] | None, typer.Option(help="Zero-shot prompt; give several to average them.")] = None,
     text_features: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Tuned text features, or a saved CoOp to make them with."),
+        typer.Option(metavar="FILE", help="Tuned text features, a saved prompt learner, or one's model.pth.tar-N."),
     ] = None,
     train: Annotated[bool, typer.Option("--train", help="The training split (torchvision).")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 256,
@@ -291,6 +291,8 @@ def extract(
         pyfastcal extract torchvision:CIFAR10:data cifar.safetensors --model ViT-B-32 --pretrained openai
 
         pyfastcal extract digits/ d.safetensors --model pyfastcal/digits --text-features coop.safetensors
+
+        pyfastcal extract photos new.safetensors --model ViT-B-16 --pretrained openai --text-features model.pth.tar-5
     """
     from .extract import TEMPLATE
     from .extract import extract as encode

@@ -1,14 +1,11 @@
 """Features of labelled images and class names, by any open_clip model: what ``pyfastcal extract`` does."""
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import nn
 
 from .io import FeatureSet
 
@@ -39,14 +36,16 @@ def extract(
         classes: a text file with one class name per line, in the order of the labels (of folders: their
             alphabetical order). Default: the folders' or the dataset's names, underscores read as spaces.
         template: the zero-shot prompt, or several of them, whose features are averaged.
-        text_features: tuned text features: a file of ``CoOp.save`` or of ``save_text_features``. Without it
-            the zero-shot ones stand in both places.
+        text_features: what was tuned: a file of a prompt learner's ``save``, a checkpoint of its published
+            trainer (``.../model.pth.tar-50``), or a file of ``save_text_features``. Without it the zero-shot
+            text features stand in both places; a learner that tunes the image tower brings image features, too.
         train: of a torchvision dataset, the training split.
 
     Raises:
         ValueError: naming what does not fit; ImportError that says what to install.
     """
-    from .clip import ImageFolder, encode_dataset, encode_text, load_clip, torchvision_dataset
+    from .clip import ImageFolder, encode_split, load_clip, torchvision_dataset
+    from .clip.features import load_text_features
 
     network, preprocess, tokenizer = load_clip(model, pretrained, device=device, precision=precision)
     if images.startswith(TORCHVISION):
@@ -57,28 +56,19 @@ def extract(
     else:
         dataset = ImageFolder(images, preprocess)
     names = class_names(dataset, classes)
-    zeroshot = encode_text(network, tokenizer, names, template)
-    tuned = zeroshot
-    if text_features is not None:
-        tuned = tuned_text_features(text_features, names, network, tokenizer).to(zeroshot.device)
-        if tuned.shape != zeroshot.shape:
-            shape = f"must have {zeroshot.shape[1]} columns as those of {model} have"
+    learner = None if text_features is None else tuned_learner(text_features, network, tokenizer)
+    tuned = None if text_features is None or learner else load_text_features(text_features, names)[0]
+    meta = {"model": model, "pretrained": pretrained, "template": template, "images": images}
+    meta["text_features"] = None if text_features is None else os.fspath(text_features)
+    options = {"batch_size": batch_size, "num_workers": num_workers, "progress": progress}
+    features = encode_split(learner or network, dataset, names, tokenizer, template, meta=meta, **options)
+    if tuned is not None:
+        columns = features.image_features.shape[1]
+        if tuned.shape[1] != columns:
+            shape = f"must have {columns} columns as those of {model} have"
             raise ValueError(f"{os.fspath(text_features)}: text_features {shape}, got {tuned.shape[1]}")
-    features, labels = encode_dataset(
-        network, dataset, batch_size=batch_size, num_workers=num_workers, progress=progress
-    )
-    bias = getattr(network, "logit_bias", None)
-    return FeatureSet(
-        image_features=features.cpu(),
-        text_features=tuned.float().cpu(),
-        labels=labels.cpu(),
-        logit_scale=float(network.logit_scale.detach().exp()),
-        zeroshot_text_features=zeroshot.cpu(),
-        logit_bias=None if bias is None else float(bias),
-        classnames=names,
-        meta={"model": model, "pretrained": pretrained, "template": template, "images": images}
-        | {"text_features": None if text_features is None else os.fspath(text_features)},
-    ).validate("features")
+        features.text_features = tuned.float()
+    return features.validate("features")
 
 
 def class_names(dataset: Any, path: str | os.PathLike | None) -> list[str]:
@@ -99,18 +89,10 @@ def class_names(dataset: Any, path: str | os.PathLike | None) -> list[str]:
     return names
 
 
-def tuned_text_features(
-    path: str | os.PathLike, names: Sequence[str], model: torch.nn.Module, tokenizer: Callable[..., Tensor]
-) -> Tensor:
-    """Text features (C, D) of the classes ``names``: made with a saved CoOp, or read where they are saved."""
-    from .clip.features import load_text_features
-    from .clip.prompts import CoOp
+def tuned_learner(path: str | os.PathLike, model: nn.Module, tokenizer: Callable[..., Any]) -> Any:
+    """The prompt learner in a file, over ``model``; None where the file is one of text features."""
+    from .clip.prompts import files, load, load_published
 
-    try:
-        with safe_open(os.fspath(path), framework="pt") as file:
-            learner = json.loads((file.metadata() or {}).get("pyfastcal", "{}")).get("learner")
-    except (SafetensorError, OSError, ValueError):
-        learner = None  # load_text_features says what is wrong with the file
-    if learner is None:
-        return load_text_features(path, names)[0]
-    return CoOp.load(path, model, tokenizer).text_features(names)
+    if ".pth" in Path(path).name:
+        return load_published(path, model, tokenizer)
+    return load(path, model, tokenizer) if files.learner_of(path) else None

@@ -147,9 +147,9 @@ def _row(runs: list[dict[str, Figures]], part: str) -> str:
     return " / ".join(f"{sum(run[part][key] for run in runs) / len(runs):.1f}" for key in keys)
 
 
-def with_tables(card: str, found: dict) -> str:
-    """The card's text with the tables of ``found`` between their markers."""
-    for marker, table in tables(found).items():
+def with_tables(card: str, found: dict[str, str]) -> str:
+    """The card's text with the tables ``found`` between their markers."""
+    for marker, table in found.items():
         begin, end = f"<!-- begin: {marker} -->", f"<!-- end: {marker} -->"
         card, n = re.subn(rf"{begin}\n.*?{end}", f"{begin}\n{table}\n{end}", card, flags=re.DOTALL)
         if n != 1:
@@ -164,7 +164,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if not args.tables_only:
         FIGURES.write_text(json.dumps(measure(), indent=1) + "\n")
-    CARD.write_text(with_tables(CARD.read_text(), json.loads(FIGURES.read_text())))
+    CARD.write_text(with_tables(CARD.read_text(), tables(json.loads(FIGURES.read_text()))))
 
 
 if __name__ == "__main__":

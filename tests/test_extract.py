@@ -84,6 +84,35 @@ def test_tuned_text_features_from_a_coop_or_a_file(folder: Path, tmp_path: Path)
     assert done.exit_code == 0 and "CAC" in done.stdout, done.output
 
 
+@pytest.mark.parametrize("published", [False, True])
+def test_a_learner_that_tunes_the_images_too(folder: Path, tmp_path: Path, published: bool) -> None:
+    from pyfastcal.clip import ImageFolder, load_small
+    from pyfastcal.clip.prompts import MaPLe
+
+    clip = load_small("digits")
+    learner = MaPLe(clip, template=TEMPLATE, context_init="", depth=1)
+    if published:
+        file, named = tmp_path / "model.pth.tar-5", {"context": "ctx", "coupling.0": "proj"}
+        state = {}
+        for name, value in learner.state_dict().items():
+            stem, _, part = name.rpartition(".") if name.startswith("coupling") else (name, "", "")
+            state[f"prompt_learner.{named[stem]}{'.' if part else ''}{part}"] = value
+        state["prompt_learner.token_suffix"] = torch.zeros(3, 23, 64)  # no words behind the context
+        torch.save({"state_dict": state, "epoch": 5}, file)
+    else:
+        learner.save(file := tmp_path / "maple.safetensors")
+    out = tmp_path / "features.safetensors"
+    extract(folder, out, "--model", "pyfastcal/digits", "--template", TEMPLATE, "--text-features", file)
+    features = load_features(out)
+    images = torch.stack([image for image, _ in ImageFolder(folder, clip.preprocess)])
+    tolerance = dict(atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(features.image_features, learner.features(images), **tolerance)
+    torch.testing.assert_close(features.zeroshot_image_features, learner.zeroshot_features(images), **tolerance)
+    torch.testing.assert_close(features.text_features, learner.text_features(NAMES), **tolerance)
+    torch.testing.assert_close(features.zeroshot_text_features, learner.zeroshot_text_features(NAMES), **tolerance)
+    assert not torch.allclose(features.image_features, features.zeroshot_image_features, atol=1e-3)
+
+
 def test_class_names_from_a_file(folder: Path, tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
     names.write_text("vier\n\n eins \nnull\n", encoding="utf-8")

@@ -5,19 +5,34 @@ alone."""
 
 from . import prompts, tasks
 from ._open_clip import import_open_clip
-from .features import ImageFolder, encode_dataset, encode_images, encode_text, load_clip, torchvision_dataset
+from .adapters import scale_and_bias
+from .features import (
+    ImageFolder,
+    encode_dataset,
+    encode_images,
+    encode_split,
+    encode_text,
+    load_clip,
+    torchvision_dataset,
+)
 from .small import SmallCLIP, load_small
+from .wrap import Calibrated, Classifier, wrap
 
 __all__ = [
+    "Calibrated",
+    "Classifier",
     "ImageFolder",
     "SmallCLIP",
     "encode_dataset",
     "encode_images",
+    "encode_split",
     "encode_text",
     "import_open_clip",
     "load_clip",
     "load_small",
     "prompts",
+    "scale_and_bias",
     "tasks",
     "torchvision_dataset",
+    "wrap",
 ]

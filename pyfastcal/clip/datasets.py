@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from .._optional import require
 from ._open_clip import import_open_clip
+from .adapters import image_transform
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -19,7 +20,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", "
 class ImageFolder(Dataset):
     """Images of ``path/<class>/**``, the classes in alphabetical order, the files of each too.
 
-    Items are ``(preprocess(image), label)``, the image opened as RGB by Pillow. ``classes``: the names of
+    Items are ``(preprocess(image), label)``, the image opened as RGB by Pillow; ``preprocess``:
+    open_clip's, or transformers' image processor, or any function of the image. ``classes``: the names of
     the sub-folders, underscores read as spaces only by who asks for it; ``files``: (path, label) of every
     item. ValueError for a missing folder, one without sub-folders, a class without images, and, naming
     the file, for an image that cannot be read."""
@@ -31,7 +33,7 @@ class ImageFolder(Dataset):
         folders = sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
         if not folders:
             raise ValueError(f"path must have a sub-folder per class, got {str(path)!r} with none")
-        self.preprocess = preprocess
+        self.preprocess = image_transform(preprocess)
         self.classes = [folder.name for folder in folders]
         self.files: list[tuple[Path, int]] = []
         for label, folder in enumerate(folders):
@@ -79,6 +81,6 @@ def torchvision_dataset(
     if "root" in parameters:
         options["root"] = os.fspath(root)
     try:
-        return kind(transform=preprocess, **options)
+        return kind(transform=image_transform(preprocess), **options)
     except (RuntimeError, FileNotFoundError, TypeError, ModuleNotFoundError) as error:
         raise ValueError(f"root: {name} cannot be opened in {os.fspath(root)!r}: {error}") from error

@@ -1,20 +1,21 @@
-"""Image and text features of any open_clip model; files of tuned text features."""
+"""Image and text features of any CLIP, and of a split as a whole; files of tuned text features."""
 
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .. import checks
-from ..io import atomic_write
+from ..io import FeatureSet, atomic_write
+from .adapters import Adapter, adapt, evaluating, scale_and_bias
 from .datasets import ImageFolder, torchvision_dataset
 from .models import load_clip
 
@@ -22,6 +23,7 @@ __all__ = [
     "ImageFolder",
     "encode_dataset",
     "encode_images",
+    "encode_split",
     "encode_text",
     "load_clip",
     "load_text_features",
@@ -31,11 +33,12 @@ __all__ = [
 
 Progress = Callable[[int, int], None]  # images done, images in all (0 where a loader does not know)
 Images = Tensor | Dataset | DataLoader
+TEMPLATE = "a photo of a {}."
 TEXT_FORMAT = "pyfastcal.text_features/1"
 
 
 def encode_images(
-    model: nn.Module,
+    model: Any,
     images: Images,
     *,
     batch_size: int = 256,
@@ -45,17 +48,21 @@ def encode_images(
 ) -> Tensor:
     """Image features (N, D), float32, L2-normalised, on the model's device.
 
-    ``images``: a tensor (N, 3, H, W), preprocessed; or a dataset or DataLoader that gives such images,
-    alone or first in a tuple (a DataLoader keeps its own batch size and workers). The model, anything
-    with ``encode_image``, runs in evaluation mode without gradients where it is, under autocast to the
-    given dtype if there is one. ``progress(done, total)`` is called after every batch. ValueError for
-    images of another kind, or none at all."""
+    ``model``: open_clip's, or anything with ``encode_image``, a prompt learner too; transformers'
+    CLIPModel, SiglipModel and all with ``get_image_features``; any function or module that gives features
+    (N, D) of N images. ``images``: a tensor (N, 3, H, W), preprocessed; or a dataset or DataLoader that
+    gives such images, alone or first in a tuple, or under "pixel_values" (a DataLoader keeps its own batch
+    size and workers).
+
+    The model runs in evaluation mode without gradients where it is, under autocast to the given dtype if
+    there is one. ``progress(done, total)`` is called after every batch. ValueError for a model that is none,
+    for images of another kind, or none at all."""
     batches = _batches(images, batch_size, num_workers)
-    return _encode(model, ((batch, None) for batch, _ in batches), _size(images), autocast, progress)[0]
+    return _encode([adapt(model)], batches, _size(images), autocast, progress)[0][0]
 
 
 def encode_dataset(
-    model: nn.Module,
+    model: Any,
     dataset: Dataset | DataLoader,
     *,
     batch_size: int = 256,
@@ -63,13 +70,61 @@ def encode_dataset(
     autocast: torch.dtype | None = None,
     progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """As :func:`encode_images`, of a dataset or DataLoader of (image, label): features (N, D) and labels
-    (N,) int64, both on the model's device."""
+    """As :func:`encode_images`, of a dataset or DataLoader of (image, label), or of mappings with
+    "pixel_values" and "labels": features (N, D) and labels (N,) int64, both on the model's device."""
     batches = _batches(dataset, batch_size, num_workers)
-    features, labels = _encode(model, batches, _size(dataset), autocast, progress)
+    (features,), labels = _encode([adapt(model)], batches, _size(dataset), autocast, progress)
+    return features, _labelled(labels)
+
+
+def encode_split(
+    model: Any,
+    dataset: Dataset | DataLoader,
+    classnames: Sequence[str],
+    tokenizer: Callable[..., Any] | None = None,
+    template: str | Sequence[str] | None = None,
+    *,
+    batch_size: int = 256,
+    num_workers: int = 0,
+    autocast: torch.dtype | None = None,
+    progress: Progress | None = None,
+    meta: dict[str, Any] | None = None,
+) -> FeatureSet:
+    """All that a feature file holds of one split, on the CPU: see :class:`pyfastcal.io.FeatureSet`.
+
+    ``model``: as for :func:`encode_images`, with a text side and a logit scale; or a tuned prompt learner,
+    whose features before tuning become the zero-shot ones. Of another model the zero-shot text features
+    stand in both places. ``tokenizer`` and ``template``: as for :func:`encode_text`; a learner brings its
+    own. ``dataset``: labelled, see :func:`encode_dataset`; ``meta``: anything JSON can hold, to keep with
+    them."""
+    names, learner = check_classnames(classnames), hasattr(model, "zeroshot_text_features")
+    if learner:
+        tokenizer, template = tokenizer or model.tokenizer, template or model.template
+    clip = model.clip if learner else model
+    zeroshot = encode_text(clip, tokenizer, names, template or TEMPLATE, batch_size=batch_size, autocast=autocast)
+    texts = model.text_features(names) if learner else zeroshot
+    both = learner and model.tunes_images
+    adapters = [adapt(model), adapt(clip)] if both else [adapt(clip)]
+    batches = _batches(dataset, batch_size, num_workers)
+    features, labels = _encode(adapters, batches, _size(dataset), autocast, progress)
+    scale, bias = scale_and_bias(model)
+    return FeatureSet(
+        image_features=features[0].cpu(),
+        text_features=texts.cpu(),
+        labels=_labelled(labels).cpu(),
+        logit_scale=scale,
+        zeroshot_text_features=zeroshot.cpu(),
+        zeroshot_image_features=features[1].cpu() if both else None,
+        logit_bias=bias,
+        classnames=names,
+        meta=dict(meta or {}),
+    ).validate("features")
+
+
+def _labelled(labels: Tensor | None) -> Tensor:
     if labels is None:
         raise ValueError("dataset must give (image, label), got images without labels")
-    return features, labels
+    return labels
 
 
 def _batches(images: Images, batch_size: int, num_workers: int) -> Iterator[tuple[Tensor, Any]]:
@@ -87,6 +142,8 @@ def _batches(images: Images, batch_size: int, num_workers: int) -> Iterator[tupl
     for batch in images:
         if isinstance(batch, Tensor):
             yield batch, None
+        elif isinstance(batch, Mapping) and isinstance(batch.get("pixel_values"), Tensor):
+            yield batch["pixel_values"], batch.get("labels")
         elif isinstance(batch, (list, tuple)) and batch and isinstance(batch[0], Tensor):
             yield batch[0], batch[1] if len(batch) > 1 else None
         else:
@@ -102,54 +159,63 @@ def _size(images: Images) -> int:
 
 @torch.no_grad()
 def _encode(
-    model: nn.Module,
+    adapters: Sequence[Adapter],
     batches: Iterable[tuple[Tensor, Any]],
     total: int,
     autocast: torch.dtype | None,
     progress: Progress | None,
-) -> tuple[Tensor, Tensor | None]:
-    device, dtype = _placement(model)
-    features: list[Tensor] = []
+) -> tuple[list[Tensor], Tensor | None]:
+    """The features of each model, and the labels: one pass over the images for all."""
+    features: list[list[Tensor]] = [[] for _ in adapters]
     labels: list[Tensor] = []
     done = 0
-    with _evaluating(model), _autocast(device, autocast):
+    with contextlib.ExitStack() as stack:
+        for adapter in adapters:
+            stack.enter_context(evaluating(adapter.host))
+        if autocast is not None:
+            stack.enter_context(torch.autocast(adapters[0].device.type, dtype=autocast))
         for batch, label in batches:
-            batch = checks.floating("images", batch, 4).to(device, dtype, non_blocking=True)
-            features.append(F.normalize(model.encode_image(batch).float(), dim=-1))
+            checks.floating("images", batch, 4)
+            for adapter, rows in zip(adapters, features, strict=True):
+                rows.append(F.normalize(adapter.image(adapter.place(batch)).float(), dim=-1))
             if label is not None:
-                labels.append(torch.as_tensor(label).to(device, torch.int64))
+                labels.append(torch.as_tensor(label).to(features[0][-1].device, torch.int64))
             done += len(batch)
             if progress is not None:
                 progress(done, total)
     if not done:
         raise ValueError("images must not be empty, got none")
-    return torch.cat(features), torch.cat(labels) if labels else None
+    return [torch.cat(rows) for rows in features], torch.cat(labels) if labels else None
 
 
 @torch.no_grad()
 def encode_text(
-    model: nn.Module,
-    tokenizer: Callable[..., Tensor],
+    model: Any,
+    tokenizer: Callable[..., Any] | None,
     classnames: Sequence[str],
-    template: str | Sequence[str] = "a photo of a {}.",
+    template: str | Sequence[str] = TEMPLATE,
     *,
     batch_size: int = 256,
+    autocast: torch.dtype | None = None,
 ) -> Tensor:
     """Zero-shot text features (C, D), float32, L2-normalised, on the model's device: one row per class name.
 
-    Each of the templates takes the name at its ``{}``; the features of several are averaged and
-    normalised again, as in CLIP (Radford et al. 2021, section 3.1.4). ValueError for no names, no
-    templates, and a template without ``{}``."""
-    names = check_classnames(classnames)
+    ``model``: as for :func:`encode_images`; ``tokenizer``: texts -> ids (N, L), or transformers' tokenizer
+    or processor; None for a model that is a function of texts. Each of the templates takes the name at
+    its ``{}``; the features of several are averaged and normalised again, as in CLIP (Radford et al. 2021,
+    section 3.1.4). ValueError for no names, no templates, and a template without ``{}``."""
+    names, adapter = check_classnames(classnames), adapt(model)
     templates = [template] if isinstance(template, str) else list(template)
     if not templates:
         raise ValueError("template must be a template or a list of them, got an empty list")
-    device, _ = _placement(model)
+    checks.integer("batch_size", batch_size, 1)
+    context = contextlib.nullcontext() if autocast is None else torch.autocast(adapter.device.type, autocast)
     mean = 0.0
-    with _evaluating(model):
+    with evaluating(adapter.host), context:
         for one in templates:
-            ids = tokenizer([check_template("template", one).replace("{}", name) for name in names]).to(device)
-            rows = [model.encode_text(batch).float() for batch in ids.split(batch_size)]
+            texts = [check_template("template", one).replace("{}", name) for name in names]
+            chunks = [texts[i : i + batch_size] for i in range(0, len(texts), batch_size)]
+            rows = [adapter.text(adapter.tokens(tokenizer, chunk)).float() for chunk in chunks]
             mean = mean + F.normalize(torch.cat(rows), dim=-1) / len(templates)
     return F.normalize(mean, dim=-1)  # type: ignore[arg-type]
 
@@ -207,29 +273,3 @@ def load_text_features(path: str | os.PathLike, classnames: Sequence[str] | None
     if missing:
         raise ValueError(f"{where}: text_features lacks the class {missing[0]!r} (it has {', '.join(names)})")
     return features[[names.index(name) for name in classnames]], list(classnames)
-
-
-def _placement(model: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """The model's device, and the dtype its image tower takes. Asked of the first convolution or linear
-    layer: a half-precision open_clip model keeps some of its other parameters in float32."""
-    if not hasattr(model, "encode_image"):
-        raise ValueError(f"model must have encode_image, as open_clip's have, got {checks.describe(model)}")
-    for module in getattr(model, "visual", model).modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            return module.weight.device, module.weight.dtype
-    return torch.device("cpu"), torch.float32
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and back to what it was."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
-def _autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager:
-    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)

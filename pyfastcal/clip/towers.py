@@ -1,11 +1,14 @@
-"""What prompt learning needs of a CLIP: its text tower from token embeddings onwards, and its image tower."""
+"""What prompt learning needs of a CLIP: both towers, entered where learned prompts go in."""
+
+from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 # Attributes of OpenAI's text tower, as open_clip names them.
 _TEXT_PARTS = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")
+# Those of its vision transformer.
+_IMAGE_PARTS = ("conv1", "class_embedding", "positional_embedding", "ln_pre", "transformer", "ln_post", "proj")
 
 
 class Towers:
@@ -43,6 +46,39 @@ class Towers:
         return int(self._text.token_embedding.weight.shape[1])
 
     @property
+    def dim(self) -> int:
+        """Size of a feature."""
+        projection = self._text.text_projection
+        if projection is None:
+            return self.width
+        return projection.out_features if isinstance(projection, nn.Linear) else int(projection.shape[1])
+
+    @property
+    def text_layers(self) -> int:
+        """Number of blocks of the text tower."""
+        return len(self._text.transformer.resblocks)
+
+    @property
+    def image_width(self) -> int:
+        """Size of an image token. ValueError where the image tower is not one of OpenAI's transformers."""
+        return int(self._vision_transformer().conv1.weight.shape[0])
+
+    @property
+    def image_layers(self) -> int:
+        """Number of blocks of the image tower. ValueError as for ``image_width``."""
+        return len(self._vision_transformer().transformer.resblocks)
+
+    def _vision_transformer(self) -> nn.Module:
+        visual = self.model.visual
+        wanted = "model must have a vision transformer, pooled at its class token, as image tower"
+        missing = [part for part in _IMAGE_PARTS if not hasattr(visual, part)]
+        if missing:
+            raise ValueError(f"{wanted}, got {type(visual).__name__} without {missing[0]}")
+        if getattr(visual, "attn_pool", None) is not None or getattr(visual, "pool_type", "tok") != "tok":
+            raise ValueError(f"{wanted}, got {type(visual).__name__} that pools otherwise")
+        return visual
+
+    @property
     def device(self) -> torch.device:
         """Where the model is."""
         return self._text.token_embedding.weight.device
@@ -50,7 +86,13 @@ class Towers:
     @property
     def logit_scale(self) -> float:
         """tau, the factor of the cosine similarities."""
-        return float(self.model.logit_scale.detach().exp())
+        return float(self.model.logit_scale.detach().float().exp())
+
+    def logits(self, similarity: Tensor) -> Tensor:
+        """Cosine similarities times tau, plus the model's bias if it has one."""
+        logits = self.model.logit_scale.detach().float().exp() * similarity
+        bias = getattr(self.model, "logit_bias", None)
+        return logits if bias is None else logits + bias.detach()
 
     def end_positions(self, ids: Tensor) -> Tensor:
         """Where each row of ids (N, L) ends: the position the tower is read at, (N,) int64."""
@@ -60,17 +102,67 @@ class Towers:
         """Token embeddings (N, L, width) of ids (N, L), positions not yet added."""
         return self._text.token_embedding(ids)
 
-    def encode_text(self, embeddings: Tensor, ends: Tensor) -> Tensor:
-        """Normalised text features (N, D) of token embeddings (N, L, width) that end at ``ends`` (N,).
+    def encode_text(self, embeddings: Tensor, ends: Tensor, deep: Sequence[Tensor] = ()) -> Tensor:
+        """Text features (N, D) of token embeddings (N, L, width) that end at ``ends`` (N,), as the tower gives
+        them, not normalised, in float32 at least.
 
-        Positions behind the last end are left out: a causal tower read at the end is blind to them.
+        ``deep``: prompts (n, width) that take the place of the n tokens behind the start, the first of them
+        before the second block, and so on. Positions behind the last end are left out: a causal tower read
+        at the end is blind to them.
         """
         text, length = self._text, int(ends.max()) + 1
         dtype = text.transformer.get_cast_dtype()
         x = embeddings[:, :length].to(dtype) + text.positional_embedding[:length].to(dtype)
-        x = text.ln_final(text.transformer(x, attn_mask=text.attn_mask[:length, :length]))
-        x = x[torch.arange(len(x), device=x.device), ends]
+        x = _blocks(text.transformer, x, deep, 1, text.attn_mask[:length, :length])
+        x = text.ln_final(x)[torch.arange(len(x), device=x.device), ends]
         projection = text.text_projection
         if projection is not None:
-            x = projection(x) if isinstance(projection, nn.Linear) else x @ projection
-        return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
+            x = projection(x) if isinstance(projection, nn.Linear) else x @ projection.to(x.dtype)
+        return _at_least_float(x)
+
+    def encode_image(self, images: Tensor, context: Tensor | None = None, deep: Sequence[Tensor] = ()) -> Tensor:
+        """Image features (N, D) of preprocessed images (N, 3, H, W), not normalised, in float32 at least.
+
+        ``context``: prompts (n, image_width) that stand behind the patches, without a position, normalised
+        with them; ``deep``: prompts (n, image_width) that take their place before the second block, and so
+        on. With them, ValueError as for ``image_width``.
+        """
+        images = images.to(self.device, image_dtype(self.model))
+        if context is None:
+            return _at_least_float(self.model.encode_image(images))
+        visual = self._vision_transformer()
+        x = visual.conv1(images).flatten(2).transpose(1, 2)
+        x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
+        x = x + visual.positional_embedding.to(x.dtype)
+        x = visual.ln_pre(torch.cat([x, context.to(x.dtype).expand(len(x), -1, -1)], dim=1))
+        x = _blocks(visual.transformer, x, deep, x.shape[1] - len(context))
+        x = visual.ln_post(x[:, 0])
+        return _at_least_float(x if visual.proj is None else x @ visual.proj.to(x.dtype))
+
+
+def image_dtype(model: nn.Module) -> torch.dtype:
+    """The dtype that a model's image tower takes. Asked of the first convolution or linear layer: a
+    half-precision open_clip model keeps some of its other parameters in float32."""
+    for module in getattr(model, "visual", model).modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            return module.weight.dtype
+    return torch.float32
+
+
+def _blocks(
+    transformer: nn.Module, x: Tensor, deep: Sequence[Tensor], start: int, attn_mask: Tensor | None = None
+) -> Tensor:
+    """Run ``x`` (N, L, width) through the blocks; before block i + 1 the tokens from ``start`` on are
+    replaced by ``deep[i]``."""
+    if not deep:
+        return transformer(x, attn_mask=attn_mask)
+    for i, block in enumerate(transformer.resblocks):
+        if 0 < i <= len(deep):
+            prompt = deep[i - 1].to(x.dtype).expand(len(x), -1, -1)
+            x = torch.cat([x[:, :start], prompt, x[:, start + prompt.shape[1] :]], dim=1)
+        x = block(x, attn_mask=attn_mask)
+    return x
+
+
+def _at_least_float(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -49,7 +49,7 @@ def test_defaults_are_the_published_ones(clip):
     assert (*settings, learner.momentum, learner.weight_decay) == (16, 200, 32, 0.002, 0.9, 5e-4)
     assert learner.context.shape == (16, 64) and 0.015 < learner.context.std() < 0.025
     rates = [learner.learning_rate(epoch) for epoch in range(200)]
-    assert rates[0] == 1e-5 and rates[100] == pytest.approx(0.001) and rates[199] < 1e-6
+    assert rates[0] == 1e-5 and rates[1] == 0.002 and rates[101] == pytest.approx(0.001) and rates[199] < 1e-6
 
 
 def test_loss_is_the_restated_one(clip):

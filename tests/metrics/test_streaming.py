@@ -403,6 +403,7 @@ RANKS = """
 
     accumulator = metrics.Accumulator().update(mine[0], mine[1] == mine[2])
     dist.all_reduce(accumulator.state)
+    assert torch.equal(accumulator.carry().state, metrics.Accumulator().update(confidence, right).state)
     assert accumulator.to_bytes() == metrics.Accumulator().update(confidence, right).to_bytes()
 
     mine = [x[:300] if rank == 0 else x[300:] for x in (confidence, right)]

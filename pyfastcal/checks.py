@@ -103,17 +103,19 @@ def probabilities(name: str, x: Any, *, rows: bool = False, rows_sum_to_one: boo
     return x
 
 
-def labels(name: str, x: Any, size: int, n_classes: int, of: str = "row") -> Tensor:
-    """An integer (size,) tensor with values in [0, n_classes)."""
+def labels(name: str, x: Any, size: int, n_classes: int | None, of: str = "row") -> Tensor:
+    """An integer (size,) tensor with values in [0, n_classes); None: not negative, of however many classes."""
     tensor(name, x, 1)
     if x.dtype.is_floating_point or x.dtype.is_complex or x.dtype == torch.bool:
         raise ValueError(f"{name} must be integers, got {describe(x)}")
     if x.shape[0] != size:
         raise ValueError(f"{name} must have {size} entries, one per {of}, got {describe(x)}")
     x = x.long() if x.dtype in _UNSIGNED else x
-    if values_visible(x) and size and not (int(x.min()) >= 0 and int(x.max()) < n_classes):
-        bad = int(x.min()) if int(x.min()) < 0 else int(x.max())
-        raise ValueError(f"{name} must lie in [0, {n_classes}), got {bad}")
+    if values_visible(x) and size:
+        low, high = int(x.min()), 0 if n_classes is None else int(x.max())
+        if low < 0 or (n_classes is not None and high >= n_classes):
+            allowed = "not be negative" if n_classes is None else f"lie in [0, {n_classes})"
+            raise ValueError(f"{name} must {allowed}, got {low if low < 0 else high}")
     return x
 
 

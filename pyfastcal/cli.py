@@ -63,7 +63,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _methods(value: str) -> str:
-    from .evaluate import check_methods
+    from .methods import check_methods
 
     try:
         check_methods(_split(value))
@@ -80,7 +80,11 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 Bins = Annotated[int, typer.Option("--n-bins", min=1, max=1000, help="Bins of confidence.")]
 Methods = Annotated[
     str,
-    typer.Option(callback=_methods, help="Methods, with commas: zero-shot, conf (none), dac, cac, cac-fit."),
+    typer.Option(
+        callback=_methods,
+        help="Methods, with commas, or all: zero-shot, conf (none), ts, den, hb, ir, mir, bms-mir, dac, ts+dac, cac, "
+        "cac-fit.",
+    ),
 ]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write every number as JSON.")]
 ReportFile = Annotated[
@@ -191,6 +195,7 @@ def evaluate(
     """
     from .evaluate import evaluate_split
     from .io import load_classes, load_features
+    from .methods import check_methods
     from .progress import ProgressReport, Steps
     from .ranks import joined
     from .report import Report, Run, environment, print_report, write_json, write_report
@@ -201,7 +206,7 @@ def evaluate(
         from ._optional import require
 
         require("matplotlib", "report")
-    chosen = _split(methods)
+    chosen = check_methods(_split(methods))
     with joined() as ranks, ProgressReport(ranks.rank == 0) as progress:
         streamed = shards or classes is not None or checkpoint is not None or skip_bad or ranks.size > 1
         splits = [files] if shards else [[file] for file in files]

@@ -1,15 +1,7 @@
-"""Features of a split in, one row of metrics per calibration method out.
-
-A method is one function in ``METHODS``: ``fit(classes, base)`` does what is done once, with the classes of
-the split and the base file, and returns ``apply(features, near)``, which makes a :class:`Calibrated` of
-images of those classes, be they the whole split or a shard of it. A row of the result depends on its own
-image alone, so that a split gives the same in memory, in shards and on several machines. Where a method
-cannot apply, ``fit`` (or ``apply``) raises :class:`NotApplicable` with the reason, and its row shows that
-reason in place of numbers.
-"""
+"""Features of a split in, one row of metrics per calibration method (see ``methods``) out."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite
@@ -19,37 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from . import metrics, ops, reference
-from .calibration import ContrastAwareCalibration, DistanceAwareCalibration
+from . import metrics, ops
 from .io import ClassSet, FeatureSet
+from .methods import DEFAULT_METHODS, METHODS, Calibrated, NotApplicable, check_methods, image_proximity
 from .metrics._cells import Cells, count_cells
-from .proximity import proximity
 
-PROXIMITY_NEIGHBOURS = 5
 CHUNK = 1 << 20  # entries of the features held in float64 at a time
-
-
-class NotApplicable(Exception):
-    """Why a method cannot be used on these features."""
-
-
-@dataclass(frozen=True)
-class Calibrated:
-    """What a method makes of a split: (N,) confidences and predictions, the (N,) factor of every row of
-    logits, the (C,) weight per class where there is one, and the constants it was used with."""
-
-    confidence: Tensor
-    prediction: Tensor
-    factor: Tensor | None = None
-    class_weight: Tensor | None = None
-    source: tuple[Tensor, Tensor] | None = None  # image and text features, where they are not the tuned ones
-    settings: dict[str, float] = field(default_factory=dict)
-    observed: dict[str, float] = field(default_factory=dict)  # of these images, so that shards differ in it
-
-
-# images of the classes fitted on, and the (N,) proximity of each to the base images (None: it cannot be had)
-Apply = Callable[[FeatureSet, Tensor | None], Calibrated]
-Fit = Callable[[ClassSet, FeatureSet | None], Apply]
 
 
 @dataclass(frozen=True)
@@ -71,89 +38,7 @@ class Evaluation:
         return self.calibrated[method].prediction == self.features.labels
 
 
-def uncalibrated(classes: ClassSet, base: FeatureSet | None) -> Apply:
-    def apply(features: FeatureSet, near: Tensor | None) -> Calibrated:
-        return Calibrated(
-            *ops.similarity_confidence(features.image_features, classes.text_features, classes.logit_scale)
-        )
-
-    return apply
-
-
-def zero_shot(classes: ClassSet, base: FeatureSet | None) -> Apply:
-    """The model before tuning, for comparison: its predictions are its own."""
-    texts = _zeroshot_texts(classes)
-
-    def apply(features: FeatureSet, near: Tensor | None) -> Calibrated:
-        source = features.zeroshot_images, texts
-        return Calibrated(*ops.similarity_confidence(*source, classes.logit_scale), source=source)
-
-    return apply
-
-
-def distance_aware(classes: ClassSet, base: FeatureSet | None) -> Apply:
-    banks = () if base is None else (base.text_features, _zeroshot_texts(base.classes, "of the base file"))
-    dac = DistanceAwareCalibration().fit(classes.text_features, _zeroshot_texts(classes), *banks)
-    weight = dac.class_weight
-
-    def apply(features: FeatureSet, near: Tensor | None) -> Calibrated:
-        inputs = features.image_features, classes.text_features, classes.logit_scale
-        confidence, prediction = dac.predict_features(*inputs)
-        return Calibrated(confidence, prediction, weight[prediction], weight, settings={"k": dac.k})
-
-    return apply
-
-
-def contrast_aware(classes: ClassSet, base: FeatureSet | None) -> Apply:
-    return _contrast_aware(classes, ContrastAwareCalibration())
-
-
-def contrast_aware_fitted(classes: ClassSet, base: FeatureSet | None) -> Apply:
-    if base is None:
-        raise NotApplicable("alpha and k are fitted on labelled base classes: give a base file")
-    texts = _zeroshot_texts(base.classes, "of the base file")
-    logits = _logits(base.image_features, base.text_features, base.logit_scale)
-    zeroshot_logits = _logits(base.zeroshot_images, texts, base.logit_scale)
-    return _contrast_aware(
-        classes, ContrastAwareCalibration().fit(logits, zeroshot_logits, base.labels, base.logit_scale)
-    )
-
-
-def _contrast_aware(classes: ClassSet, cac: ContrastAwareCalibration) -> Apply:
-    texts = _zeroshot_texts(classes)
-    constants = {name: float(getattr(cac, name)) for name in ("alpha", "k", "lambda1", "lambda2")}
-
-    def apply(features: FeatureSet, near: Tensor | None) -> Calibrated:
-        inputs = features.image_features, classes.text_features, features.zeroshot_images, texts
-        confidence, prediction = cac.predict_features(*inputs, classes.logit_scale)
-        z = ops.contrast_distance(*inputs, on=cac.on, logit_scale=classes.logit_scale)
-        factor = reference.weight_of_distance(z, cac.alpha, cac.k, cac.lambda1, cac.lambda2)
-        observed = {"median_z": float(z.median())}
-        return Calibrated(confidence, prediction, factor, settings=constants, observed=observed)
-
-    return apply
-
-
-METHODS: dict[str, Fit] = {
-    "zero-shot": zero_shot,
-    "conf": uncalibrated,
-    "dac": distance_aware,
-    "cac": contrast_aware,
-    "cac-fit": contrast_aware_fitted,
-}
-DEFAULT_METHODS = ("conf", "dac", "cac", "cac-fit")
 METRICS = ("accuracy", "confidence", "ece", "ace", "mce", "mce_weighted", "piece", "nll", "brier")
-
-
-def check_methods(methods: Iterable[str]) -> tuple[str, ...]:
-    """The methods, each once, in the order given; ValueError at an unknown name or none at all."""
-    chosen = tuple(dict.fromkeys(methods))
-    for method in chosen:
-        if method not in METHODS:
-            raise ValueError(f"methods must be among {', '.join(METHODS)}, got {method!r}")
-    if not chosen:
-        raise ValueError(f"methods must name at least one of {', '.join(METHODS)}")
-    return chosen
 
 
 def evaluate(
@@ -261,6 +146,8 @@ def proper_scores(result: Calibrated, features: FeatureSet) -> dict[str, Tensor]
     With logits ``s`` scaled by f, and ``conf(f) = exp(f max s) / sum_c exp(f s_c)`` the confidence,
     ``-log p_y = f (max s - s_y) - log conf(f)`` and ``sum_c p_c^2 = conf(f)^2 / conf(2 f)``.
     """
+    if result.scores is not None:
+        return result.scores
     images, texts = result.source or (features.image_features, features.text_features)
     weight, scale = result.factor, features.logit_scale
     confidence = result.confidence.double()
@@ -280,24 +167,6 @@ def _margin(images: Tensor, texts: Tensor, prediction: Tensor, labels: Tensor) -
         )
         margin[rows] = (image * (one - other)).sum(-1)
     return margin
-
-
-def _logits(images: Tensor, texts: Tensor, logit_scale: float) -> Tensor:
-    """(N, C); the logit bias is left out: the same for all classes, it changes no probability."""
-    return logit_scale * normalize(images.float(), dim=-1) @ normalize(texts.float(), dim=-1).T
-
-
-def image_proximity(features: FeatureSet, base: FeatureSet | None) -> Tensor | None:
-    bank, own = (features, True) if base is None else (base, False)
-    if len(bank.image_features) - own < PROXIMITY_NEIGHBOURS:
-        return None
-    return proximity(features.image_features, bank.image_features, PROXIMITY_NEIGHBOURS, exclude_self=own)
-
-
-def _zeroshot_texts(classes: ClassSet, of: str = "of these classes") -> Tensor:
-    if classes.zeroshot_text_features is None:
-        raise NotApplicable(f"needs the zeroshot_text_features {of}")
-    return classes.zeroshot_text_features
 
 
 def check_base(base: FeatureSet, classes: ClassSet) -> None:

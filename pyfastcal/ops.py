@@ -12,13 +12,16 @@ Non-finite input is an error. The kernels find it in passing, as a NaN in their 
 nothing; under ``torch.compile`` and on a GPU it stays a NaN (see ``checks``).
 """
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
 
 from . import _extension, checks, reference
 from ._numpy import accepts_numpy
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 Scale: TypeAlias = float | Tensor
 
@@ -66,7 +69,13 @@ def _float(x: Tensor | None) -> Tensor | None:
 
 @accepts_numpy
 def knn(
-    queries: Tensor, bank: Tensor, k: int, *, exclude_self: bool = False, normalize: bool = True
+    queries: Tensor,
+    bank: Tensor,
+    k: int,
+    *,
+    exclude_self: bool = False,
+    normalize: bool = True,
+    group: "ProcessGroup | None" = None,
 ) -> tuple[Tensor, Tensor]:
     """The ``k`` nearest rows of ``bank`` to every row of ``queries``, by Euclidean distance.
 
@@ -79,6 +88,9 @@ def knn(
         k: 1 to M (to M - 1 with ``exclude_self``).
         exclude_self: leave out bank row i for query i; ``queries`` and ``bank`` must have the same number of rows.
         normalize: divide every vector by its L2 norm first (a zero vector stays zero).
+        group: every rank of this process group calls with the same queries, and ``bank`` is its part of the bank, which
+            may be empty. The parts follow each other in the order of the ranks, indices count through all of them, and
+            every rank gets what one call with the whole bank would give, to the bit.
 
     Returns:
         distances (Q, k) ascending, fp32 (fp64 if an input is); indices (Q, k) int64.
@@ -86,6 +98,10 @@ def knn(
     Raises:
         ValueError: wrong rank, dtype, device or number of columns; an empty bank; k out of range; NaN or infinity.
     """
+    if group is not None:
+        from .sharded_knn import sharded_knn  # here: torch.distributed is no part of some builds of torch
+
+        return sharded_knn(knn, queries, bank, k, exclude_self, normalize, group)
     checks.matrix("queries", queries)
     checks.matrix("bank", bank, columns=queries.shape[1], like="queries", rows=True)
     _check_devices("queries", queries, bank=bank)
@@ -386,6 +402,32 @@ def bin_counts(
     return counts, right, sums.double() * 2.0**-32
 
 
+def similarity(image_features: Tensor, text_features: Tensor, *, normalize: bool = True) -> Tensor:
+    """The cosine similarities (N, C), for what needs all of a row; ``similarity_confidence`` needs no such tensor.
+
+    A row's bits do not depend on the other rows of its batch nor on the number of threads, unlike those of a matrix
+    product in torch.
+
+    Args:
+        image_features: (N, D) floating point; ``text_features``: (C, D), on the same device.
+        normalize: divide every feature vector by its L2 norm first (a zero vector stays zero).
+
+    Returns:
+        (N, C) fp32 (fp64 if the features are).
+
+    Raises:
+        ValueError: wrong rank, shape, dtype or device; no classes; NaN or infinity.
+    """
+    checks.matrix("image_features", image_features)
+    checks.matrix("text_features", text_features, columns=image_features.shape[1], like="image_features", rows=True)
+    _check_devices("image_features", image_features, text_features=text_features)
+    features = {"image_features": image_features.detach(), "text_features": text_features.detach()}
+    _check_finite(**features)
+    if not _cpu_kernel(*features.values()):
+        return reference.similarity(*features.values(), normalize=normalize)
+    return torch.ops.pyfastcal.similarity(*features.values(), normalize)
+
+
 def nll(logits: Tensor, labels: Tensor, beta: float = 1.0) -> Tensor:
     """The mean negative log-likelihood of ``softmax(beta * logits)`` and its derivatives by ``beta``, in one pass.
 
@@ -486,3 +528,7 @@ if _extension.C is not None:
     @torch.library.register_fake("pyfastcal::log_density")
     def _(queries, points, bandwidth):
         return queries.new_empty(queries.shape[0], dtype=torch.float64)
+
+    @torch.library.register_fake("pyfastcal::similarity")
+    def _(image_features, text_features, normalize):
+        return image_features.new_empty(image_features.shape[0], text_features.shape[0], dtype=torch.float32)

@@ -1,15 +1,26 @@
 """Proximity (arXiv 2306.04590) and textual deviation (arXiv 2402.04655)."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from . import checks, ops
 from ._numpy import accepts_numpy
 
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
 
 @accepts_numpy
 def proximity(
-    queries: Tensor, bank: Tensor, k: int = 5, *, exclude_self: bool = False, normalize: bool = True
+    queries: Tensor,
+    bank: Tensor,
+    k: int = 5,
+    *,
+    exclude_self: bool = False,
+    normalize: bool = True,
+    group: "ProcessGroup | None" = None,
 ) -> Tensor:
     """How close each query lies to its ``k`` nearest rows of the bank: ``exp(-mean distance)``, in (0, 1].
 
@@ -18,6 +29,7 @@ def proximity(
         k: number of neighbours, at most M (M - 1 with ``exclude_self``).
         exclude_self: query i is row i of the bank and does not count as its own neighbour.
         normalize: L2-normalise both; off if they are already, or if raw distances are wanted.
+        group: the bank is spread over the ranks of this process group, as in ``knn``.
 
     Returns:
         (Q,) float32 (float64 for float64 features). "Proximity-Informed Calibration", NeurIPS 2023.
@@ -25,7 +37,7 @@ def proximity(
     Raises:
         ValueError: as ``knn``, naming the argument.
     """
-    distances, _ = ops.knn(queries, bank, k, exclude_self=exclude_self, normalize=normalize)
+    distances, _ = ops.knn(queries, bank, k, exclude_self=exclude_self, normalize=normalize, group=group)
     return proximity_of_distances(distances)
 
 

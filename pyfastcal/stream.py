@@ -15,22 +15,10 @@ from typing import Any
 import torch
 
 from .checkpoint import Checkpoint, Progress, Told, fingerprint
-from .evaluate import (
-    DEFAULT_METHODS,
-    METHODS,
-    PROXIMITY_NEIGHBOURS,
-    Apply,
-    Evaluation,
-    NotApplicable,
-    check_base,
-    check_methods,
-    empty_row,
-    numbers,
-    proper_scores,
-    recorded,
-)
+from .evaluate import Evaluation, check_base, empty_row, numbers, proper_scores, recorded
 from .info import package_version
 from .io import ClassSet, FeatureSet
+from .methods import DEFAULT_METHODS, METHODS, PROXIMITY_NEIGHBOURS, Apply, NotApplicable, check_methods
 from .metrics.accumulator import Accumulator
 from .proximity import proximity
 from .ranks import Ranks

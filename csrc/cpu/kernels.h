@@ -25,6 +25,8 @@ struct Kernels {
                      const Bins& bins, int64_t* totals, int64_t* invalid);
   // NaN where a row holds NaN or infinity; labels: one class per row
   Nll (*nll)(const Matrix& logits, const int64_t* labels, double beta);
+  // out: (image.rows, text.rows); NaN or infinity where a vector holds either
+  void (*similarity)(const Matrix& image, const Matrix& text, bool normalize, float* out);
   // queries, points: fp32 in two columns; bandwidth: of each column; out: the log density at each query
   void (*density)(const Matrix& queries, const Matrix& points, const double* bandwidth, double* out);
 };

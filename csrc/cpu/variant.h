@@ -5,12 +5,13 @@
 #include "density.h"
 #include "knn.h"
 #include "nll.h"
+#include "similarity.h"
 #include "similarity_confidence.h"
 
 namespace pyfastcal {
 extern const Kernels PYFASTCAL_TABLE{
     PYFASTCAL_NAME,         PYFASTCAL_VARIANT::confidence, PYFASTCAL_VARIANT::similarity_confidence,
     PYFASTCAL_VARIANT::knn, PYFASTCAL_VARIANT::contrast,   PYFASTCAL_VARIANT::bin_counts,
-    PYFASTCAL_VARIANT::nll, PYFASTCAL_VARIANT::density,
+    PYFASTCAL_VARIANT::nll, PYFASTCAL_VARIANT::similarity, PYFASTCAL_VARIANT::density,
 };
 }

@@ -35,7 +35,7 @@ class Accumulator:
     whose boundaries keep fine cells whole; ``error_intervals`` says between which numbers the exact ones lie.
 
     ``state`` is public: a contiguous int64 tensor whose sum over ranks (``torch.distributed.all_reduce``) is the state
-    of all their rows.
+    of all their rows, and after ``carry`` the very bits that one accumulator of all rows would hold.
     """
 
     def __init__(
@@ -86,6 +86,11 @@ class Accumulator:
         if other.config != self.config:
             raise ValueError(f"other must have the configuration {self.config}, got {other.config}")
         self.state += other.state.to(self.state.device)
+        return self.carry()
+
+    def carry(self) -> "Accumulator":
+        """Bring a ``state`` that is a sum of states to the form that ``update`` leaves. ``compute`` and ``to_bytes`` do
+        not need it."""
         self._layout.carry(self.state)
         return self
 
@@ -118,7 +123,7 @@ class Accumulator:
 
     def to_bytes(self) -> bytes:
         """Configuration and state: the same bytes for the same rows, however they came."""
-        self._layout.carry(self.state)
+        self.carry()
         head = json.dumps(self.config).encode()
         body = self.state.cpu().numpy().astype("<i8", copy=False).tobytes()
         return _MAGIC + zlib.compress(struct.pack("<q", len(head)) + head + body, 1)

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from .. import checks
 from .._numpy import accepts_numpy
-from .._optional import require_torchmetrics
-from . import _diagram, _limbs, accumulator
+from . import _limbs, accumulator
 from ._cells import (
     Cells,
     absolute_excess,
@@ -24,129 +23,12 @@ from ._cells import (
     expected_error,
     maximum_error,
 )
-from ._layout import Layout, Reading
+from ._layout import Layout
+from ._stateful import Sums, TopLabel, TopLabelNear
 from .calibration_error import NORMS
-from .reliability import ReliabilityCurve, curve_of
-
-torchmetrics = require_torchmetrics()
-_gather_all = torchmetrics.utilities.distributed.gather_all_tensors
 
 
-class _Sums(torchmetrics.Metric):
-    """A metric whose state is one flat int64 tensor of sums."""
-
-    is_differentiable = False
-    higher_is_better = False
-    full_state_update = False
-    plot_lower_bound = 0.0
-    plot_upper_bound = 1.0
-
-    def __init__(self, name: str, size: int, validate: bool, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.validate = checks.choice("validate", validate, (True, False))
-        # collections let metrics share a state whose name and values are equal: the name says what is counted
-        self._state_name = name
-        self.add_state(name, torch.zeros(size, dtype=torch.int64), dist_reduce_fx="sum")
-
-    @property
-    def state(self) -> Tensor:
-        """The flat int64 tensor of sums."""
-        return getattr(self, self._state_name)
-
-    def _carry(self) -> None:
-        """Make of a sum of states a state again."""
-        raise NotImplementedError
-
-    def _writable(self) -> Tensor:
-        if self.state.is_inference() and not torch.is_inference_mode_enabled():  # left by an update in inference mode
-            setattr(self, self._state_name, self.state.clone())
-        return self.state
-
-    def _sync_dist(self, dist_sync_fn: Any = _gather_all, process_group: Any = None) -> None:
-        if dist_sync_fn is _gather_all:  # the default: its barrier and two gathers do what one reduction does
-            total = self.state.clone()
-            torch.distributed.all_reduce(total, group=process_group or self.process_group)
-            setattr(self, self._state_name, total)
-        else:
-            super()._sync_dist(dist_sync_fn, process_group)
-        self._carry()
-
-    def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
-        super()._reduce_states(incoming_state)
-        self._carry()
-
-
-class _TopLabel(_Sums):
-    """A metric of the confidence in the predicted class."""
-
-    def __init__(self, layout: Layout, validate: bool, **kwargs: Any) -> None:
-        super().__init__(layout.name, layout.size, validate, **kwargs)
-        self._layout = layout
-
-    @property
-    def n_bins(self) -> int:
-        return self._layout.n_bins
-
-    @accepts_numpy
-    def update(self, confidence: Tensor, prediction: Tensor, labels: Tensor | None = None) -> None:
-        """Add rows: ``confidence`` (N,) floating in [0, 1]; ``prediction`` and ``labels`` (N,) integers, or, without
-        ``labels``, whether each is correct: (N,) booleans, or zeros and ones. ValueError that names what is wrong; the
-        state is then as it was."""
-        self._add(confidence, prediction, labels)
-
-    def reliability(self, *, n_bootstrap: int = 1000, level: float = 0.95, seed: int = 0) -> ReliabilityCurve:
-        """What ``metrics.reliability_curve`` says of the rows so far, on the CPU. Where ranks are joined, all must
-        call it."""
-        return curve_of(self._read_synced().bins, n_bootstrap=n_bootstrap, level=level, seed=seed)
-
-    def plot(
-        self, val: Any = None, ax: Any = None, *, n_bootstrap: int = 1000, level: float = 0.95, seed: int = 0
-    ) -> tuple[Any, Any]:
-        """The reliability diagram of the rows so far, with the bootstrap band of ``reliability``; or, of values
-        ``val`` that ``compute`` or ``forward`` gave, torchmetrics' own plot. Returns the figure and its axes; ``ax``:
-        axes to draw on."""
-        if val is not None:
-            return self._plot(val, ax)
-        return _diagram.draw(self.reliability(n_bootstrap=n_bootstrap, level=level, seed=seed), ax)
-
-    def _add(self, confidence: Any, prediction: Any, labels: Any, proximity: Any = None) -> None:
-        if self.validate:
-            _check_classes(checks.floating("confidence", confidence, 1), prediction, labels)
-        correct = prediction if labels is None else prediction == labels
-        self._layout.add(self._writable(), confidence, correct, proximity, validate=self.validate)
-
-    def _read(self) -> Reading:
-        return self._layout.read(self.state)
-
-    def _read_synced(self) -> Reading:
-        if self._is_synced:
-            return self._read()
-        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
-            return self._read()
-
-    def _carry(self) -> None:
-        self._layout.carry(self.state)
-
-    def _apply(self, fn: Any, exclude_state: Any = "") -> torch.nn.Module:
-        moved = super()._apply(fn, exclude_state)
-        self._layout.follow(self.state.device)
-        return moved
-
-
-class _TopLabelNear(_TopLabel):
-    """One that takes proximities too."""
-
-    @accepts_numpy
-    def update(
-        self, confidence: Tensor, prediction: Tensor, labels: Tensor | None = None, proximity: Tensor | None = None
-    ) -> None:
-        """Add rows: ``confidence`` (N,) floating in [0, 1]; ``prediction`` and ``labels`` (N,) integers, or, without
-        ``labels``, whether each is correct: (N,) booleans, or zeros and ones; ``proximity`` (N,) floating in [0, 1],
-        as ``fc.proximity`` gives it. ValueError that names what is wrong; the state is then as it was."""
-        self._add(confidence, prediction, labels, proximity)
-
-
-class CalibrationMetrics(_TopLabelNear):
+class CalibrationMetrics(TopLabelNear):
     """Everything in one pass: a dictionary of ``accuracy``, mean ``confidence``, ``ece``, ``ace``, ``mce``,
     ``mce_weighted`` and ``piece``, each 0-d float64.
 
@@ -193,7 +75,7 @@ class CalibrationMetrics(_TopLabelNear):
         return accumulator.intervals(self._layout, self._read_synced())
 
 
-class CalibrationError(_TopLabel):
+class CalibrationError(TopLabel):
     """ECE, as ``metrics.expected_calibration_error``, to the bit.
 
     Args:
@@ -207,15 +89,14 @@ class CalibrationError(_TopLabel):
     def __init__(
         self, n_bins: int = 10, *, norm: str = "l1", closed: str = "left", validate: bool = True, **kwargs: Any
     ) -> None:
-        self_norm = checks.choice("norm", norm, NORMS)
         super().__init__(Layout(n_bins, closed), validate, **kwargs)
-        self.norm = self_norm
+        self.norm = checks.choice("norm", norm, NORMS)
 
     def compute(self) -> Tensor:
         return expected_error(self._read().bins, self.norm).to(self.state.device)
 
 
-class MaximumCalibrationError(_TopLabel):
+class MaximumCalibrationError(TopLabel):
     """MCE, as ``metrics.maximum_calibration_error``, to the bit; ``weighted``: ``max_b n_b/N |acc_b - conf_b|``."""
 
     def __init__(
@@ -234,7 +115,7 @@ class MaximumCalibrationError(_TopLabel):
         return maximum_error(self._read().bins, self.weighted).to(self.state.device)
 
 
-class DebiasedCalibrationError(_TopLabel):
+class DebiasedCalibrationError(TopLabel):
     """The debiased l2 error, as ``metrics.debiased_ece``, to the bit."""
 
     def __init__(self, n_bins: int = 10, *, closed: str = "left", validate: bool = True, **kwargs: Any) -> None:
@@ -244,7 +125,7 @@ class DebiasedCalibrationError(_TopLabel):
         return debiased_error(self._read().bins).to(self.state.device)
 
 
-class SignedGaps(_TopLabel):
+class SignedGaps(TopLabel):
     """Mean confidence minus accuracy per bin, (n_bins,), as ``metrics.signed_gaps``: positive where over-confident,
     NaN where empty."""
 
@@ -257,7 +138,7 @@ class SignedGaps(_TopLabel):
         return self._read().bins.gap.to(self.state.device)
 
 
-class AdaptiveCalibrationError(_TopLabel):
+class AdaptiveCalibrationError(TopLabel):
     """ACE, as ``metrics.adaptive_calibration_error``, of equal-mass bins whose boundaries keep fine cells of
     confidence whole. ``error_bound`` says how far that may be from the exact value."""
 
@@ -279,7 +160,7 @@ class AdaptiveCalibrationError(_TopLabel):
         )
 
 
-class ProximityInformedECE(_TopLabelNear):
+class ProximityInformedECE(TopLabelNear):
     """PIECE, as ``metrics.proximity_informed_ece``, of equal-mass groups whose boundaries keep fine cells of proximity
     whole. ``error_bound`` says how far that may be from the exact value. NaN unless all rows came with their
     proximity."""
@@ -311,7 +192,7 @@ class ProximityInformedECE(_TopLabelNear):
         return _largest_distance(accumulator.proximity_informed_error(self._layout, counts), interval)
 
 
-class ClasswiseCalibrationError(_Sums):
+class ClasswiseCalibrationError(Sums):
     """``mean_c ECE(probs[:, c], labels == c)``, as ``metrics.classwise_ece``, to the bit.
 
     Args:
@@ -343,7 +224,7 @@ class ClasswiseCalibrationError(_Sums):
         """Add rows: ``probs`` (N, C) floating in [0, 1], which need not sum to 1; ``labels`` (N,) integers in
         [0, C)."""
         if self.validate:
-            _check_probabilities(probs, labels, self.n_classes)
+            labels = _checked_labels(probs, labels, self.n_classes)
             if probs.device != self.state.device:
                 raise ValueError(f"probs must be on {self.state.device} as the counts are, got {probs.device}")
         state = self._writable()
@@ -370,22 +251,13 @@ class ClasswiseCalibrationError(_Sums):
         _limbs.carry(table[_limbs.WHOLE], table[_limbs.LOW])
 
 
-def _check_classes(confidence: Tensor, prediction: Any, labels: Any) -> None:
-    n = len(confidence)
-    if labels is None:
-        checks.correctness("prediction", prediction, n)
-        return
-    for name, x in (("prediction", prediction), ("labels", labels)):
-        checks.labels(name, x, n, 1 << 62, "confidence")
-        checks.same_device(name, x, "confidence", confidence)
-
-
-def _check_probabilities(probs: Any, labels: Any, n_classes: int) -> None:
-    """But for the values of ``probs``, at which the kernel looks."""
+def _checked_labels(probs: Any, labels: Any, n_classes: int) -> Tensor:
+    """``labels``, and ``probs`` is as it should be but for its values, at which the kernel looks."""
     if checks.matrix("probs", probs).shape[1] != n_classes:
         raise ValueError(f"probs must have {n_classes} columns, one per class, got {checks.describe(probs)}")
-    checks.labels("labels", labels, len(probs), n_classes)
+    labels = checks.labels("labels", labels, len(probs), n_classes)
     checks.same_device("labels", labels, "probs", probs)
+    return labels
 
 
 def _largest_distance(value: Tensor, interval: tuple[float, float]) -> float:

@@ -26,6 +26,7 @@ from .operators import (
     knn,
     log_density,
     nll,
+    similarity,
     similarity_confidence,
 )
 from .weights import contrast_weight, distance_of_logits, proximity, textual_deviation, weight_of_distance
@@ -56,6 +57,7 @@ __all__ = [
     "proximity_informed_ece",
     "reliability_curve",
     "signed_gaps",
+    "similarity",
     "similarity_confidence",
     "textual_deviation",
     "uniform_edges",

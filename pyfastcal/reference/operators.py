@@ -52,7 +52,8 @@ def confidence(
     return 1 / torch.exp(factor[:, None] * (logits - top)).sum(dim=1), prediction
 
 
-def _similarity(image_features: Tensor, text_features: Tensor, normalize: bool) -> Tensor:
+def similarity(image_features: Tensor, text_features: Tensor, *, normalize: bool = True) -> Tensor:
+    """The cosine similarity (N, C) of every image feature (N, D) with every text feature (C, D)."""
     image, text = unit(image_features, text_features, normalize)
     return image @ text.T
 
@@ -69,7 +70,7 @@ def similarity_confidence(
 ) -> tuple[Tensor, Tensor]:
     """``confidence`` of the logits ``logit_scale * cos(image, text) + logit_bias``, from the features
     (N, D) and (C, D)."""
-    logits = logit_scale * _similarity(image_features, text_features, normalize)
+    logits = logit_scale * similarity(image_features, text_features, normalize=normalize)
     if logit_bias is not None:
         logits = logits + logit_bias
     return confidence(logits, class_weight=class_weight, sample_weight=sample_weight)
@@ -87,8 +88,8 @@ def contrast_distance(
 ) -> Tensor:
     """``z_i = mean_c |p[i, c] - p0[i, c]|`` (N,), tuned p against zero-shot p0. ``on="similarity"``: p are
     cosine similarities; ``"probability"``: the softmax of ``logit_scale`` times them."""
-    tuned = _similarity(image_features, text_features, normalize)
-    zeroshot = _similarity(zeroshot_image_features, zeroshot_text_features, normalize)
+    tuned = similarity(image_features, text_features, normalize=normalize)
+    zeroshot = similarity(zeroshot_image_features, zeroshot_text_features, normalize=normalize)
     if on == "probability":
         tuned, zeroshot = (logit_scale * tuned).softmax(1), (logit_scale * zeroshot).softmax(1)
     return (tuned - zeroshot).abs().mean(dim=1)

@@ -11,7 +11,8 @@ import torch
 from ..evaluate import METRICS, Evaluation
 from ..metrics._cells import Cells
 
-LABELS = {"zero-shot": "Zero-shot", "conf": "Conf", "dac": "DAC", "cac": "CAC", "cac-fit": "CAC-fit"}
+LABELS = {"zero-shot": "Zero-shot", "conf": "Conf", "ts": "TS", "den": "DEN", "hb": "HB", "ir": "IR", "mir": "MIR"}
+LABELS |= {"bms-mir": "BMS-MIR", "dac": "DAC", "ts+dac": "TS + DAC", "cac": "CAC", "cac-fit": "CAC-fit"}
 TABLE_METRICS = ("accuracy", "confidence", "ece", "ace", "mce", "mce_weighted", "piece", "nll", "brier")
 PERCENT = frozenset(METRICS) - {"nll", "brier"}
 NOTABLE_GAP = 0.03  # over-confidence below this is within what a few hundred images can tell

@@ -144,6 +144,8 @@ def test_a_soak_against_integer_arithmetic():
 
     result = soak(2_000_000, batch=20_000)
     assert result["rows"] == 2_000_000 and result["exact"]
+    for name in ("all metrics", "ECE alone"):
+        assert result[name]["MB resident at the end"] - result[name]["MB resident at a tenth"] < 10
 
 
 def test_states_of_any_stream_have_the_same_size():

@@ -26,6 +26,7 @@ CALLS = {
     ),
     "contrast_distance": lambda: (*(normal(i, 5, 8) for i in range(4)), False, 10.0, True),
     "bin_counts": lambda: (torch.rand(20), torch.rand(20) < 0.5, EDGES, 10, torch.arange(20) % 2, 2, False),
+    "similarity": lambda: (normal(0, 5, 8), normal(1, 4, 8), True),
     "nll": lambda: (normal(0, 5, 8), torch.arange(5), 0.7),
     "log_density": lambda: (normal(0, 5, 2), normal(1, 9, 2), torch.tensor([0.3, 0.2], dtype=torch.float64)),
 }
@@ -50,6 +51,7 @@ FUNCTIONS = {
         lambda n: (normal(0, n, 8), normal(1, 4, 8), normal(2, n, 8), normal(3, 4, 8)),
     ),
     "bin_counts": (lambda c, k: fc.bin_counts(c, k, 10), lambda n: (torch.rand(n), torch.rand(n) < 0.5)),
+    "similarity": (ops.similarity, lambda n: (normal(0, n, 8), normal(1, 4, 8))),
     "nll": (lambda x, y: ops.nll(x, y, 0.7), lambda n: (normal(0, n, 8), torch.arange(n) % 8)),
     "log_density": (ops.log_density, lambda n: (normal(0, n, 2), normal(1, 9, 2), torch.tensor([0.3, 0.2]))),
 }

@@ -10,7 +10,13 @@ MUTATIONS = [
         "if (pending + kSamples > Tally::kMostPacked) {",
         "if (false) {",
     ),
-    Mutation("what is pending is not counted anew", FILE, "      pending = 0;\n", ""),
+    Mutation(
+        "what is pending is not counted anew",
+        FILE,
+        "      pending = 0;\n",
+        "",
+        survives="histograms are then emptied after every tile: slower, the same totals",
+    ),
     Mutation("emptied words are counted twice", FILE, "        of_block[c * blockDim.x + i] = 0;\n", ""),
     Mutation(
         "histograms begin with what was in shared memory",
@@ -77,8 +83,8 @@ MUTATIONS = [
     Mutation(
         "buckets are of half-open bins only",
         FILE,
-        "find_bin(end, edges, 0, n_bins - 1, closed_right)}",
-        "find_bin(end, edges, 0, n_bins - 1, false)}",
+        "find_bin(begin, edges, 0, n_bins - 1, closed_right)",
+        "find_bin(begin, edges, 0, n_bins - 1, false)",
     ),
     Mutation("booleans of a vector are in reverse", FILE, "bytes >> (8 * e)", "bytes >> (8 * (kSize - 1 - e))"),
     Mutation(
@@ -112,7 +118,6 @@ MUTATIONS = [
         "if (invalid) Totals::add_to(a.invalid, invalid);",
         "if (invalid) *a.invalid = invalid;",
     ),
-    Mutation("one block for five tiles", FILE, "tiles <= 4 && a.n > 0", "tiles <= 5 && a.n > 0"),
     Mutation(
         "shared memory for one edge too few",
         FILE,
@@ -121,9 +126,9 @@ MUTATIONS = [
     ),
     Mutation("edges of equal widths are never made", FILE, "if (make_edges) a.bins.edges = workspace;", ""),
     Mutation(
-        "the last edge of equal widths is not made",
+        "the last inner edge of equal widths is not made",
         FILE,
         "for (int64_t i = first; i <= n_bins; i += step) edges[i]",
-        "for (int64_t i = first; i < n_bins; i += step) edges[i]",
+        "for (int64_t i = first; i + 1 < n_bins; i += step) edges[i]",
     ),
 ]

@@ -168,6 +168,22 @@ TEST(confidence_of_what_is_not_finite) {
   }
 }
 
+template <class T>
+static void check_infinity_anywhere() {
+  for (const int64_t cols : {13, 72, 2051}) {
+    const int64_t rows = cols < 2051 ? cols : 20;  // of the longest, the last columns
+    DeviceArray<T> logits(testing::random_normal(size_t(rows * cols), 4));
+    for (int64_t i = 0; i < rows; ++i) logits[size_t((i + 1) * cols - 1 - i)] = T(-kInfinity);
+    for (const float confidence : run(logits.data(), rows, cols, cols).confidence) CHECK(std::isnan(confidence));
+  }
+}
+
+TEST(confidence_sees_infinity_anywhere) {
+  check_infinity_anywhere<float>();
+  check_infinity_anywhere<__half>();
+  check_infinity_anywhere<__nv_bfloat16>();
+}
+
 TEST(confidence_of_extreme_logits) {
   for (const float top : {1e-30f, 1.0f, 1e4f, 3e38f})
     for (const float factor : {2e-38f, 1e-20f, 1.0f, 1e3f}) {

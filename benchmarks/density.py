@@ -18,6 +18,7 @@ from .harness import Case, Floor
 
 SIZES = ((10_000, 10_000),)
 QUICK = ((100, 300),)
+GPU_SIZES = GPU_QUICK = ()
 ROWS = 500  # of the matrix of distances that exist at a time
 
 
@@ -26,7 +27,7 @@ def work(size: tuple[int, int]) -> str:
     return f"density of {n_points:,} points at {n_queries:,} queries"
 
 
-def case(size: tuple[int, int]) -> Case:
+def case(size: tuple[int, int], device: str = "cpu") -> Case:
     n_queries, n_points = size
     queries = torch.randn(n_queries, 2, generator=data.generator())
     points = torch.randn(n_points, 2, generator=data.generator(1))

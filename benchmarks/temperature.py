@@ -15,6 +15,7 @@ from .harness import Case, Floor
 
 SIZES = ((20_000, 1000),)
 QUICK = ((500, 50),)
+GPU_SIZES = GPU_QUICK = ()
 
 
 def work(size: tuple[int, int]) -> str:
@@ -22,7 +23,7 @@ def work(size: tuple[int, int]) -> str:
     return f"logits {n:,} x {n_classes:,} -> temperature"
 
 
-def case(size: tuple[int, int]) -> Case:
+def case(size: tuple[int, int], device: str = "cpu") -> Case:
     logits, labels = data.clip_logits(*size)
     return Case(
         lambda: fc.TemperatureScaling().fit(logits, labels).temperature,

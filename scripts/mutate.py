@@ -35,7 +35,7 @@ def load(kernels: list[str] | None) -> list[tuple[Mutation, list[str]]]:
     for module in pkgutil.iter_modules(mutations.__path__):
         if kernels is None or module.name in kernels:
             table = importlib.import_module(f"scripts.mutations.{module.name}")
-            found += [(mutation, table.TESTS) for mutation in table.MUTATIONS]
+            found += [(mutation, list(mutation.tests) or table.TESTS) for mutation in table.MUTATIONS]
     return found
 
 

@@ -131,8 +131,8 @@ class Epilogue {
 
   __device__ __forceinline__ void add_to_sums(const Accumulators& acc, int half, int model) {
     const float top = largest_of_rows(acc, half), before = of_model(top_, model, half);
-    float sum = of_model(sum_, model, half);
-    add_powers(acc, half, top, 1.0f, before, sum);
+    const float added = sum_of_powers(acc, half, top, 1.0f);
+    const float sum = add_relative(of_model(sum_, model, half), before, added, top, 1.0f);
 #pragma unroll
     for (int m = 0; m < kModels; ++m)
       if (m == model) {

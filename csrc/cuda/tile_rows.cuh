@@ -63,10 +63,14 @@ __device__ __forceinline__ float largest_of_rows(const Accumulators& acc, int ha
   return OwnedRows::gather(of_lane, Max());
 }
 
-// Adds the powers of the warp's columns, relative to their largest, `top`, to a sum of powers relative to `before`; the
-// result is relative to the larger. top, factor, sum: the owners'.
-__device__ __forceinline__ void add_powers(const Accumulators& acc, int half, float top, float factor, float before,
-                                           float& sum) {
+// A sum of powers relative to `before`, and one relative to `top`: their sum, relative to the larger.
+__device__ __forceinline__ float add_relative(float sum, float before, float added, float top, float factor) {
+  const RelativePower power(fmaxf(top, before), factor);
+  return __fmaf_rn(added, power(top), sum == 0 ? 0 : sum * power(before));
+}
+
+// To the owners: the sum of the powers of the warp's columns, relative to `top`.
+__device__ __forceinline__ float sum_of_powers(const Accumulators& acc, int half, float top, float factor) {
   float of_lane[4];
 #pragma unroll
   for (int m = 0; m < 4; ++m) {
@@ -79,15 +83,13 @@ __device__ __forceinline__ void add_powers(const Accumulators& acc, int half, fl
     }
     of_lane[m] = even + odd;
   }
-  const float added = OwnedRows::gather(of_lane, Plus());
-  const RelativePower power(fmaxf(top, before), factor);
-  sum = (sum == 0 ? 0 : sum * power(before)) + added * power(top);
+  return OwnedRows::gather(of_lane, Plus());
 }
 
 inline constexpr int kExchangeBytes = 4 * kTileRows * 4;
 
-// Combines what the four warps that share a row hold of it: every owner gets f over all four. By the whole block;
-// shared: kExchangeBytes.
+// Combines what the four warps that share a row hold of it: every owner gets f over all four, in the order of
+// Lanes<4>. By the whole block; shared: kExchangeBytes.
 template <class V, class F>
 __device__ __forceinline__ void combine_across_warps(V (&x)[2], void* shared, const F& f) {
   static_assert(sizeof(V) == 4);
@@ -98,7 +100,7 @@ __device__ __forceinline__ void combine_across_warps(V (&x)[2], void* shared, co
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const V* const of_row = all + OwnedRows::row(half);
-    x[half] = f(f(of_row[0], of_row[kTileRows]), f(of_row[2 * kTileRows], of_row[3 * kTileRows]));
+    x[half] = f(f(of_row[0], of_row[2 * kTileRows]), f(of_row[kTileRows], of_row[3 * kTileRows]));
   }
   __syncthreads();
 }

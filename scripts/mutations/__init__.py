@@ -10,3 +10,4 @@ class Mutation:
     old: str  # occurs exactly once in it
     new: str
     survives: str = ""  # why no test can notice it, where that is so
+    tests: tuple[str, ...] = ()  # where not the module's TESTS

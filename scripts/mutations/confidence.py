@@ -82,7 +82,7 @@ MUTATIONS = [
         ROWS,
         "    __syncthreads();  // what an earlier reduction left has been read\n",
         "",
-        survives="the kernels reduce each type once, in an array of its own; the barrier is for one that reduces twice",
+        tests=("test_similarity_confidence",),  # find_weights is the kernel that reduces twice
     ),
     Mutation(
         "no barrier before a block's parts are read",

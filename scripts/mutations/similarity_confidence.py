@@ -17,40 +17,43 @@ MUTATIONS = [
     Mutation(
         "a later tile wins a tie",
         FILE,
-        "const bool higher = top > top_[half];",
-        "const bool higher = top >= top_[half];",
+        "const bool higher = top > part_[half].top;",
+        "const bool higher = top >= part_[half].top;",
     ),
     Mutation(
-        "a later warp wins a tie", FILE, "combine(index_, Min());", "combine(index_, [](int, int b) { return b; });"
+        "a later warp wins a tie", FILE, "combine(index, Min());", "combine(index, [](int, int b) { return b; });"
     ),
     Mutation(
         "parts that are not the largest offer their class",
         FILE,
-        "if (top_[half] != top[half]) index_[half] = INT_MAX;",
-        "",
+        "part_[half].top == top[half] ? part_[half].index : INT_MAX;",
+        "part_[half].index;",
     ),
     Mutation("rows of other lanes are not looked at", FILE, "0x11111111u << m", "0x11111110u << m"),
     Mutation(
-        "the class is counted from the tile", FILE, "index_[half] = first_class + index;", "index_[half] = index;"
+        "the class is counted from the tile",
+        FILE,
+        "part_[half].index = first_class + index;",
+        "part_[half].index = index;",
     ),
     Mutation(
         "sums of an earlier tile keep their reference",
         ROWS,
-        "(sum == 0 ? 0 : sum * power(before))",
+        "sum == 0 ? 0 : sum * power(before)",
         "sum",
     ),
-    Mutation("a tile's sum keeps its own reference", ROWS, "+ added * power(top);", "+ added;"),
+    Mutation("a tile's sum keeps its own reference", ROWS, "__fmaf_rn(added, power(top),", "__fmaf_rn(added, 1.0f,"),
     Mutation(
         "sums of warps are added without a common reference",
         FILE,
-        "chosen * RelativePower(top, gain * weight)(top_[half])",
+        "chosen * RelativePower(top, gain * weight)(part.top)",
         "chosen",
     ),
     Mutation(
         "the weight of the first class picks the sum",
         FILE,
-        "a_.weights->value[w] == weight",
-        "a_.weights->value[w] == a_.factors.class_weight[0]",
+        "weights->value[w] == weight",
+        "weights->value[0] == weight",
     ),
     Mutation("a fifth weight goes unnoticed", FILE, "round <= kFewWeights; ++round", "round < kFewWeights; ++round"),
     Mutation(
@@ -86,14 +89,14 @@ MUTATIONS = [
     Mutation(
         "a row's state survives to the next tile",
         FILE,
-        "top_[half] = -kInfinity;\n      index_[half] = 0;",
-        "index_[half] = 0;",
+        "part.top = -kInfinity;\n",
+        "",
     ),
     Mutation(
         "sums survive to the next rows",
         FILE,
-        "for (int w = 0; w < kFewWeights; ++w) sum_[w][half] = 0;",
-        "for (int w = 1; w < kFewWeights; ++w) sum_[w][half] = 0;",
+        "for (float& sum : part.sum) sum = 0;",
+        "for (float& sum : part.sum) sum *= 1;",
     ),
     Mutation(
         "no barrier between the rows' factors and their use",
@@ -180,5 +183,42 @@ MUTATIONS = [
     ),
     Mutation(
         "the last tile of a quotient is the next", DIVISOR, "factor_ >> (31 + shift_)", "(factor_ + 1) >> (30 + shift_)"
+    ),
+    Mutation("blocks that share rows leave tiles out", FILE, "first_tile(split_ + 1) - first_tile(split_)", "1"),
+    Mutation("blocks that share rows share the first ones", FILE, "int(blockIdx.x) / a_.splits * kTileRows", "0"),
+    Mutation(
+        "a part carries on from the block's last tile",
+        FILE,
+        "if (a_.parts || sweeps_.begins_rows(i)) begin_part();",
+        "if (sweeps_.begins_rows(i)) begin_part();",
+    ),
+    Mutation("warps write their parts to the same place", FILE, "tile * 4 + Place::warp_col() / kWarpCols", "tile * 4"),
+    Mutation("factors that were found are not kept", FILE, "a_.found_factor[i] = row_factor()[threadIdx.x];", ";"),
+    Mutation(
+        "the logits of rows that blocks share lie with the blocks",
+        FILE,
+        "(a_.parts ? int64_t(first_row) :",
+        "(false ? int64_t(first_row) :",
+    ),
+    Mutation(
+        "a later part wins a tie", FILE, "if (part.top > mine.top) mine.index", "if (part.top >= mine.top) mine.index"
+    ),
+    Mutation(
+        "parts that nobody wrote are merged",
+        FILE,
+        "t * kTileCols + lane * kWarpCols >= classes",
+        "t * kTileCols >= classes",
+    ),
+    Mutation(
+        "the weight is left out of rows that blocks share",
+        FILE,
+        "__shfl_sync(~0u, gain * class_weight, 0)",
+        "__shfl_sync(~0u, gain, 0)",
+    ),
+    Mutation(
+        "parts are combined in another order than merged ones",
+        ROWS,
+        "f(f(of_row[0], of_row[2 * kTileRows]), f(of_row[kTileRows], of_row[3 * kTileRows]))",
+        "f(f(of_row[0], of_row[kTileRows]), f(of_row[2 * kTileRows], of_row[3 * kTileRows]))",
     ),
 ]

@@ -80,6 +80,15 @@ TEST(confidence_float) { check_columns<float>(1); }
 TEST(confidence_half) { check_columns<__half>(2); }
 TEST(confidence_bfloat16) { check_columns<__nv_bfloat16>(3); }
 
+TEST(confidence_takes_as_many_blocks_as_the_rows_need) {
+  const DeviceArray<float> logits(testing::random_normal(17 * 3000, 6));
+  for (const auto& [cols, blocks] : {std::pair<int64_t, uint64_t>{100, 2}, {1000, 5}, {3000, 17}}) {
+    const uint64_t before = cuda_model::counters.blocks;
+    run(logits.data(), 17, cols, cols);
+    CHECK_EQUAL(cuda_model::counters.blocks - before, blocks, cols, " columns");
+  }
+}
+
 TEST(confidence_of_no_rows) { run<float>(nullptr, 0, 10, 10); }
 
 // Few different values: the first of many equal maxima, wherever it is.

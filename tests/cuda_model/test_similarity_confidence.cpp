@@ -110,23 +110,35 @@ TEST(similarity_finds_the_distinct_weights) {
     }
 }
 
-// The three ways through the kernel: up to four distinct class weights, more, more classes than are stored.
+// The ways through the kernel: up to four distinct class weights, or more; the tiles of a row by one block, or by two.
 TEST(similarity_with_class_weights) {
   const Features<__nv_bfloat16> image(70, 16, 1), text(270, 16, 2);
   const Features<__half> half_image(70, 16, 1), half_text(270, 16, 2);
-  for (const int distinct : {1, 2, 4, 5, 100}) {
-    const DeviceArray<float> weights = some_weights(270, distinct);
-    Options options;
-    options.factors.class_weight = weights.data();
-    check_against_definition(image, text, options);
-    check_against_definition(half_image, half_text, options);
-  }
+  for (const int multiprocessors : {1, 2})
+    for (const int distinct : {1, 2, 4, 5, 100}) {
+      cuda_model::settings.multiprocessors = multiprocessors;
+      const DeviceArray<float> weights = some_weights(270, distinct);
+      Options options;
+      options.factors.class_weight = weights.data();
+      check_against_definition(image, text, options);
+      if (distinct > 3) check_against_definition(half_image, half_text, options);
+    }
   for (const int classes : {1, 4, 5}) {
     const DeviceArray<float> weights = some_weights(classes, classes);
     Options options;
     options.factors.class_weight = weights.data();
     check_against_definition(image, Features<__nv_bfloat16>(classes, 16, 3), options);
   }
+}
+
+// Blocks with more tiles than others, and the last one's of a batch.
+TEST(similarity_of_rows_shared_by_blocks) {
+  const Features<__nv_bfloat16> image(130, 8, 1), text(1290, 8, 2);
+  const DeviceArray<float> weights = some_weights(1290, 3);
+  cuda_model::settings.multiprocessors = 9;
+  const uint64_t before = cuda_model::counters.launches;
+  check_against_definition(image, text, {20, nullptr, {weights.data(), nullptr}, true});
+  CHECK_EQUAL(cuda_model::counters.launches - before, 4u);  // classes, weights, product, merging
 }
 
 TEST(similarity_with_more_classes_than_are_stored) {
@@ -152,6 +164,7 @@ TEST(similarity_with_everything) {
   for (const bool normalize : {true, false})
     for (const float* const class_weight : {static_cast<const float*>(nullptr), few.data(), many.data()})
       for (const float* const b : {static_cast<const float*>(nullptr), bias.data()}) {
+        cuda_model::settings.multiprocessors = normalize == (b != nullptr) ? 1 : 2;
         const Options options{normalize ? 20.0f : 0.5f, b, {class_weight, sample_weight.data()}, normalize};
         check_against_definition(image, text, options);
         if (b) check_against_definition(half_image, half_text, options);
@@ -170,6 +183,7 @@ TEST(similarity_of_equal_classes_predicts_the_first) {
   for (const auto& [first, other] :
        {std::array{3, 2}, {11, 3}, {70, 12}, {250, 194}, {265, 140}, {131, 64}, {258, 2}}) {
     for (const int distinct : {1, 4, 50}) {
+      cuda_model::settings.multiprocessors = 1 + distinct % 2;
       const DeviceArray<float> weights = some_weights(300, distinct);
       Features<__nv_bfloat16> tied(300, 24, 2);
       std::copy_n(image.data.data() + 65 * 24, 24, tied.row(first));
@@ -216,9 +230,9 @@ TEST(similarity_of_extreme_lengths) {
 }
 
 template <class T>
-static void check_not_finite(float bad, bool normalize, bool biased, int distinct) {
-  Features<T> image(66, 20, 1), text(70, 20, 2);
-  const DeviceArray<float> weights = some_weights(70, distinct), bias(std::vector<float>(70, 1.0f));
+static void check_not_finite(float bad, bool normalize, bool biased, int distinct, int classes = 70) {
+  Features<T> image(66, 20, 1), text(classes, 20, 2);
+  const DeviceArray<float> weights = some_weights(classes, distinct), bias(std::vector<float>(size_t(classes), 1.0f));
   const Options options{1, biased ? bias.data() : nullptr, {weights.data(), nullptr}, normalize};
   const Result good = run(image.matrix(), text.matrix(), options);
   const T was = image.row(65)[3];
@@ -227,10 +241,10 @@ static void check_not_finite(float bad, bool normalize, bool biased, int distinc
   image.row(65)[3] = was;
   for (size_t i = 0; i < 66; ++i) {
     CHECK_EQUAL(std::isnan(of_row.confidence[i]), i == 65, i);
-    CHECK(of_row.prediction[i] >= 0 && of_row.prediction[i] < 70);
+    CHECK(of_row.prediction[i] >= 0 && of_row.prediction[i] < classes);
     if (i < 65) CHECK_EQUAL(of_row.confidence[i], good.confidence[i]);
   }
-  text.row(66)[19] = T(bad);
+  text.row(classes - 4)[19] = T(bad);
   const Result of_class = run(image.matrix(), text.matrix(), options);
   for (size_t i = 0; i < 66; ++i) CHECK(std::isnan(of_class.confidence[i]));
 }
@@ -238,9 +252,10 @@ TEST(similarity_not_finite) {
   for (const bool biased : {true, false})
     for (const int distinct : {1, 50}) {
       check_not_finite<__nv_bfloat16>(kNaN, true, biased, distinct);
-      check_not_finite<__nv_bfloat16>(-kInfinity, false, biased, distinct);
-      check_not_finite<__nv_bfloat16>(kInfinity, biased, distinct > 1, distinct);
+      check_not_finite<__nv_bfloat16>(distinct > 1 ? kInfinity : -kInfinity, false, biased, distinct);
     }
+  check_not_finite<__nv_bfloat16>(kInfinity, true, false, 1, 262);
+  check_not_finite<__nv_bfloat16>(kNaN, false, true, 50, 262);
   check_not_finite<float>(kNaN, true, false, 1);
   check_not_finite<float>(kInfinity, false, true, 50);
   check_not_finite<__half>(-kInfinity, true, false, 1);

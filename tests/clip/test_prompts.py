@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from pyfastcal.clip import encode_images, encode_text, import_open_clip
-from pyfastcal.clip.prompts import CoOp
+from pyfastcal.clip.prompts import LEARNERS, CoOp
 
 NAMES = ["digit one", "digit two", "letter q"]
 
@@ -170,6 +170,20 @@ def test_a_real_architecture_with_open_clips_tokenizer(vit_b_32):
     torch.testing.assert_close(texts, expected.detach(), atol=1e-5, rtol=1e-4)
     with pytest.raises(ValueError, match=r"^classnames: 'a a .* too many for the model's 77 with start, end and 16"):
         learner.text_features(["dog", "a " * 70])
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_every_learner_on_a_real_architecture(vit_b_32, name):
+    model, tokenizer = vit_b_32
+    images = torch.randn(4, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    names, options = ["dog", "hot air balloon"], {"epochs": 2, "batch_size": 4}
+    if name == "ProDA":
+        options["n_prompts"] = 4
+    learner = LEARNERS[name](model, tokenizer, **options).fit(images, torch.tensor([0, 1, 0, 1]), names)
+    logits = learner.logits(images, [*names, "great white shark"])
+    assert logits.shape == (4, 3) and logits.isfinite().all() and all(map(math.isfinite, learner.losses))
+    if name in ("MaPLe", "PromptSRC"):
+        assert {p.shape[-1] for p in learner.parameters()} == {512, 768}
 
 
 def test_towers_inside_a_custom_text_clip(vit_b_32):

@@ -17,6 +17,7 @@ from . import (
     knn,
     memory,
     results,
+    shards,
     similarity_confidence,
     tables,
     temperature,
@@ -24,7 +25,7 @@ from . import (
 
 OPS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2]: module
-    for module in (confidence, similarity_confidence, knn, dac_fit, bins, contrast, temperature, density)
+    for module in (confidence, similarity_confidence, knn, dac_fit, bins, contrast, temperature, density, shards)
 }
 
 

@@ -21,6 +21,7 @@ from . import (
     knn,
     memory,
     results,
+    shards,
     similarity_confidence,
     tables,
     temperature,
@@ -28,7 +29,7 @@ from . import (
 
 OPS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2]: module
-    for module in (confidence, similarity_confidence, knn, dac_fit, bins, contrast, temperature, density)
+    for module in (confidence, similarity_confidence, knn, dac_fit, bins, contrast, temperature, density, shards)
 }
 
 

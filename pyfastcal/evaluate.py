@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from . import metrics, ops
 from .io import ClassSet, FeatureSet
 from .methods import DEFAULT_METHODS, METHODS, Calibrated, NotApplicable, check_methods, image_proximity
 from .metrics._cells import Cells, count_cells
+from .reference._common import working
 
-CHUNK = 1 << 20  # entries of the features held in float64 at a time
+CHUNK = 1 << 14  # entries of features compared at a time: they stay in cache, and are too few to be split over threads
 
 
 @dataclass(frozen=True)
@@ -158,15 +158,20 @@ def proper_scores(result: Calibrated, features: FeatureSet) -> dict[str, Tensor]
 
 
 def _margin(images: Tensor, texts: Tensor, prediction: Tensor, labels: Tensor) -> Tensor:
-    """Similarity of each image to the class predicted minus that to the true one, (N,) float64."""
+    """Similarity of each image to the class predicted minus that to the true one, (N,) float64. To the rounding of
+    float32, which the logits have in any case."""
     margin = torch.zeros(len(images), dtype=torch.float64, device=images.device)
     wrong = (prediction != labels).nonzero()[:, 0]
     for rows in wrong.split(max(1, CHUNK // images.shape[1])):
-        image, one, other = (
-            normalize(x.double(), dim=-1) for x in (images[rows], texts[prediction[rows]], texts[labels[rows]])
-        )
-        margin[rows] = (image * (one - other)).sum(-1)
+        pairs = (images, rows), (texts, prediction[rows]), (texts, labels[rows])
+        image, one, other = (working(x.index_select(0, i)) for x, i in pairs)  # x[i] would start threads
+        to_one, to_other = ((image * text).sum(-1) / _length(text) for text in (one, other))
+        margin[rows] = ((to_one - to_other) / _length(image)).double()
     return margin
+
+
+def _length(rows: Tensor) -> Tensor:
+    return rows.square().sum(-1).sqrt().clamp(min=1e-12)
 
 
 def check_base(base: FeatureSet, classes: ClassSet) -> None:

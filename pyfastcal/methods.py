@@ -8,6 +8,7 @@ cannot apply, ``fit`` (or ``apply``) raises :class:`NotApplicable` with the reas
 reason in place of numbers.
 """
 
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -232,6 +233,8 @@ def _mapped(
         brier = probs.square().sum(1) - 2 * true + 1
         parts.append((confidence.float(), predicted, -true.log(), brier))
     confidence, predicted, nll, brier = (torch.cat(part) for part in zip(*parts, strict=True))
+    if bool(nll.isinf().any()):
+        warnings.warn("gives some true classes a probability of 0, so that NLL is infinite", stacklevel=2)
     return Calibrated(confidence, predicted, settings=settings, scores={"nll": nll, "brier": brier})
 
 

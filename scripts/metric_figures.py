@@ -1,28 +1,20 @@
 """The figures of docs/metrics.md: ``python scripts/metric_figures.py`` draws them and puts what they show under each.
 
-A figure is one function of an axes that returns its caption, with the numbers measured while drawing. A test measures
-them again and makes sure that the page tells them."""
+See ``doc_figures``."""
 
-import re
-import textwrap
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
+from doc_figures import BAR, DOCS, GREEN, INK, MUTED, OVER, UNDER, Draw, percent, write
 from torch import Tensor
 
 from pyfastcal import metrics
 from pyfastcal.metrics import _diagram, _equal_mass
 from pyfastcal.metrics._fine import CONFIDENCE
 from pyfastcal.reference import equal_mass_groups
-from pyfastcal.report import figures
 
-DOCS = Path(__file__).parents[1] / "docs"
-PAGE, FOLDER = DOCS / "metrics.md", DOCS / "figures"
-INK, MUTED, BAR, OVER, UNDER, GREEN = (
-    getattr(figures.PAPER, name) for name in ("ink", "muted", "bar", "over", "under", "new")
-)
+PAGE = DOCS / "metrics.md"
 
 
 def draws(seed: int, *shape: int) -> Tensor:
@@ -39,10 +31,6 @@ def tuned(seed: int, n: int) -> tuple[Tensor, Tensor]:
     """Over-confident and saturated, as a tuned CLIP on new classes."""
     confidence = torch.sigmoid(2 + 3 * torch.randn(n, generator=torch.Generator().manual_seed(seed))).double()
     return confidence, draws(seed + 10_000, n) < 0.15 + 0.7 * confidence**1.5
-
-
-def percent(value: Any, digits: int = 1) -> str:
-    return f"{100 * float(value):.{digits}f} %"
 
 
 def reliability(axes: Any) -> str:
@@ -325,7 +313,7 @@ def cells(axes: Any) -> str:
     )
 
 
-FIGURES: dict[str, Callable[[Any], str]] = {
+FIGURES: dict[str, Draw] = {
     function.__name__: function
     for function in (
         *(reliability, edges, small_bins, gaps, largest_gap, ties, proximity, classwise),
@@ -334,38 +322,5 @@ FIGURES: dict[str, Callable[[Any], str]] = {
 }
 
 
-def draw(name: str) -> tuple[Any, str]:
-    """The figure and its caption."""
-    mpl = figures.matplotlib()
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context({"font.size": 8, "axes.linewidth": 0.7}):
-        figure = Figure(figsize=(3.6, 3.0), layout="constrained", facecolor="white")
-        axes = figure.subplots()
-        caption = FIGURES[name](axes)
-        figures.style(axes, figures.PAPER)
-    return figure, caption
-
-
-def with_caption(page: str, name: str, caption: str) -> str:
-    """The page with the figure's caption in its place, after the image."""
-    place = rf"(!\[[^\]]*\]\(figures/{name}\.svg\)\n\n)\*.*?\*\n"
-    assert re.search(place, page, flags=re.S), f"docs/metrics.md has no figure {name}"
-    text = textwrap.fill(f"*{caption}*", 140, break_on_hyphens=False)
-    return re.sub(place, lambda found: f"{found[1]}{text}\n", page, flags=re.S)
-
-
-def main() -> None:
-    mpl, page = figures.matplotlib(), PAGE.read_text(encoding="utf-8")
-    FOLDER.mkdir(exist_ok=True)
-    for name in FIGURES:
-        figure, caption = draw(name)
-        with mpl.rc_context({"svg.hashsalt": "pyfastcal", "svg.fonttype": "none"}):
-            figure.savefig(FOLDER / f"{name}.svg", metadata={"Date": None, "Creator": None})
-        page = with_caption(page, name, caption)
-        print(f"{name}: {caption}")
-    PAGE.write_text(page, encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    write(PAGE, FIGURES)

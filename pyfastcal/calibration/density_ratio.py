@@ -72,7 +72,8 @@ class DensityRatioCalibration(FitBuffers):
         points = _points(confidence, proximity)
         checks.same_device("confidence", points, "the fit", self.right)
         f1, f0 = (ops.log_density(points, x, h) for x, h in zip((self.right, self.wrong), self.bandwidth, strict=True))
-        return (f1 - f0 + math.log(len(self.right) / len(self.wrong))).sigmoid().to(points.dtype)
+        odds = math.log(len(self.right) / len(self.wrong)) + (f1 - f0)
+        return (1 / (1 + (-odds).exp())).to(points.dtype)  # torch's sigmoid has other bits at the end of a tensor
 
     def _check_loaded(self, name: str, key: str, loaded: Tensor) -> None:
         if checks.matrix(key, loaded, rows=True).shape[1] != 2:

@@ -53,7 +53,7 @@ class IsotonicRegression(ProbabilityMap):
         right = torch.searchsorted(self.x, values, right=True).clamp(1, self.x.shape[1] - 1)
         x0, x1, y0, y1 = (k.gather(1, i) for k in (self.x, self.y) for i in (right - 1, right))
         mapped = y0 + ((values - x0) / (x1 - x0)).clamp(0, 1) * (y1 - y0)
-        return mapped.view(-1, 1) if one else mapped.T
+        return mapped.view(-1, 1) if one else mapped.T.contiguous()  # the order of a row's sum depends on its strides
 
     def _check_loaded(self, name: str, key: str, loaded: Tensor) -> None:
         checks.finite(key, checks.floating(key, loaded, 2))

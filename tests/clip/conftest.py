@@ -1,12 +1,7 @@
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from pyfastcal.clip import SmallCLIP, load_small, tasks
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))  # the pre-training is tested too
 
 
 @pytest.fixture(scope="session", autouse=True)

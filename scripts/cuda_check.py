@@ -2,8 +2,8 @@
 
     python scripts/cuda_check.py [--archs sm_90a ...] [sources ...]
 
-Fails where something does not compile, where registers are spilled, or where a kernel has a stack frame: a local array
-that the compiler could not keep in registers.
+Fails where something does not compile, where registers are spilled, where a kernel has a stack frame (a local array
+that the compiler could not keep in registers), or where the assembler tells of lost performance (serialised wgmma).
 """
 
 import argparse
@@ -81,13 +81,14 @@ def demangle(names: list[str]) -> dict[str, str]:
 
 
 def compile_source(nvcc: str, source: Path, arch: str) -> tuple[str, list[Usage]]:
-    """The compiler's complaint, or nothing; and what the kernels use."""
+    """The compiler's complaints, or nothing; and what the kernels use."""
     command = [nvcc, "-std=c++20", "-O3", f"-arch={arch}", "-Xptxas=-v", "-cubin", "-o", os.devnull, str(source)]
     command += ["-DTORCH_TARGET_VERSION=0x020b000000000000"]
     if include := torch_include():
         command += ["-isystem", str(include)]
     done = subprocess.run(command, capture_output=True, text=True)
-    return (done.stderr if done.returncode else ""), parse(done.stderr)
+    losses = [line for line in done.stderr.splitlines() if "Potential Performance Loss" in line]
+    return (done.stderr if done.returncode else "\n".join(losses)), parse(done.stderr)
 
 
 def print_table(title: str, archs: list[str], usages: list[Usage]) -> None:
@@ -123,7 +124,7 @@ def main() -> int:
                 complaint, found = future.result()
                 usages += found
                 if complaint:
-                    failures.append(f"{source.name} does not compile for {arch}:\n{complaint}")
+                    failures.append(f"{source.name} on {arch}: {complaint}")
             print_table(source.name, arguments.archs, usages)
             readable = demangle([u.name for u in usages])
             failures += [

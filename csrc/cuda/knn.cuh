@@ -243,26 +243,28 @@ class Scan {
 
   // True where this thread saw a list reach the trigger.
   __device__ __forceinline__ bool append_all(const Accumulators& acc, int col0) {
-    float threshold[4][2];
+    constexpr int kRowBlocks = std::extent_v<Accumulators, 0>, kColBlocks = std::extent_v<Accumulators, 1>;
+    constexpr int kTogether = 4 / kRowBlocks;  // column blocks that make sixteen scores
+    float threshold[kRowBlocks][2];
 #pragma unroll
-    for (int m = 0; m < 4; ++m)
+    for (int m = 0; m < kRowBlocks; ++m)
 #pragma unroll
       for (int half = 0; half < 2; ++half) threshold[m][half] = heads_.threshold[Place::row(m, half)];
     int longest = 0;
 #pragma unroll
-    for (int n = 0; n < 8; ++n) {
-      float factor[2], shift[2];
+    for (int n0 = 0; n0 < kColBlocks; n0 += kTogether) {
+      float factor[kTogether][2], shift[kTogether][2];
 #pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        const float fact = heads_.fact[Place::col(n, e)];
-        factor[e] = s_.normalize ? fact : 1;
-        shift[e] = s_.normalize ? 0 : -fact;
+      for (int i = 0; i < 2 * kTogether; ++i) {
+        const float fact = heads_.fact[Place::col(n0 + i / 2, i % 2)];
+        factor[i / 2][i % 2] = s_.normalize ? fact : 1;
+        shift[i / 2][i % 2] = s_.normalize ? 0 : -fact;
       }
       bool any[2] = {};  // two, so that the comparisons are no chain of sixteen
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
-        const int m = i / 2, half = i % 2;
-        const auto score = [&](int e) { return __fmaf_rn(acc[m][n][2 * half + e], factor[e], shift[e]); };
+        const int n = i / 2 % kTogether, m = i / 2 / kTogether, half = i % 2;
+        const auto score = [&](int e) { return __fmaf_rn(acc[m][n0 + n][2 * half + e], factor[n][e], shift[n][e]); };
         any[half] |= fmaxf(score(0), score(1)) >= threshold[m][half];
       }
       if (!(any[0] | any[1])) continue;
@@ -271,11 +273,11 @@ class Scan {
       Candidate* const lists = heads_.lists;
 #pragma unroll
       for (int i = 0; i < 16; ++i) {
-        const int m = i / 4, half = i / 2 % 2, e = i % 2, row = Place::row(m, half);
-        const float score = __fadd_rn(__fmul_rn(acc[m][n][2 * half + e], factor[e]), shift[e]);
+        const int n = i / 4 % kTogether, m = i / 4 / kTogether, half = i / 2 % 2, e = i % 2, row = Place::row(m, half);
+        const float score = __fadd_rn(__fmul_rn(acc[m][n0 + n][2 * half + e], factor[n][e]), shift[n][e]);
         if (score >= threshold[m][half]) {
           const int at = atomicAdd(&heads_.count[row], 1);
-          lists[row * s_.capacity + at] = {score, col0 + Place::col(n, e)};
+          lists[row * s_.capacity + at] = {score, col0 + Place::col(n0 + n, e)};
           longest = max(longest, at + 1);
         }
       }

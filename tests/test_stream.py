@@ -92,6 +92,15 @@ def test_no_order_and_no_split_changes_a_bit(splits: tuple, shards: list[Shard],
     assert notes[2][cac].endswith("(in 2 of 2 shards)")
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu(splits: tuple, shards: list[Shard]) -> None:
+    new, base = splits
+    rows = [evaluate_shards(shards, new.classes, base, METHODS, device=name).rows for name in ("cpu", "cuda")]
+    for one, other in zip(*rows, strict=True):
+        for metric in ("accuracy", "confidence", "ece", "ace", "nll", "brier"):
+            assert one[metric] == pytest.approx(other[metric], abs=2e-3), (one["method"], metric)
+
+
 def test_without_a_base_file_there_is_no_piece(splits: tuple, shards: list[Shard]) -> None:
     (row,) = evaluate_shards(shards, splits[0].classes, methods=["conf"]).rows
     assert row["piece"] is None and row["ece"] is not None and set(row["bounds"]) == {"ace"}
@@ -141,6 +150,10 @@ def test_skipped_shards_leave_nothing_behind(
 def test_bad_arguments(splits: tuple, shards: list[Shard], evaluate) -> None:
     with pytest.raises(ValueError, match="shards must name at least one shard"):
         evaluate([])
+    with pytest.raises(ValueError, match="device must be one that torch knows, got 'abacus'"):
+        evaluate(shards, device="abacus")
+    with pytest.raises(ValueError, match="device must be one of the .* GPUs here or the CPU, got 'cuda:99'"):
+        evaluate(shards, device="cuda:99")
     with pytest.raises(ValueError, match="methods must be among"):
         evaluate_shards(shards, splits[0].classes, methods=["magic"])
     classes = replace(splits[0].classes, text_features=splits[0].text_features[:, :8])
@@ -199,7 +212,7 @@ def test_any_number_of_ranks_goes_on_from_any_other(
     """Parts that ranks left behind, with gaps between them, and one of a run before that was merged already."""
     new, base = splits
     fitted = _Fitted(new.classes, base, METHODS, 10, len(shards))
-    kept = Checkpoint(tmp_path / "kept", shards, _identity(new.classes, base, METHODS, 10))
+    kept = Checkpoint(tmp_path / "kept", shards, _identity(new.classes, base, METHODS, 10, torch.device("cpu")))
     kept.start(fitted.nothing())
     for at, name in enumerate(names):
         progress = fitted.nothing()

@@ -170,6 +170,9 @@ def evaluate(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Go on without the shards that cannot be read, and say so.")
     ] = False,
+    device: Annotated[
+        str, typer.Option(help="Where shards are calibrated: cpu, cuda (under torchrun a GPU each), cuda:1 ...")
+    ] = "cpu",
     debug: Debug = False,
 ) -> None:
     """Calibrate saved features and measure the result.
@@ -208,7 +211,8 @@ def evaluate(
         require("matplotlib", "report")
     chosen = check_methods(_split(methods))
     with joined() as ranks, ProgressReport(ranks.rank == 0) as progress:
-        streamed = shards or classes is not None or checkpoint is not None or skip_bad or ranks.size > 1
+        streamed = shards or skip_bad or ranks.size > 1 or device != "cpu"
+        streamed = streamed or classes is not None or checkpoint is not None
         splits = [files] if shards else [[file] for file in files]
         if checkpoint and len(splits) > 1:
             raise ValueError(f"--checkpoint must be of one split, got {len(splits)}: with --shards they are one")
@@ -232,6 +236,7 @@ def evaluate(
                     split=name,
                     skip_bad=skip_bad,
                     checkpoint=checkpoint,
+                    device=device,
                     progress=functools.partial(progress, f"{name}: shards calibrated and measured"),
                 )
             else:

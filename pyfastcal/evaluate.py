@@ -14,6 +14,7 @@ from . import metrics, ops
 from .io import ClassSet, FeatureSet
 from .methods import DEFAULT_METHODS, METHODS, Calibrated, NotApplicable, check_methods, image_proximity
 from .metrics._cells import Cells, count_cells
+from .metrics.accumulator import mean_confidence
 from .reference._common import working
 
 CHUNK = 1 << 14  # entries of features compared at a time: they stay in cache, and are too few to be split over threads
@@ -121,7 +122,7 @@ def measure(result: Calibrated, features: FeatureSet, near: Tensor | None, n_bin
     confidence, correct = result.confidence, result.prediction == features.labels
     values = {
         "accuracy": correct.double().mean(),
-        "confidence": confidence.double().mean(),
+        "confidence": mean_confidence(count_cells(confidence, correct, n_bins)),
         "ece": metrics.expected_calibration_error(confidence, correct, n_bins),
         "ace": metrics.adaptive_calibration_error(confidence, correct, n_bins),
         "mce": metrics.maximum_calibration_error(confidence, correct, n_bins),

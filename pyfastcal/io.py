@@ -22,7 +22,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,12 @@ class ClassSet:
     zeroshot_text_features: Tensor | None = None
     logit_bias: float | None = None
     classnames: list[str] | None = None
+
+    def to(self, device: torch.device | str) -> "ClassSet":
+        """With the tensors on ``device``."""
+        texts, zeroshot = self.text_features, self.zeroshot_text_features
+        moved = zeroshot if zeroshot is None else zeroshot.to(device)
+        return replace(self, text_features=texts.to(device), zeroshot_text_features=moved)
 
     def validate(self, source: str = "") -> "ClassSet":
         """Raise a one-line ValueError that names ``source`` and the field where anything does not fit."""
@@ -93,6 +99,15 @@ class FeatureSet:
     @property
     def classes(self) -> ClassSet:
         return ClassSet(**{f.name: getattr(self, f.name) for f in fields(ClassSet)})
+
+    def to(self, device: torch.device | str) -> "FeatureSet":
+        """With the tensors on ``device``."""
+        return replace(self, **vars(self.classes.to(device)), **self.images_on(device))
+
+    def images_on(self, device: torch.device | str) -> dict[str, Tensor | None]:
+        """The fields that grow with the images, on ``device``."""
+        found = {key: getattr(self, key) for key in ("image_features", "labels", "zeroshot_image_features")}
+        return {key: value if value is None else value.to(device) for key, value in found.items()}
 
     def validate(self, source: str = "") -> "FeatureSet":
         """Raise a one-line ValueError that names ``source`` and the field where anything does not fit."""

@@ -22,6 +22,20 @@ class Ranks:
         self.rank = dist.get_rank() if self.together else 0
         self.size = dist.get_world_size() if self.together else 1
 
+    def device(self, device: torch.device | str) -> torch.device:
+        """``device``, or the GPU of its own that each process of a machine takes where that is just ``"cuda"``.
+        ValueError where there is none."""
+        try:
+            found = torch.device(device)
+        except RuntimeError as error:
+            raise ValueError(f"device must be one that torch knows, got {device!r}") from error
+        if found.type != "cuda":
+            return found
+        count = torch.cuda.device_count()
+        if (found.index or 0) >= count:
+            raise ValueError(f"device must be one of the {count} GPUs here or the CPU, got {device!r}")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % count) if found.index is None else found
+
     def mine(self, items: Sequence[T]) -> list[T]:
         """This rank's part: every ``size``-th, so that parts differ by one at the most."""
         return list(items[self.rank :: self.size])

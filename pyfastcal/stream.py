@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ def evaluate_shards(
     skip_bad: bool = False,
     checkpoint: str | None = None,
     every: float = 10.0,
+    device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Calibrate and measure one split that is spread over ``shards``.
@@ -52,6 +54,7 @@ def evaluate_shards(
         skip_bad: go on without the shards that cannot be read, and say so in the result.
         checkpoint: a folder, the same for all ranks, to keep the sums in, and to go on from; another evaluation's
             is refused. ``every``: seconds from one writing to the next.
+        device: where images are calibrated; the sums stay on the CPU. ``"cuda"``: a GPU for each local rank.
         progress: called with the shards done and in all, of this rank.
 
     Returns:
@@ -68,10 +71,11 @@ def evaluate_shards(
     classes.validate("classes")
     if base is not None:
         check_base(base.validate("base"), classes)
-    fitted = _Fitted(classes, base, methods, n_bins, len(shards))
+    device = ranks.device(device)
+    fitted = _Fitted(classes, base, methods, n_bins, len(shards), device)
     kept = None
     if checkpoint is not None:
-        kept = Checkpoint(checkpoint, shards, _identity(classes, base, methods, n_bins))
+        kept = Checkpoint(checkpoint, shards, _identity(classes, base, methods, n_bins, device))
 
     def start() -> tuple[str, Progress]:
         before = kept.start(fitted.nothing()) if kept else fitted.nothing()
@@ -111,9 +115,17 @@ class _Fitted:
     """The methods, fitted, and what they make of shards."""
 
     def __init__(
-        self, classes: ClassSet, base: FeatureSet | None, methods: Sequence[str], n_bins: int, shards: int
+        self,
+        classes: ClassSet,
+        base: FeatureSet | None,
+        methods: Sequence[str],
+        n_bins: int,
+        shards: int,
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.classes, self.base, self.shards = classes, base, shards
+        self.classes, self.device, self.shards = classes, device, shards
+        self.there = classes = classes.to(device)
+        base = base and base.to(device)
         based = base is not None and len(base.labels) >= PROXIMITY_NEIGHBOURS
         self.bank = base.image_features if based else None
         self.config = {"n_bins": n_bins, "n_proximity_bins": 10 if based else None, "means": MEANS}
@@ -146,6 +158,7 @@ class _Fitted:
                 part = self.nothing()
 
     def _add(self, part: Progress, index: int, features: FeatureSet, failed: set[str]) -> None:
+        features = replace(features, **vars(self.there), **features.images_on(self.device))
         near = None if self.bank is None else proximity(features.image_features, self.bank, PROXIMITY_NEIGHBOURS)
         part.images += len(features.labels)
         for method, apply in self.apply.items():
@@ -160,8 +173,9 @@ class _Fitted:
             if notes:
                 part.warned.setdefault(method, Told(index, "; ".join(dict.fromkeys(notes))))
             part.settings[method] = result.settings
-            scores = proper_scores(result, features)
-            part.sums[method].update(result.confidence, result.prediction == features.labels, near, **scores)
+            scores = {name: score.cpu() for name, score in proper_scores(result, features).items()}
+            correct = (result.prediction == features.labels).cpu()
+            part.sums[method].update(result.confidence.cpu(), correct, near if near is None else near.cpu(), **scores)
 
     def row(self, split: str, method: str, total: Progress, shards: int) -> dict[str, Any]:
         """The row of a method, once all shards are in ``total``."""
@@ -191,12 +205,15 @@ def _together(new: Progress, bad: dict[int, str], ranks: Ranks) -> tuple[Progres
     return total, dict(sorted(item for *_, more in told for item in more.items()))
 
 
-def _identity(classes: ClassSet, base: FeatureSet | None, methods: Sequence[str], n_bins: int) -> dict[str, Any]:
+def _identity(
+    classes: ClassSet, base: FeatureSet | None, methods: Sequence[str], n_bins: int, device: torch.device
+) -> dict[str, Any]:
     """What of an evaluation must stay as it is while it goes on; the shards aside."""
     return {
         "version": package_version(),
         "methods": list(methods),
         "n_bins": n_bins,
+        "device": device.type,
         "classes": fingerprint(vars(classes)),
         "base": fingerprint(vars(base)) if base is not None else "",
     }

@@ -119,6 +119,15 @@ class HeldRow {
     return Group::reduce(sum, Plus());
   }
 
+  // f(vector) for each of this thread's, then g(number) of those that fill none
+  template <class F, class G>
+  __device__ __forceinline__ void each(const F& f, const G& g) const {
+#pragma unroll
+    for (int j = 0; j < kVectors; ++j)
+      if (number(j) < vectors_) f(held_[j]);
+    if (has_rest_) g(to_float(rest_));
+  }
+
  private:
   __device__ __forceinline__ static uint32_t number(int j) { return j * Group::kSize + Group::rank(); }
   Vector<T> held_[kVectors];
@@ -151,6 +160,14 @@ class StreamedRow {
                run = 0;
              });
     return Group::reduce(total, Plus());
+  }
+
+  // g(number) of those of this thread's that fill no vector, then f(vector) for each; end_run() after each and a few
+  template <class F, class G, class H>
+  __device__ __forceinline__ void each(const F& f, const G& g, const H& end_run) const {
+    if (has_rest_) g(rest());
+    each_run([&](const Vector<T>& v, uint32_t) { f(v); }, end_run);
+    end_run();
   }
 
  private:

@@ -1,0 +1,20 @@
+#include "nll.cuh"
+
+#include "tensors.cuh"
+
+namespace pyfastcal::cuda {
+
+static Tensor nll(const Tensor& logits, const Tensor& labels, double beta) {
+  const Device device(logits);
+  const Rows rows(logits);
+  const Tensor y = torch::stable::contiguous(labels);
+  const Tensor workspace = new_workspace(logits, nll_workspace(rows));
+  Tensor out = torch::stable::new_empty(logits, {3}, ScalarType::Double);
+  check(launch_nll(rows, y.const_data_ptr<int64_t>(), beta, out.mutable_data_ptr<double>(),
+                   workspace.mutable_data_ptr(), device.stream()));
+  return out;
+}
+
+STABLE_TORCH_LIBRARY_IMPL(pyfastcal, CUDA, m) { m.impl("nll", TORCH_BOX(&nll)); }
+
+}  // namespace pyfastcal::cuda

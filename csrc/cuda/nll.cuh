@@ -135,7 +135,9 @@ __device__ __forceinline__ void total_of_part(const NllArguments<T>& a, const F&
 
 // Resident blocks enough to keep the memory busy, and room for the row in registers.
 template <int kVectors, bool kAligned>
-inline constexpr int kNllResident = kVectors > 8 ? 3 : kAligned ? 6 : 4;
+inline constexpr int kNllResident = kVectors > 8 ? 3
+                                    : kAligned   ? 6
+                                                 : 4;
 
 template <class T, class Group, int kVectors, bool kAligned>
 __global__ void __launch_bounds__(kShortNllThreads, kNllResident<kVectors, kAligned>)
@@ -221,8 +223,8 @@ inline cudaError_t launch_nll(const Matrix& logits, const int64_t* labels, doubl
   const NllParts parts(logits.rows, logits.cols);
   NllTotals* const totals = static_cast<NllTotals*>(workspace);
   const auto error = with_type(logits.data, logits.dtype, [&]<class T>(const T* data) {
-    const NllArguments<T> a{
-        data, labels, logits.rows, logits.stride, parts.rows_per_part, uint32_t(logits.cols), beta2, totals};
+    const NllArguments<T> a{data,  labels, logits.rows, logits.stride, parts.rows_per_part, uint32_t(logits.cols),
+                            beta2, totals};
     return rows_are_aligned(data, logits.rows, logits.stride) ? launch_nll_rows<true>(a, parts.count, stream)
                                                               : launch_nll_rows<false>(a, parts.count, stream);
   });

@@ -69,7 +69,7 @@ def tables(runs: Runs) -> dict[str, str]:
                 with_dac = f"{_mean([run['new']['DAC ece'] for run in own]):.1f} (lower in {lower} of {len(own)})"
                 rest = f"{with_dac} | {losses} | {_mean([run['seconds'] for run in own]):.1f}"
             else:
-                rest = " | | "
+                rest = "- | - | -"
             rows.append(f"| {name} | {_three(own, 'base')} | {_three(own, 'new')} | {rest} |")
         found[task] = "\n".join(rows)
     rows = ["| | | base: own logits | base: text features | new: own logits | new: text features |", "| --- " * 6 + "|"]

@@ -35,7 +35,7 @@ MUTATIONS = [
     Mutation("NaN is a small number", FILE, "t = t < kLowest ? kLowest : t;", "t = fmaxf(t, kLowest);"),
     Mutation("the lowest power is not zero", FILE, "kLowest = -150;", "kLowest = -15;"),
     Mutation(
-        "differences overflow",
+        "the maximum is not halved",
         FILE,
         "half_max_(0.5f * max), beta2_(2.0f * beta2)",
         "half_max_(0.5f * max * 2.0f), beta2_(beta2)",

@@ -33,11 +33,6 @@ def _kernel(*tensors: Tensor | None) -> bool:
     return all(t.dtype != torch.float64 for t in present) and _extension.has_kernel(present[0].device)
 
 
-def _cpu_kernel(*tensors: Tensor) -> bool:
-    """``_kernel`` for the ops whose kernels run on the CPU alone."""
-    return tensors[0].device.type == "cpu" and _kernel(*tensors)
-
-
 def _check_devices(name: str, first: Tensor, **others: Tensor | None) -> None:
     for other, x in others.items():
         if x is not None:
@@ -423,7 +418,8 @@ def similarity(image_features: Tensor, text_features: Tensor, *, normalize: bool
     _check_devices("image_features", image_features, text_features=text_features)
     features = {"image_features": image_features.detach(), "text_features": text_features.detach()}
     _check_finite(**features)
-    if not _cpu_kernel(*features.values()):
+    on_cpu = image_features.device.type == "cpu"  # the kernel runs there alone
+    if not (on_cpu and _kernel(*features.values())):
         return reference.similarity(*features.values(), normalize=normalize)
     return torch.ops.pyfastcal.similarity(*features.values(), normalize)
 
@@ -436,7 +432,8 @@ def nll(logits: Tensor, labels: Tensor, beta: float = 1.0) -> Tensor:
 
         cross_entropy(beta * logits, labels)
 
-    The same bits on any number of threads: rows are added in a fixed order, in fp64.
+    The same bits in every run and on any number of threads: rows are added in a fixed order, in fp64. On a GPU a label
+    that is no class makes NaN, as a logit that is not finite does.
 
     Args:
         logits: (N, C) floating point.
@@ -455,7 +452,7 @@ def nll(logits: Tensor, labels: Tensor, beta: float = 1.0) -> Tensor:
     _check_devices("logits", logits, labels=labels)
     beta = checks.number("beta", beta, low=1e-30, high=1e30)
     logits, labels = logits.detach(), labels.long()
-    if not _cpu_kernel(logits):
+    if not _kernel(logits):
         _check_finite(logits=logits)
         return reference.nll(logits, labels, beta)
     result = torch.ops.pyfastcal.nll(logits, labels, beta)
@@ -488,7 +485,7 @@ def log_density(queries: Tensor, points: Tensor, bandwidth: Tensor) -> Tensor:
     _check_devices("queries", queries, points=points, bandwidth=bandwidth)
     queries, points, bandwidth = queries.detach(), points.detach(), bandwidth.detach()
     _check_finite(queries=queries, points=points)
-    if not _cpu_kernel(queries, points):
+    if not _kernel(queries, points):
         return reference.log_density(queries, points, bandwidth)
     return torch.ops.pyfastcal.log_density(queries.float(), points.float(), bandwidth.double())
 

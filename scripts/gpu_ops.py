@@ -27,7 +27,7 @@ def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Te
 
 
 def close(ours: Result, cpu: Result) -> None:
-    """Confidences and z: fp32 in another order, on the same 16-bit numbers."""
+    """Confidences, z and the like: fp32 in another order, on the same 16-bit numbers."""
     assert_close(ours[0], cpu[0], rtol=1e-4, atol=1e-6)
 
 
@@ -52,6 +52,22 @@ def cases() -> Iterator[tuple[str, Callable[[str], Result], Compare]]:
             return ops.confidence(logits, class_weight=weight, sample_weight=factor)
 
         yield f"confidence, {classes} classes, {dtype}", confidence, close
+
+        labels = torch.arange(37) * 7 % classes
+
+        def nll(device: str, logits=logits, labels=labels) -> Result:
+            return (ops.nll(logits.to(device), labels.to(device), 0.7),)
+
+        yield f"nll, {classes} classes, {dtype}", nll, close
+
+    for n_queries, n_points in ((1, 1), (70, 1500), (5, 9000)):
+        queries, points = 3 * normal(n_queries, 2), normal(n_points, 2, seed=1)
+        width = torch.tensor([0.2, 0.1], dtype=torch.float64)
+
+        def density(device: str, queries=queries, points=points, width=width) -> Result:
+            return (ops.log_density(*(x.to(device) for x in (queries, points, width))),)
+
+        yield f"log_density of {n_points} points at {n_queries} queries", density, close
 
     for n, groups in ((1, 1), (5000, 1), (5000, 40), (3000, 3000)):
         confidences = torch.rand(n, generator=torch.Generator().manual_seed(1))

@@ -116,7 +116,7 @@ __device__ __forceinline__ NllTotals reduce_totals(const NllTotals& x) {
   return {Block::reduce(x.value, Plus()), Block::reduce(x.slope, Plus()), Block::reduce(x.curvature, Plus())};
 }
 
-// f(row, its totals so far) for every row of the block's part that is a group's; `whole` rows share a block at a time.
+// f(row, whether it is one of the part, the totals so far) for each of a group's rows of the part, one after the other.
 template <int kThreads, class Group, class T, class F>
 __device__ __forceinline__ void total_of_part(const NllArguments<T>& a, const F& f) {
   constexpr int kRows = kThreads / Group::kSize;
@@ -135,9 +135,10 @@ __device__ __forceinline__ void total_of_part(const NllArguments<T>& a, const F&
 
 // Resident blocks enough to keep the memory busy, and room for the row in registers.
 template <int kVectors, bool kAligned>
-inline constexpr int kNllResident = kVectors > 8 ? 3
-                                    : kAligned   ? 6
-                                                 : 4;
+inline constexpr int kNllResident = kVectors > 8   ? 3
+                                    : kAligned     ? 5
+                                    : kVectors > 4 ? 3
+                                                   : 4;
 
 template <class T, class Group, int kVectors, bool kAligned>
 __global__ void __launch_bounds__(kShortNllThreads, kNllResident<kVectors, kAligned>)
@@ -152,7 +153,7 @@ __global__ void __launch_bounds__(kShortNllThreads, kNllResident<kVectors, kAlig
 }
 
 template <class T, bool kAligned>
-__global__ void __launch_bounds__(kLongNllThreads) nll_of_long_rows(NllArguments<T> a) {
+__global__ void __launch_bounds__(kLongNllThreads, 1) nll_of_long_rows(NllArguments<T> a) {
   using Group = Block<kLongNllThreads>;
   total_of_part<kLongNllThreads, Group>(a, [&](int64_t i, bool, RowTotals& totals) {
     const float y = label_logit(a, i);

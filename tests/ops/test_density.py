@@ -10,6 +10,7 @@ from statsmodels.nonparametric.api import KDEMultivariate
 
 from pyfastcal import ops, reference
 
+from ..devices import run_on
 from .cases import assert_within_budget, dtypes, normal, seeds
 
 
@@ -27,62 +28,64 @@ H = bandwidth(0.31, 0.17)
     seed=seeds,
     width=st.floats(0.05, 3.0),
 )
-def test_matches_the_definition(capability, q, n, dtype, seed, width):
+def test_matches_the_definition(device, q, n, dtype, seed, width):
     queries, points = normal(seed, q, 2, dtype=dtype), normal(seed + 1, n, 2, dtype=dtype)
     h = bandwidth(width, 0.7 * width)
-    ours = ops.log_density(queries, points, h)
+    ours = run_on(device, ops.log_density)(queries, points, h)
     exact = reference.log_density(queries.double(), points.double(), h)
     assert ours.shape == (q,) and ours.dtype == torch.float64
     if q:  # an absolute error of a logarithm: the density's own is relative
         assert_within_budget(ours, reference.log_density(queries, points, h), exact, unit=1.0)
 
 
-def test_is_the_estimate_of_statsmodels(capability):
+def test_is_the_estimate_of_statsmodels(device):
     queries, points = normal(0, 200, 2), normal(1, 3000, 2)
     peer = KDEMultivariate(points.double().numpy(), "cc", bw=H.numpy()).pdf(queries.double().numpy())
-    torch.testing.assert_close(ops.log_density(queries, points, H).exp(), torch.from_numpy(peer), rtol=2e-6, atol=0)
-    exact = ops.log_density(queries.double(), points.double(), H).exp()
+    torch.testing.assert_close(
+        run_on(device, ops.log_density)(queries, points, H).exp(), torch.from_numpy(peer), rtol=2e-6, atol=0
+    )
+    exact = run_on(device, ops.log_density)(queries.double(), points.double(), H).exp()
     torch.testing.assert_close(exact, torch.from_numpy(peer), rtol=1e-12, atol=0)
 
 
-def test_restated_for_one_query(capability):
+def test_restated_for_one_query(device):
     points = [(0.2, 0.9), (0.5, 0.1), (0.55, 0.3)]
     terms = [math.exp(-(((0.4 - u) / 0.31) ** 2 + ((0.6 - v) / 0.17) ** 2) / 2) for u, v in points]
     expected = math.log(sum(terms) / 3 / (2 * math.pi * 0.31 * 0.17))
-    assert ops.log_density(torch.tensor([[0.4, 0.6]]), torch.tensor(points), H).item() == pytest.approx(
+    assert run_on(device, ops.log_density)(torch.tensor([[0.4, 0.6]]), torch.tensor(points), H).item() == pytest.approx(
         expected, abs=1e-6
     )
 
 
 @pytest.mark.parametrize("distance", [0.0, 1.0, 2.0, 2.2, 2.4, 3.0, 4.0, 5.0, 10.0, 1e3, 1e12])
-def test_far_from_all_points(capability, distance):
+def test_far_from_all_points(device, distance):
     """Where fp32 powers, and in the end fp64 ones, would be 0; and across the border between the two ways."""
     points = 0.1 * normal(0, 3000, 2)
     queries = torch.tensor([[distance, 0.0], [0.0, -distance], [distance, distance]])
-    ours = ops.log_density(queries, points, H)
+    ours = run_on(device, ops.log_density)(queries, points, H)
     exact = reference.log_density(queries.double(), points.double(), H)
     torch.testing.assert_close(ours, exact, rtol=1e-6, atol=1e-5)
 
 
-def test_integrates_to_one(capability):
+def test_integrates_to_one(device):
     points, h = 0.3 * normal(4, 50, 2), bandwidth(0.2, 0.4)
     axis = torch.linspace(-3, 3, 121)
-    density = ops.log_density(torch.cartesian_prod(axis, axis), points, h).exp()
+    density = run_on(device, ops.log_density)(torch.cartesian_prod(axis, axis), points, h).exp()
     assert float(density.sum()) * (6 / 120) ** 2 == pytest.approx(1, abs=1e-5)
 
 
-def test_same_bits_for_any_batch_order_or_thread_count(capability, threads):
-    queries, points = normal(5, 301, 2), normal(6, 4100, 2)
-    expected = ops.log_density(queries, points, H)
-    assert torch.equal(torch.cat([ops.log_density(part, points, H) for part in queries.split(37)]), expected)
-    order = torch.randperm(301, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(ops.log_density(queries[order], points, H), expected[order])
+def test_same_bits_for_any_batch_order_or_thread_count(device, threads):
+    queries, points, h = (x.to(device) for x in (normal(5, 301, 2), normal(6, 4100, 2), H))
+    expected = ops.log_density(queries, points, h)
+    assert torch.equal(torch.cat([ops.log_density(part, points, h) for part in queries.split(37)]), expected)
+    order = torch.randperm(301, generator=torch.Generator().manual_seed(0)).to(device)
+    assert torch.equal(ops.log_density(queries[order], points, h), expected[order])
     for n in (1, 2, 3):
         threads(n)
-        assert torch.equal(ops.log_density(queries, points, H), expected)
+        assert torch.equal(ops.log_density(queries, points, h), expected)
     wide = torch.cat([queries, queries], 1)[:, ::2].contiguous()
     assert torch.equal(
-        ops.log_density(torch.stack([wide, wide], 2)[:, :, 0], points, H), ops.log_density(wide, points, H)
+        ops.log_density(torch.stack([wide, wide], 2)[:, :, 0], points, h), ops.log_density(wide, points, h)
     )
 
 

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from pyfastcal import ops, reference
+from pyfastcal import _extension, ops, reference
 
+from ..devices import run_on
 from .cases import KERNEL_DTYPES, dtypes, normal, scales, seeds, sizes
 
 
@@ -28,29 +29,29 @@ def assert_close(ours, logits, labels, beta):
 
 
 @given(n=st.sampled_from((1, 3, 50)), c=sizes, dtype=dtypes, seed=seeds, scale=scales, beta=st.floats(1e-3, 20))
-def test_matches_the_definition(capability, n, c, dtype, seed, scale, beta):
+def test_matches_the_definition(device, n, c, dtype, seed, scale, beta):
     logits, labels = normal(seed, n, c, scale=scale, dtype=dtype), classes(seed, n, c)
-    assert_close(ops.nll(logits, labels, beta), logits, labels, beta)
+    assert_close(run_on(device, ops.nll)(logits, labels, beta), logits, labels, beta)
 
 
 @pytest.mark.parametrize("c", [1000, 2047, 2048, 2049, 65_537])
 @pytest.mark.parametrize("dtype", KERNEL_DTYPES)
-def test_long_rows(capability, c, dtype):
+def test_long_rows(device, c, dtype):
     logits, labels = normal(3, 5, c, scale=4.0, dtype=dtype), classes(3, 5, c)
-    assert_close(ops.nll(logits, labels, 0.7), logits, labels, 0.7)
+    assert_close(run_on(device, ops.nll)(logits, labels, 0.7), logits, labels, 0.7)
 
 
-def test_errors_average_out(capability):
+def test_errors_average_out(device):
     """Neither fp32 powers nor the rounding of beta leave a bias."""
     logits, labels = normal(1, 20_000, 100, scale=3.0), classes(1, 20_000, 100)
     for beta in (1.0, 0.3141592653589793, 1.7):
         exact = reference.nll(logits.double(), labels, beta)
-        error = ops.nll(logits, labels, beta) / exact - 1
+        error = run_on(device, ops.nll)(logits, labels, beta) / exact - 1
         assert (error.abs() <= torch.tensor([2e-8, 2e-8, 4e-7])).all(), error
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_is_the_loss_of_torch_with_its_derivatives(dtype):
+def test_is_the_loss_of_torch_with_its_derivatives(device, dtype):
     logits, labels = normal(2, 40, 30, scale=5.0, dtype=dtype), classes(2, 40, 30)
     beta = torch.tensor(0.8, dtype=torch.float64, requires_grad=True)
     loss = cross_entropy(beta * logits.double(), labels)
@@ -58,36 +59,36 @@ def test_is_the_loss_of_torch_with_its_derivatives(dtype):
     (curvature,) = torch.autograd.grad(slope, beta)
     expected = torch.stack([loss.detach(), slope.detach(), curvature])
     torch.testing.assert_close(
-        ops.nll(logits, labels, 0.8), expected, rtol=1e-6 if dtype == torch.float32 else 1e-12, atol=0
+        run_on(device, ops.nll)(logits, labels, 0.8), expected, rtol=1e-6 if dtype == torch.float32 else 1e-12, atol=0
     )
 
 
 @pytest.mark.parametrize("top", [1e-10, 1e-3, 1.0, 1e4, 1e8, 1e30])
 @pytest.mark.parametrize("beta", [1e-30, 1e-3, 1.0, 1e5])
-def test_extreme_logits_and_temperatures(capability, top, beta):
+def test_extreme_logits_and_temperatures(device, top, beta):
     logits = top * torch.tensor([[1.0, 0.5, 0.0, -1.0], [0.0, 0.0, 0.0, 0.0], [1.0, 1.0, -1.0, -1.0]])
     for labels in (torch.tensor([0, 3, 1]), torch.tensor([3, 0, 2])):
         exact = reference.nll(logits.double(), labels, beta)
-        ours = ops.nll(logits, labels, beta)
+        ours = run_on(device, ops.nll)(logits, labels, beta)
         unit = torch.tensor([1 + beta * top, top, top * top], dtype=torch.float64)
         known = 3 if beta * top > 1e-15 else 1 if beta * top < 1e-30 else 2  # the others drown in fp32's denormals
         torch.testing.assert_close((ours / unit)[:known], (exact / unit)[:known], rtol=0, atol=1e-6)
 
 
-def test_confident_rows_keep_their_small_derivatives(capability):
+def test_confident_rows_keep_their_small_derivatives(device):
     """The terms of other classes are lost in the sum beside 1, not in the derivatives."""
     logits = torch.tensor([[0.0, -30.0, -40.0]])
-    ours = ops.nll(logits, torch.tensor([0]), 1.0)
+    ours = run_on(device, ops.nll)(logits, torch.tensor([0]), 1.0)
     torch.testing.assert_close(ours[1:], reference.nll(logits.double(), torch.tensor([0]))[1:], rtol=1e-5, atol=0)
 
 
-def test_one_class_costs_nothing(capability):
-    ours = ops.nll(normal(0, 9, 1), torch.zeros(9, dtype=torch.int64), 2.0)
+def test_one_class_costs_nothing(device):
+    ours = run_on(device, ops.nll)(normal(0, 9, 1), torch.zeros(9, dtype=torch.int64), 2.0)
     torch.testing.assert_close(ours, torch.zeros(3, dtype=torch.float64), rtol=0, atol=1e-7)
 
 
-def test_same_bits_on_any_number_of_threads_and_any_layout(capability, threads):
-    whole, labels = normal(5, 5001, 70), classes(5, 5001, 35)
+def test_same_bits_on_any_number_of_threads_and_any_layout(device, threads):
+    whole, labels = normal(5, 5001, 70).to(device), classes(5, 5001, 35).to(device)
     logits = whole[:, ::2].contiguous()
     expected = ops.nll(logits, labels, 0.9)
     for n in (1, 2, 7):
@@ -96,6 +97,24 @@ def test_same_bits_on_any_number_of_threads_and_any_layout(capability, threads):
     assert torch.equal(ops.nll(whole[:, ::2], labels, 0.9), expected)
     assert torch.equal(ops.nll(whole[:, :35], labels, 0.9), ops.nll(whole[:, :35].contiguous(), labels, 0.9))
     assert torch.equal(ops.nll(logits, labels.to(torch.int16), 0.9), expected)
+
+
+@pytest.mark.skipif(_extension.C is None, reason="built without the compiled kernels")
+@pytest.mark.parametrize("c", [4, 1000, 2049])
+def test_the_kernel_answers_what_is_not_finite_with_nan(device, c):
+    labels = classes(0, 5, c)
+    for value in (float("nan"), float("inf"), -float("inf")):
+        logits = normal(0, 5, c)
+        logits[3, c - 1] = value
+        assert run_on(device, torch.ops.pyfastcal.nll)(logits, labels, 1.0)[0].isnan()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("label", [-1, 9, 2**40])
+def test_a_label_that_is_no_class_makes_nan_on_a_gpu(label):
+    logits, labels = normal(0, 5, 9), classes(0, 5, 9)
+    labels[2] = label
+    assert run_on("cuda", ops.nll)(logits, labels).isnan().all()
 
 
 X, Y = torch.zeros(3, 4), torch.tensor([0, 1, 2])

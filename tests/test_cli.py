@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,19 @@ def test_evaluate_several_files_bins_and_methods(files: tuple[Path, Path], tmp_p
         ("base", "conf"),
         ("base", "dac"),
     ]
+
+
+def test_all_methods(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """The whole table of the papers, on base and new classes; "-" and why where a method has no map for a class."""
+    new, base = files
+    out, page = tmp_path / "all.json", tmp_path / "all.html"
+    result = invoke("evaluate", base, new, "--base", base, "--methods", "all", "--json", out, "--report", page)
+    for name in ("Zero-shot", "Conf", "TS", "DEN", "HB", "IR", "MIR", "BMS-MIR", "DAC", "TS + DAC", "CAC", "CAC-fit"):
+        assert len(re.findall(rf"^ {re.escape(name)} +[-\d]", result.stdout, re.M)) == 2, name
+    assert "HB, New classes: has a map for each class of the base file and none for other classes" in result.stdout
+    rows = {(row["split"], row["method"]): row for row in json.loads(out.read_text())["runs"][0]["rows"]}
+    assert rows["base", "hb"]["ece"] is not None and rows["new", "hb"]["ece"] is None
+    assert "- has a map for each class" in page.read_text()
 
 
 def test_a_method_that_cannot_apply_is_a_dash_with_a_reason(files: tuple[Path, Path]) -> None:

@@ -195,7 +195,7 @@ TEST(bins_that_take_everything) {
   }
   Samples s = random_samples(70000, 8);
   check<float>(s, {.n_bins = 160});
-  check<float>(s, {.n_bins = 96});  // two warps
+  check<float>(s, {.n_bins = 96});                                           // two warps
   for (size_t i = 0; i < 70000; ++i) s.group.push_back(int64_t(i / 20000));  // long runs in the totals' cells
   check<float>(s, {.n_bins = 200, .n_groups = 4});
   for (double& x : s.confidence) x = 1;

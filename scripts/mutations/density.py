@@ -11,8 +11,8 @@ MUTATIONS = [
     Mutation(
         "points past the end are at the origin",
         FILE,
-        "two ? p[a.point_stride] : kInfinity",
-        "two ? p[a.point_stride] : 0.0f",
+        "one ? p[0] : kInfinity, one ? p[1] : kInfinity,",
+        "one ? p[0] : 0.0f, one ? p[1] : 0.0f,",
     ),
     Mutation(
         "a part takes the next part's first points too",

@@ -20,9 +20,9 @@ MUTATIONS = [
         "kRows = kShortRowThreads / Group::kSize;",
         "kRows = kShortRowThreads / 32;",
     ),
-    Mutation("129 columns in registers that hold 128", FILE, "a.cols <= 128)", "a.cols <= 129)"),
-    Mutation("1025 columns in registers that hold 1024", FILE, "a.cols <= 1024)", "a.cols <= 1025)"),
-    Mutation("2049 columns in registers that hold 2048", FILE, "a.cols <= 2048)", "a.cols <= 2055)"),
+    Mutation("136 columns in registers that hold 128", FILE, "a.cols <= 128)", "a.cols <= 136)"),
+    Mutation("1030 columns in registers that hold 1024", FILE, "a.cols <= 1024)", "a.cols <= 1030)"),
+    Mutation("2055 columns in registers that hold 2048", FILE, "a.cols <= 2048)", "a.cols <= 2055)"),
     Mutation(
         "rows lie one after the other",
         FILE,
@@ -97,10 +97,10 @@ MUTATIONS = [
         "is_aligned(data)",
     ),
     Mutation(
-        "words of unaligned numbers are swapped",
+        "of two unaligned numbers the second is the first",
         ROWS,
         "return low | uint32_t(high) << 16;",
-        "return high | uint32_t(low) << 16;",
+        "return low | uint32_t(low) << 16;",
     ),
     Mutation(
         "the smallest of a vector misses a pair",

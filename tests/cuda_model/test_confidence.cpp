@@ -56,9 +56,9 @@ static void check_rows(const T* logits, int64_t rows, int64_t cols, int64_t stri
   }
 }
 
-static constexpr int64_t kColumns[] = {1,    2,    3,    4,    5,    7,    8,    9,    31,   32,   33,  63,   64,
-                                       65,   96,   100,  127,  128,  129,  131,  255,  256,  257,  512, 1000, 1001,
-                                       1023, 1024, 1025, 1030, 2044, 2047, 2048, 2049, 2055, 4101, 8199};
+static constexpr int64_t kColumns[] = {1,    2,    3,    4,    5,    7,    8,    9,    31,   32,   33,   63,  64,
+                                       65,   96,   100,  127,  128,  129,  131,  136,  255,  256,  257,  512, 1000,
+                                       1001, 1023, 1024, 1025, 1030, 2044, 2047, 2048, 2049, 2055, 4101, 8199};
 
 template <class T>
 static void check_columns(uint32_t seed) {

@@ -12,6 +12,7 @@
 #include <climits>
 
 #include "divisor.cuh"
+#include "launch.cuh"
 #include "tile_rows.cuh"
 #include "workspace.cuh"
 
@@ -246,12 +247,8 @@ struct Contrast {
 class ContrastPlan {
  public:
   cudaError_t make(const Contrast& c) {
-    int device = 0, multiprocessors = 0, shared = 0;
-    if (const auto error = cudaGetDevice(&device)) return error;
-    if (const auto error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device))
-      return error;
-    if (const auto error = cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device))
-      return error;
+    DeviceLimits device;
+    if (const auto error = ask_device(&device)) return error;
     // One type for both products: fp16 only where all of it is.
     half_ = !must_split(c.image, c.text) && !must_split(c.image, c.text0) && !must_split(c.image0, c.text) &&
             c.image.dtype == Dtype::kHalf;
@@ -262,13 +259,13 @@ class ContrastPlan {
                   c.image.stride == c.image0.stride && models_[0].split == models_[1].split;
     const int64_t row_tiles = (c.image.rows + kTileRows - 1) / kTileRows;
     const int64_t col_tiles = (c.text.rows + kTileCols - 1) / kTileCols;
-    blocks_ = int(min(row_tiles, int64_t(multiprocessors)));
+    blocks_ = int(min(row_tiles, int64_t(device.multiprocessors)));
     if (c.image.rows > INT_MAX - kTileRows || c.text.rows > INT_MAX - kTileCols ||
         (row_tiles / blocks_ + 1) * col_tiles > INT_MAX / (2 * contrast::kModels))
       return cudaErrorInvalidValue;
     row_tiles_ = int(row_tiles);
     col_tiles_ = int(col_tiles);
-    slots_ = choose_slots(1, false, size_t(shared - kExchangeBytes));
+    slots_ = choose_slots(1, false, size_t(device.shared_bytes - kExchangeBytes));
     lay_out(nullptr);
     return slots_.ring < 2 ? cudaErrorInvalidConfiguration : cudaSuccess;
   }

@@ -27,6 +27,7 @@
 #pragma once
 #include "../common/topk.h"
 #include "distance.cuh"
+#include "launch.cuh"
 #include "operand.cuh"
 #include "select.cuh"
 #include "workspace.cuh"
@@ -588,10 +589,8 @@ cudaError_t launch_scan(const Layout& layout, const Plan& plan, int64_t blocks, 
 // fit in list_bytes.
 inline cudaError_t plan_knn(const Matrix& queries, const Matrix& bank, int64_t k, bool exclude_self, knn::Plan& plan,
                             int64_t list_bytes = int64_t(1) << 29) {
-  int device = 0, multiprocessors = 0, shared = 0;
-  if (const auto error = cudaGetDevice(&device)) return error;
-  if (const auto error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device)) return error;
-  if (const auto error = cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device)) return error;
+  DeviceLimits device;
+  if (const auto error = ask_device(&device)) return error;
   plan = {};
   plan.copied = must_split(queries, bank) || !readable_in_place(queries) || !readable_in_place(bank);
   plan.queries = queries.rows;
@@ -601,11 +600,12 @@ inline cudaError_t plan_knn(const Matrix& queries, const Matrix& bank, int64_t k
   plan.padded_bank = col_tiles * kTileCols;
   plan.k = int(k);
   plan.kept = plan.k + exclude_self;
-  plan.multiprocessors = multiprocessors;
-  plan.splits = knn::choose_splits((queries.rows + kTileRows - 1) / kTileRows, col_tiles, multiprocessors);
+  plan.multiprocessors = device.multiprocessors;
+  plan.splits = knn::choose_splits((queries.rows + kTileRows - 1) / kTileRows, col_tiles, plan.multiprocessors);
   const int64_t list = plan.splits * int64_t(sizeof(knn::Candidate)) * knn::capacity_of(plan.kept);
   plan.chunk = min(queries.rows, max(list_bytes / list / kTileRows, int64_t(1)) * kTileRows);
-  plan.slots = choose_slots(int((bank.cols + kChunk - 1) / kChunk), true, size_t(shared) - sizeof(knn::Heads));
+  plan.slots =
+      choose_slots(int((bank.cols + kChunk - 1) / kChunk), true, size_t(device.shared_bytes) - sizeof(knn::Heads));
   plan.bytes = knn::Layout(plan, nullptr).bytes;
   return plan.slots.ring < 2 ? cudaErrorInvalidConfiguration : cudaSuccess;
 }

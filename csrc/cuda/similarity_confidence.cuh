@@ -20,6 +20,7 @@
 #include <climits>
 
 #include "divisor.cuh"
+#include "launch.cuh"
 #include "operand.cuh"
 #include "tile_rows.cuh"
 #include "workspace.cuh"
@@ -426,26 +427,22 @@ struct SimilarityConfidence {
 class SimilarityConfidencePlan {
  public:
   cudaError_t make(const SimilarityConfidence& s) {
-    int device = 0, multiprocessors = 0, shared = 0;
-    if (const auto error = cudaGetDevice(&device)) return error;
-    if (const auto error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device))
-      return error;
-    if (const auto error = cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device))
-      return error;
+    DeviceLimits device;
+    if (const auto error = ask_device(&device)) return error;
     split_ = must_split(s.image, s.text);
     const int64_t row_tiles = (s.image.rows + kTileRows - 1) / kTileRows;
     const int64_t col_tiles = (s.text.rows + kTileCols - 1) / kTileCols;
     if (s.image.rows > INT_MAX - kTileRows || s.text.rows > INT_MAX - kTileCols ||
-        (row_tiles / multiprocessors + 1) * col_tiles > INT_MAX / 2)
+        (row_tiles / device.multiprocessors + 1) * col_tiles > INT_MAX / 2)
       return cudaErrorInvalidValue;
     row_tiles_ = int(row_tiles);
     col_tiles_ = int(col_tiles);
     // Rows that would be swept twice keep to one block: their sums can only be begun when their maxima are known.
     const bool may_sweep_twice = s.factors.class_weight && s.text.rows > similarity::kMostScored;
-    splits_ = may_sweep_twice ? 1 : min(col_tiles_, max(multiprocessors / row_tiles_, 1));
-    blocks_ = splits_ > 1 ? row_tiles_ * splits_ : min(row_tiles_, multiprocessors);
-    slots_ =
-        choose_slots(int((s.image.cols + kChunk - 1) / kChunk), !split_, size_t(shared - similarity::kSharedBytes));
+    splits_ = may_sweep_twice ? 1 : min(col_tiles_, max(device.multiprocessors / row_tiles_, 1));
+    blocks_ = splits_ > 1 ? row_tiles_ * splits_ : min(row_tiles_, device.multiprocessors);
+    slots_ = choose_slots(int((s.image.cols + kChunk - 1) / kChunk), !split_,
+                          size_t(device.shared_bytes - similarity::kSharedBytes));
     lay_out(s, nullptr);
     return slots_.ring < 2 ? cudaErrorInvalidConfiguration : cudaSuccess;
   }

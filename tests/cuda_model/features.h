@@ -3,16 +3,11 @@
 #include <array>
 #include <limits>
 
-#include "common/arguments.h"
+#include "dtypes.h"
 #include "testing.h"
 
 inline constexpr float kInfinity = std::numeric_limits<float>::infinity(),
                        kNaN = std::numeric_limits<float>::quiet_NaN();
-
-template <class T>
-inline constexpr pyfastcal::Dtype kDtype = std::is_same_v<T, float>    ? pyfastcal::Dtype::kFloat
-                                           : std::is_same_v<T, __half> ? pyfastcal::Dtype::kHalf
-                                                                       : pyfastcal::Dtype::kBFloat16;
 
 template <class T>
 struct Features {

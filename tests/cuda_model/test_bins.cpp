@@ -3,18 +3,13 @@
 
 #include "cpu/kernels.h"
 #include "cuda/bins.cuh"
+#include "dtypes.h"
 #include "testing.h"
 
 using namespace pyfastcal;
 
 static constexpr double kInfinity = std::numeric_limits<double>::infinity();
 static constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-
-template <class T>
-static constexpr Dtype kDtype = std::is_same_v<T, float>    ? Dtype::kFloat
-                                : std::is_same_v<T, double> ? Dtype::kDouble
-                                : std::is_same_v<T, __half> ? Dtype::kHalf
-                                                            : Dtype::kBFloat16;
 
 struct Samples {
   std::vector<double> confidence;

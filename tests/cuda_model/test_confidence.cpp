@@ -4,17 +4,13 @@
 #include <limits>
 
 #include "cuda/confidence.cuh"
+#include "dtypes.h"
 #include "testing.h"
 
 using namespace pyfastcal;
 
 static constexpr float kInfinity = std::numeric_limits<float>::infinity();
 static constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-
-template <class T>
-static constexpr Dtype kDtype = std::is_same_v<T, float>    ? Dtype::kFloat
-                                : std::is_same_v<T, __half> ? Dtype::kHalf
-                                                            : Dtype::kBFloat16;
 
 struct Result {
   DeviceArray<float> confidence;

@@ -4,17 +4,13 @@
 #include <limits>
 
 #include "cuda/nll.cuh"
+#include "dtypes.h"
 #include "testing.h"
 
 using namespace pyfastcal;
 
 static constexpr float kInf = std::numeric_limits<float>::infinity();
 static constexpr float kNotANumber = std::numeric_limits<float>::quiet_NaN();
-
-template <class T>
-static constexpr Dtype kDtype = std::is_same_v<T, float>    ? Dtype::kFloat
-                                : std::is_same_v<T, __half> ? Dtype::kHalf
-                                                            : Dtype::kBFloat16;
 
 template <class T>
 static DeviceArray<double> run(const T* logits, const DeviceArray<int64_t>& labels, int64_t cols, int64_t stride,

@@ -4,7 +4,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .. import ops
 from .._numpy import accepts_numpy
 from .logit_scaling import LogitScaling, check_logits, check_pair, check_scale, scale_logits
 
@@ -77,22 +76,12 @@ class Chain(LogitScaling):
     ) -> tuple[Tensor, Tensor]:
         """Calibrated confidence (N,) and prediction (N,) int64 from features, image (N, D) and text (C, D), without the
         N x C logits; the zero-shot features where ContrastAwareCalibration is in the chain."""
-        scale = check_scale("logit_scale", logit_scale)
         features = image_features, text_features
         if self.contrasts:
             self._need("zeroshot_image_features", zeroshot_image_features)
             self._need("zeroshot_text_features", zeroshot_text_features)
             features += zeroshot_image_features, zeroshot_text_features
-        class_weight, sample_weight = self.feature_weights(*features, logit_scale=scale, normalize=normalize)
-        return ops.similarity_confidence(
-            image_features,
-            text_features,
-            scale,
-            logit_bias=logit_bias,
-            class_weight=class_weight,
-            sample_weight=sample_weight,
-            normalize=normalize,
-        )
+        return self._predict(*features, logit_scale=logit_scale, logit_bias=logit_bias, normalize=normalize)
 
     def feature_weights(self, *features: Tensor, **options: Any) -> tuple[Tensor | None, Tensor | None]:
         pairs = [c.feature_weights(*(features if c.contrasts else features[:2]), **options) for c in self.calibrators]

@@ -158,17 +158,8 @@ class ContrastAwareCalibration(LogitScaling):
         """Calibrated confidence (N,) and prediction (N,) int64 from the features of both models, image (N, D)
         and text (C, D), without the N x C logits. Where only the prompt was tuned, the zero-shot image
         features are the image features."""
-        scale = check_scale("logit_scale", logit_scale)
         features = image_features, text_features, zeroshot_image_features, zeroshot_text_features
-        _, sample_weight = self.feature_weights(*features, logit_scale=scale, normalize=normalize)
-        return ops.similarity_confidence(
-            image_features,
-            text_features,
-            scale,
-            logit_bias=logit_bias,
-            sample_weight=sample_weight,
-            normalize=normalize,
-        )
+        return self._predict(*features, logit_scale=logit_scale, logit_bias=logit_bias, normalize=normalize)
 
     def feature_weights(
         self, image_features: Tensor, text_features: Tensor, *zeroshot_features: Tensor, **options: Any

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import checks, ops
+from .. import checks
 from .._numpy import accepts_numpy
 from ..proximity import textual_deviation
 from .fit_buffers import FitBuffers
-from .logit_scaling import LogitScaling, check_logits, check_scale, scale_logits
+from .logit_scaling import LogitScaling, check_logits, scale_logits
 
 
 class DistanceAwareCalibration(FitBuffers, LogitScaling):
@@ -64,29 +64,6 @@ class DistanceAwareCalibration(FitBuffers, LogitScaling):
         check_logits("logits", logits)
         prediction = logits.argmax(dim=1)
         return scale_logits(logits, self._factor(logits, prediction), prediction)
-
-    @accepts_numpy
-    def predict_features(
-        self,
-        image_features: Tensor,
-        text_features: Tensor,
-        logit_scale: float | Tensor = 100.0,
-        *,
-        logit_bias: float | Tensor | None = None,
-        normalize: bool = True,
-    ) -> tuple[Tensor, Tensor]:
-        """Calibrated confidence (N,) and prediction (N,) int64 from image features (N, D) and the tuned text
-        features (C, D) that ``fit`` saw, without the N x C logits: see
-        ``pyfastcal.similarity_confidence``."""
-        class_weight, _ = self.feature_weights(image_features, text_features)
-        return ops.similarity_confidence(
-            image_features,
-            text_features,
-            check_scale("logit_scale", logit_scale),
-            logit_bias=logit_bias,
-            class_weight=class_weight,
-            normalize=normalize,
-        )
 
     def feature_weights(
         self, image_features: Tensor, text_features: Tensor, **options: Any

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from .. import checks
+from .. import checks, ops
+from .._numpy import accepts_numpy
 
 
 class LogitScaling(nn.Module):
@@ -31,6 +32,41 @@ class LogitScaling(nn.Module):
         """The factor from features: a weight per class (C,) and one per image (N,), None where it has none;
         ``zeroshot_features``: image and text, where it contrasts."""
         raise NotImplementedError
+
+    @accepts_numpy
+    def predict_features(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: float | Tensor = 100.0,
+        *,
+        logit_bias: float | Tensor | None = None,
+        normalize: bool = True,
+    ) -> tuple[Tensor, Tensor]:
+        """Calibrated confidence (N,) and prediction (N,) int64 from image features (N, D) and text features (C, D) of
+        the classes that ``fit`` saw, without the N x C logits: see ``pyfastcal.similarity_confidence``."""
+        return self._predict(
+            image_features, text_features, logit_scale=logit_scale, logit_bias=logit_bias, normalize=normalize
+        )
+
+    def _predict(
+        self,
+        *features: Tensor,
+        logit_scale: float | Tensor,
+        logit_bias: float | Tensor | None,
+        normalize: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """``features``: image and text, and where it contrasts those of zero-shot CLIP."""
+        scale = check_scale("logit_scale", logit_scale)
+        class_weight, sample_weight = self.feature_weights(*features, logit_scale=scale, normalize=normalize)
+        return ops.similarity_confidence(
+            *features[:2],
+            scale,
+            logit_bias=logit_bias,
+            class_weight=class_weight,
+            sample_weight=sample_weight,
+            normalize=normalize,
+        )
 
 
 def scale_logits(logits: Tensor, factor: Tensor, prediction: Tensor | None = None) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import checks, ops
 from .._numpy import accepts_numpy
 from .fit_buffers import FitBuffers
-from .logit_scaling import LogitScaling, check_logits, check_scale, scale_logits
+from .logit_scaling import LogitScaling, check_logits, scale_logits
 
 _SUBSET_FROM = 1 << 14  # rows
 _LONGEST = 3.0  # the longest step in log beta
@@ -69,28 +69,6 @@ class TemperatureScaling(FitBuffers, LogitScaling):
     def forward(self, logits: Tensor) -> Tensor:
         """``logits / temperature`` (N, C), in the dtype of ``logits``; each row's argmax stays where it is."""
         return scale_logits(check_logits("logits", logits), self.factor(logits))
-
-    @accepts_numpy
-    def predict_features(
-        self,
-        image_features: Tensor,
-        text_features: Tensor,
-        logit_scale: float | Tensor = 100.0,
-        *,
-        logit_bias: float | Tensor | None = None,
-        normalize: bool = True,
-    ) -> tuple[Tensor, Tensor]:
-        """Calibrated confidence (N,) and prediction (N,) int64 from image features (N, D) and text features (C, D),
-        without the N x C logits: see ``pyfastcal.similarity_confidence``."""
-        class_weight, _ = self.feature_weights(image_features, text_features)
-        return ops.similarity_confidence(
-            image_features,
-            text_features,
-            check_scale("logit_scale", logit_scale),
-            logit_bias=logit_bias,
-            class_weight=class_weight,
-            normalize=normalize,
-        )
 
     def feature_weights(
         self, image_features: Tensor, text_features: Tensor, **options: Any

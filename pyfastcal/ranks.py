@@ -47,11 +47,11 @@ class Ranks:
             try:
                 made[0] = make()
             except ValueError as error:
-                made[1] = error
+                made[1] = str(error)  # not the error itself: its traceback holds this frame, and that the group
         if self.together:
             dist.broadcast_object_list(made, src=0)
         if made[1] is not None:
-            raise made[1]
+            raise ValueError(made[1])
         return made[0]
 
     def sum(self, x: Tensor) -> Tensor:

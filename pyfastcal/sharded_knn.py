@@ -34,7 +34,7 @@ def sharded_knn(
         try:
             distances[:, :found], indices[:, :found] = knn(queries, bank, found, normalize=normalize)
         except ValueError as refused:  # NaN or infinity, which the other ranks must hear of
-            error, distances[:] = refused, torch.nan
+            error, distances[:] = str(refused), torch.nan  # not the error itself: its traceback holds this frame
     rank = dist.get_rank(group)
     indices[:, :found] += starts[rank]
     merged = []
@@ -43,7 +43,7 @@ def sharded_knn(
         near, where = (_gathered(x[rows], group) for x in (distances, indices))
         if bool(near.isnan().any()):
             if error is not None:
-                raise error
+                raise ValueError(error)
             bad = int(near.view(len(near), len(starts), -1).isnan().any(2).any(0).nonzero()[0, 0])
             raise ValueError(f"bank must be finite on every rank, got NaN or infinite values on rank {bad}")
         selves = torch.arange(first, first + len(near), device=near.device) if own else None
@@ -77,11 +77,11 @@ def _agree(
         dtype = torch.promote_types(torch.promote_types(queries.dtype, bank.dtype), torch.float32)
         about = [*bank.shape, *queries.shape, k, int(exclude_self), dtypes.index(dtype)]
     except ValueError as refused:  # the other ranks wait to hear of it
-        error = refused
+        error = str(refused)
     device = queries.device if isinstance(queries, Tensor) else "cpu"
     ranks = _gathered(torch.tensor([about], device=device), group).view(-1, len(about)).tolist()
     if error is not None:
-        raise error
+        raise ValueError(error)
     if [-1] * 7 in ranks:
         raise ValueError(
             f"queries and bank must be right on every rank, got wrong ones on rank {ranks.index([-1] * 7)}"

@@ -89,13 +89,18 @@ def refused(rank: int) -> None:
 
 
 SCRIPT = """
+import gc
 import sys
+import weakref
 import torch.distributed as dist
 from tests.test_sharded_knn import RANKS, check_all
 rank = int(sys.argv[1])
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=RANKS)
+gc.disable()  # nothing may hold the group in a cycle: it has to end when it is destroyed, not with the interpreter
 check_all(rank)
+group = weakref.ref(dist.group.WORLD)
 dist.destroy_process_group()
+assert group() is None
 """
 
 

@@ -330,6 +330,119 @@ def extract(
 
 
 @command()
+def experiment(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results and the report.")],
+    learners: Annotated[
+        str,
+        typer.Option(
+            help="Prompt learners, with commas, or all: CoOp, CoCoOp, ProDA, KgCoOp, MaPLe, ProGrad, PromptSRC."
+        ),
+    ] = "all",
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            help="Bundled tasks, with commas, or all: digits, shapes, shapes-clean, shapes-dark, shapes-blurry, "
+            "shapes-noisy, shapes-faded.  \\[default: all]",
+            show_default=False,
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="How many: 0, 1, ...")] = 3,
+    methods: Annotated[
+        str,
+        typer.Option(help="zs, conf, ts, den, hb, ir, mir, dac, ts+dac, cac, cac-fit (all of these), bms-mir."),
+    ] = "all",
+    shots: Annotated[int, typer.Option(min=1, help="Images of each base class to tune on.")] = 16,
+    few_shot_learners: Annotated[
+        str, typer.Option(help="Learners that are tuned on 1, 2, 4 and 8 shots besides; none for no one.")
+    ] = "CoOp",
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="At most so many, for a quick look. Default: the published.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes. Default: the processor's cores; 1 with --data.")
+    ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="A folder of images, one sub-folder per class, instead of bundled tasks."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The CLIP for --data: any model of open_clip, hf-hub:...")] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(metavar="TAG|FILE", help="Weights: a tag of open_clip, or a file.")
+    ] = None,
+    base_classes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Base classes, one per line. Default: the first half of the folders, as in the papers."
+        ),
+    ] = None,
+    template: Annotated[str, typer.Option(help="Zero-shot prompt for --data.")] = "a photo of a {}.",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images encoded at a time.")] = 256,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp32",
+    n_bins: Bins = 10,
+    debug: Debug = False,
+) -> None:
+    """The papers' experiment: tune every prompt learner on base classes, calibrate base and new ones, compare.
+
+    Writes DIR/results.json, DIR/ablations.json and DIR/report.html. A run that was stopped goes on where it was; one
+    that is done can be given more seeds, learners and tasks. Needs pyfastcal[demo].
+
+    Examples:
+
+        pyfastcal experiment --seeds 1 --out results
+
+        pyfastcal experiment --learners CoOp,MaPLe --tasks digits,shapes-noisy --seeds 3 --out results
+
+        pyfastcal experiment --model ViT-B-16 --pretrained openai --data photos --base-classes base.txt --out results
+    """
+    from . import experiment as experiments
+    from ._optional import require
+    from .experiment import page
+    from .progress import ProgressReport
+
+    require("matplotlib", "report")
+    chosen = experiments.check_learners(_split(learners))
+    sources: list[Any] = []
+    if data:
+        if tasks is not None:
+            raise typer.BadParameter(
+                "bundled tasks have models of their own: give either", param_hint="--tasks, --data"
+            )
+        if model is None:
+            raise typer.BadParameter("must be given with --data", param_hint="--model")
+        names = tuple(base_classes.read_text(encoding="utf-8").split("\n")) if base_classes else None
+        names = names and tuple(name.strip() for name in names if name.strip())
+        options = {"template": template, "device": device, "precision": precision, "batch_size": batch_size}
+        options |= {"num_workers": workers, "cache": str(out / "features")}
+        sources = [experiments.FolderTask(str(path), model, pretrained, names, **options) for path in data]
+    elif model is not None or base_classes is not None:
+        raise typer.BadParameter("must be given with --model and --base-classes", param_hint="--data")
+    else:
+        sources = list(experiments.bundled(_split(tasks or "all")))
+    few = () if few_shot_learners == "none" else _split(few_shot_learners)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with ProgressReport() as progress:
+        results = experiments.run(
+            out,
+            sources,
+            chosen,
+            range(seeds),
+            methods=_split(methods),
+            shots=shots,
+            few_shot_learners=few,
+            n_bins=n_bins,
+            epochs=epochs,
+            jobs=jobs or (1 if data else cores),
+            progress=progress,
+        )
+    about = [f"Images: {', '.join(map(str, data))}. Model: {model} ({pretrained})."] if data else [experiments.ABOUT]
+    report = page.write_report(out / "report.html", results, about)
+    page.print_tables(results)
+    print(f"Written: {out / 'results.json'}, {out / 'ablations.json'}, {report}")
+
+
+@command()
 def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: Debug = False,

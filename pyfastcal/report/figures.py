@@ -222,3 +222,41 @@ def _ranks(x: Tensor) -> Tensor:
     _, inverse, counts = torch.unique(x.double(), return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
     return (last - (counts.double() - 1) / 2)[inverse]
+
+
+def accuracy_and_confidence(figure: Any, theme: Theme, rows: Sequence[tuple[str, float, float]]) -> str:
+    """A line per (name, accuracy, mean confidence), in per cent: a dot at the accuracy, a bar to the confidence."""
+    axes = figure.subplots()
+    for at, (_, accuracy, confidence) in enumerate(rows):
+        colour = theme.over if confidence > accuracy else theme.under
+        axes.plot([accuracy, confidence], [at, at], color=colour, lw=5, alpha=0.8, solid_capstyle="butt")
+        axes.plot([accuracy], [at], "o", ms=5, mfc=theme.ink, mec="none")
+    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.margins(x=0.1)
+    axes.set_xlabel("%")
+    style(axes, theme)
+    axes.tick_params(axis="y", length=0, labelcolor=theme.ink)
+    told = (f"{name} {accuracy:.1f} and {confidence:.1f} %" for name, accuracy, confidence in rows)
+    return f"Accuracy and mean confidence: {', '.join(told)}."
+
+
+def against_shots(figure: Any, theme: Theme, lines: dict[str, list[tuple[int, float]]]) -> str:
+    """ECE (per cent) against the number of shots, a line per method."""
+    axes = figure.subplots()
+    styles = (("o", theme.muted, "-"), ("D", theme.new, "-"), ("s", theme.under, "--"))
+    for (name, points), (marker, colour, dash) in zip(lines.items(), styles, strict=False):
+        x, y = [p[0] for p in points], [p[1] for p in points]
+        axes.plot(x, y, marker=marker, ms=4, color=colour, lw=1.4, ls=dash)
+        if points:
+            axes.annotate(name, (x[-1], y[-1]), (4, 0), textcoords="offset points", color=colour, size=8, va="center")
+    ticks = sorted({p[0] for points in lines.values() for p in points})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks, [str(t) for t in ticks])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0)
+    axes.margins(x=0.15)
+    axes.set(xlabel="images per base class", ylabel="ECE, %")
+    style(axes, theme)
+    told = (f"{name} {', '.join(f'{y:.1f} at {x}' for x, y in points)}" for name, points in lines.items())
+    return f"ECE in per cent by number of shots: {'; '.join(told)}."

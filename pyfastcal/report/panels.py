@@ -78,14 +78,14 @@ def _class_points(report: Report, method: str, what: str) -> list[tuple[str, Ten
     """(split, proximity, confidence in percent or gap in points) of the classes, the runs together."""
     points = []
     for split in report.splits:
-        found = [_of_classes(e, method, what) for e in report.evaluations(split)]
+        found = [class_points(e, method, what) for e in report.evaluations(split)]
         found = [part for part in found if part is not None]
         if found:
             points.append((split, *(torch.cat(part) for part in zip(*found, strict=True))))
     return points
 
 
-def _of_classes(evaluation: Evaluation, method: str, what: str) -> tuple[Tensor, Tensor] | None:
+def class_points(evaluation: Evaluation, method: str, what: str) -> tuple[Tensor, Tensor] | None:
     """One run's classes that were predicted at least once; None where there are no images of the method at hand, or
     a class has no other to be near to."""
     if evaluation.features is None or method not in evaluation.calibrated:

@@ -1,0 +1,169 @@
+"""The report of an experiment: one HTML page, no scripts, nothing fetched; and its main table for a terminal."""
+
+import os
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+
+from .. import report
+from ..io import write_text
+from ..report import figures
+from ..report.markup import coloured, figure, key, section, table
+from ..report.page import PAGE
+from ..report.summary import label, signed
+from .results import Results, average
+from .tables import MAIN, SPLITS, Table, all_tables, gap
+
+PRINTED = ("states", "table 1 base", "table 1 new", "dac")
+
+
+def write_report(path: str | os.PathLike, results: Results, about: list[str]) -> Path:
+    """ImportError that says what to install where matplotlib is missing."""
+    return write_text(path, render(results, about))
+
+
+def render(results: Results, about: list[str]) -> str:
+    """The whole page; ``about``: sentences on what was run."""
+    figures.matplotlib()
+    lead = "\n".join(f'<p class="lead">{escape(text)}</p>' for text in [*about, *counted(results)])
+    made = "\n".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in report.environment().items())
+    drawn = {"states": before_and_after, "table 2 new": diagrams, "table 3 new": proximities}
+    parts = [f"<header>\n<h1>Base-to-new calibration experiment</h1>\n{lead}\n</header>"]
+    for one in all_tables(results):
+        parts.append(section(one.title, escape(one.note), _table(one)))
+        if one.name in drawn:
+            parts.append(drawn[one.name](results))
+    parts += [by_shots(results), section("How this was made", "", f"<dl>\n{made}\n</dl>")]
+    css = files(report.__name__).joinpath("style.css").read_text(encoding="utf-8")
+    return PAGE.format(title="Base-to-new calibration experiment", css=css, body="\n".join(filter(None, parts)))
+
+
+def counted(results: Results) -> list[str]:
+    s = results.settings
+    epochs = f", cut to {s.epochs} epochs at most" if s.epochs else ""
+    return [
+        f"{len(results.learners)} learners, tuned on {s.shots} images of each base class with their published settings"
+        f"{epochs}, on {len(results.tasks)} tasks ({', '.join(results.tasks)}) with {len(results.seeds)} seeds: "
+        f"{len(results.cells)} runs. Methods are fitted on held-out images of base classes; new classes are ones that "
+        "neither the tuning nor a fit saw."
+    ]
+
+
+def _table(one: Table) -> str:
+    rows = []
+    for head, cells in one.rows:
+        marked = (escape(cell).partition(" ± ") for cell in cells)
+        html = "".join(
+            f"<td>{mean}{f' <small>± {spread}</small>' if spread else ''}</td>" for mean, _, spread in marked
+        )
+        rows.append((head, html))
+    return table("", ["", *one.heads], rows)
+
+
+def before_and_after(results: Results) -> str:
+    """Accuracy and confidence of zero-shot and tuned models."""
+    html = ""
+    for split in SPLITS:
+        lines = []
+        for learner in ("zs", *results.learners):
+            of = {"method": "zs"} if learner == "zs" else {"method": "conf", "learner": learner}
+            found = results.select(split=split, **of)
+            values = [average(found, what) for what in ("accuracy", "confidence")]
+            if all(values):
+                lines.append((label("zero-shot") if learner == "zs" else learner, *(100 * v[0] for v in values)))
+        if lines:
+            svg = figures.svg(figures.accuracy_and_confidence, lines, size=(3.8, 0.8 + 0.24 * len(lines)))
+            html += figure(svg, f"<b>{split.capitalize()} classes</b>")
+    legend = key(("bar", "accuracy"), ("over-fill", "confidence above it"), ("under-fill", "confidence below it"))
+    note = "After the papers' figure 2. The bar reaches from accuracy (dot) to mean confidence, before calibration."
+    return section("Accuracy and confidence", note, html and f'{legend}<div class="panels">\n{html}</div>')
+
+
+def proximities(results: Results) -> str:
+    """The papers' figure 3."""
+    shown = (("conf", "confidence"), ("conf", "gap"), ("dac", "gap"))
+    points = {(method, what): results.points(method, what) for method, what in shown}
+    highs = [y.abs().max() for (_, what), splits in points.items() if what == "gap" for _, _, y in splits]
+    reach, html = 1.15 * max([5.0, *map(float, highs)]), ""
+    for (method, what), splits in points.items():
+        if splits:
+            ylabel = "confidence − accuracy, points" if what == "gap" else "mean confidence, %"
+            svg = figures.svg(figures.by_proximity, splits, ylabel, reach if what == "gap" else None)
+            caption = f"<b>{what.capitalize()}, {escape(label(method))}</b><br>"
+            html += figure(svg, f"{caption}<small>{escape(figures.correlations(splits))}</small>")
+    note = (
+        "After the papers' figure 3. Each point is a class in one run: the images predicted as it. Proximity is "
+        "exp(−mean distance) of its tuned text feature to the nearest 5 of the base classes'."
+    )
+    legend = key(("diamond", "New classes"), ("ring", "Base classes"))
+    return section(
+        "Proximity, confidence and gap per class", note, html and f'{legend}<div class="panels">\n{html}</div>'
+    )
+
+
+def diagrams(results: Results) -> str:
+    """Reliability of new classes, a row per learner."""
+    html = ""
+    for learner in results.learners:
+        drawn = ""
+        for method in (m for m in MAIN if m in results.methods):
+            cells = results.pooled(learner, "new", method)
+            found = results.select(learner=learner, split="new", method=method)
+            values = {what: average(found, what) for what in ("accuracy", "confidence", "ece")} | {
+                "gap": average(found, gap)
+            }
+            if cells is None or not all(values.values()):
+                continue
+            numbers = {what: 100 * value[0] for what, value in values.items() if value}
+            told = coloured(numbers["gap"], f"gap {signed(numbers['gap'])}")
+            caption = f"<b>{escape(label(method))}</b> ECE {numbers['ece']:.1f} % · {told}"
+            drawn += figure(figures.svg(figures.reliability, cells, numbers, size=(2.6, 2.6)), caption)
+        if drawn:
+            html += f'<h3>{escape(learner)}</h3>\n<div class="panels">\n{drawn}</div>\n'
+    note = "After the papers' figure 6. The bars pool all runs; the numbers are their means."
+    legend = key(
+        ("bar", "accuracy"),
+        ("over-fill", "over-confident: confidence above accuracy"),
+        ("under-fill", "under-confident: below it"),
+    )
+    return section("Reliability of new classes", note, html and legend + html)
+
+
+def by_shots(results: Results) -> str:
+    """ECE against the number of training images per class."""
+    found = [r for r in results.ablations if r["ablation"] == "shots"]
+    html = ""
+    for learner in (name for name in results.learners if any(r["learner"] == name for r in found)):
+        for split in SPLITS:
+            lines = {}
+            for method in (m for m in ("conf", "dac", "cac-fit") if m in results.methods):
+                own = [r for r in found if (r["learner"], r["split"], r["method"]) == (learner, split, method)]
+                at = sorted({r["value"] for r in own})
+                values = [average([r for r in own if r["value"] == n], "ece") for n in at]
+                lines[label(method)] = [(n, 100 * v[0]) for n, v in zip(at, values, strict=True) if v]
+            svg = figures.svg(figures.against_shots, lines)
+            html += figure(svg, f"<b>{escape(learner)}, {split} classes</b>")
+    return section("ECE by shots", "", html and f'<div class="panels">\n{html}</div>')
+
+
+def print_tables(results: Results) -> None:
+    """The main tables on stdout. Off a terminal lines are not wrapped to 80 columns."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    for one in all_tables(results):
+        if one.name not in PRINTED:
+            continue
+        grid = Grid(title=one.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        grid.padding, grid.pad_edge = (0, 0, 0, 1), False
+        grid.add_column("", no_wrap=True)
+        for head in one.heads:
+            grid.add_column(head, justify="right")
+        for head, cells in one.rows:
+            grid.add_row(head, *(cell.replace(" ± ", "±") for cell in cells))
+        console.print(grid)
+        console.print(one.note, style="dim", markup=False, highlight=False)

@@ -1,0 +1,86 @@
+"""The cells of an experiment put together: rows, and means over tasks and seeds."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from ..metrics._cells import Cells
+from ..report.summary import mean_spread
+from .cell import Settings
+
+Row = dict[str, Any]
+Value = tuple[float, float | None] | None  # a mean, and its spread over the seeds
+
+
+class Results:
+    """What :func:`pyfastcal.experiment.run` found. ``rows``: the main table, as in ``results.json``; ``ablations``: as
+    in ``ablations.json``."""
+
+    def __init__(self, cells: list[dict[str, Any]], settings: Settings) -> None:
+        self.settings = settings
+        self.cells = [cell for cell in cells if cell["shots"] == settings.shots]
+        self.rows: list[Row] = [row for cell in self.cells for row in cell["rows"]]
+        self.ablations = shots_of(cells) + [row for cell in self.cells for row in cell["ablations"]]
+        self.tasks = _distinct(cell["task"] for cell in self.cells)
+        self.learners = _distinct(cell["learner"] for cell in self.cells)
+        self.seeds = _distinct(cell["seed"] for cell in self.cells)
+        self.methods = list(settings.methods)
+
+    def select(self, **wanted: Any) -> list[Row]:
+        """The main rows that have these values."""
+        return [row for row in self.rows if all(row[key] == value for key, value in wanted.items())]
+
+    def pooled(self, learner: str, split: str, method: str) -> Cells | None:
+        """The bins of all runs of a learner together."""
+        found = [
+            c["levels"][split][method] for c in self.cells if c["learner"] == learner and method in c["levels"][split]
+        ]
+        return Cells.of(sum(torch.tensor(cells) for cells in found)) if found else None
+
+    def points(self, method: str, what: str) -> list[tuple[str, torch.Tensor, torch.Tensor]]:
+        """(split, proximity, confidence or gap) of the classes of all runs."""
+        found = []
+        for split in ("base", "new"):
+            key = f"{method} {what}"
+            pairs = [c["classes"][split][key] for c in self.cells if key in c["classes"][split]]
+            if pairs:
+                x, y = (torch.tensor([v for pair in pairs for v in pair[i]], dtype=torch.float64) for i in (0, 1))
+                found.append((split, x, y))
+        return found
+
+    def contrasts(self, learner: str, split: str, which: str) -> Value:
+        """The contrast of the runs of a learner, ``which`` "zs" or "tuned"."""
+        return average([{"seed": c["seed"], "of": c["contrast"][split][which]} for c in self._of(learner)], "of")
+
+    def _of(self, learner: str) -> Iterable[dict[str, Any]]:
+        return [cell for cell in self.cells if cell["learner"] == learner]
+
+
+def shots_of(cells: list[dict[str, Any]]) -> list[Row]:
+    """The rows of learners that were tuned on several numbers of shots."""
+    counts: dict[str, set[int]] = {}
+    for cell in cells:
+        counts.setdefault(cell["learner"], set()).add(cell["shots"])
+    several = [cell for cell in cells if len(counts[cell["learner"]]) > 1]
+    several.sort(key=lambda cell: cell["shots"])
+    return [{"ablation": "shots", "value": row["shots"]} | row for cell in several for row in cell["rows"]]
+
+
+def average(rows: Iterable[Row], metric: str | Callable[[Row], float | None]) -> Value:
+    """The mean over all runs that have a value, and the standard deviation over the seeds of each seed's mean; None
+    where no run has one."""
+    get = metric if callable(metric) else lambda row: row[metric]
+    by_seed: dict[int, list[float]] = {}
+    for row in rows:
+        value = get(row)
+        if value is not None:
+            by_seed.setdefault(row["seed"], []).append(value)
+    if not by_seed:
+        return None
+    every = [value for values in by_seed.values() for value in values]
+    return mean_spread(every)[0], mean_spread([mean_spread(values)[0] for values in by_seed.values()])[1]
+
+
+def _distinct(items: Iterable[Any]) -> list[Any]:
+    return list(dict.fromkeys(items))

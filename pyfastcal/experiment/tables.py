@@ -1,0 +1,246 @@
+"""The papers' tables, and a few of our own, of an experiment's results. A :class:`Table` is text: the page, the
+terminal and the documentation show the same."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ..report.summary import NOTABLE_GAP, SAME, label, signed
+from .ablations import CONSTANTS, NORMALISATIONS, PUBLISHED
+from .results import Results, Row, Value, average
+
+SPLITS = ("base", "new")
+MAIN = ("conf", "dac", "cac", "cac-fit")  # methods of the tables 2 and 3
+MEASURES = {"ece": "ECE", "ace": "ACE", "mce_weighted": "MCE (weighted)", "mce": "MCE", "piece": "PIECE"}
+NOT_HAVE = "-"
+
+
+@dataclass(frozen=True)
+class Table:
+    """``rows``: (heading, cells); ``name`` tells it apart in documents."""
+
+    name: str
+    title: str
+    note: str
+    heads: list[str]
+    rows: list[tuple[str, list[str]]]
+
+    def markdown(self) -> str:
+        lines = ["| " + " | ".join(["", *self.heads]) + " |", "| --- " * (len(self.heads) + 1) + "|"]
+        return "\n".join(lines + ["| " + " | ".join([head, *cells]) + " |" for head, cells in self.rows])
+
+
+def all_tables(results: Results) -> list[Table]:
+    """Those there are rows for."""
+    makers: tuple[Callable[[Results], Iterable[Table]], ...] = (
+        states, errors, measures, gaps, dac_run_by_run, by_task, constants, shots, normalisations, contrasts
+    )  # fmt: skip
+    return [table for make in makers for table in make(results) if table.rows]
+
+
+def percent(value: Value, digits: int = 1) -> str:
+    """``12.9 ± 1.3``; ``-`` where there is none."""
+    if value is None:
+        return NOT_HAVE
+    mean, spread = value
+    return f"{100 * mean:.{digits}f}" + ("" if spread is None else f" ± {100 * spread:.{digits}f}")
+
+
+def states(results: Results) -> Iterable[Table]:
+    """Accuracy, confidence and their gap without calibration: what the papers' figure 2 shows."""
+    heads = [f"{split}: {what}" for split in SPLITS for what in ("accuracy", "confidence", "gap")]
+    rows = []
+    for learner in ("zs", *results.learners):
+        method, of = ("zs", {}) if learner == "zs" else ("conf", {"learner": learner})
+        found = [results.select(method=method, split=split, **of) for split in SPLITS]
+        if all(found):
+            cells = []
+            for part in found:
+                cells += [percent(average(part, "accuracy")), percent(average(part, "confidence"))]
+                cells.append(_points(average(part, gap)))
+            rows.append((label("zero-shot") if learner == "zs" else learner, cells))
+    note = "Without calibration, in per cent; gap: mean confidence minus accuracy, in points."
+    yield Table("states", "Before calibration", note, heads, rows)
+
+
+def errors(results: Results) -> Iterable[Table]:
+    """Table 1: ECE by learner and method."""
+    for split in SPLITS:
+        heads = [_name(method) for method in results.methods]
+        rows = []
+        for learner in results.learners:
+            of = {m: average(results.select(learner=learner, split=split, method=m), "ece") for m in results.methods}
+            rows.append((learner, [percent(of[m]) for m in results.methods]))
+        every = [average(results.select(split=split, method=m), "ece") for m in results.methods]
+        rows.append(("mean", [percent(value) for value in every]))
+        note = f"ECE in per cent, mean over {_what(results)}. -: the method cannot apply to these classes."
+        yield Table(f"table 1 {split}", f"Table 1: ECE by calibration method, {split} classes", note, heads, rows)
+
+
+def measures(results: Results) -> Iterable[Table]:
+    """Table 2: four metrics of the two methods of the papers."""
+    methods = [method for method in MAIN if method in results.methods]
+    for split in SPLITS:
+        rows = []
+        for learner in (*results.learners, None):
+            of = {} if learner is None else {"learner": learner}
+            for method in methods:
+                found = results.select(split=split, method=method, **of)
+                cells = [percent(average(found, metric)) for metric in MEASURES]
+                rows.append((f"{learner or 'mean'}, {_name(method)}", cells))
+        note = "In per cent. The papers' MCE is the weighted one: the largest share of ECE that one bin has."
+        title = f"Table 2: {', '.join(map(_name, methods))}, {split} classes"
+        yield Table(f"table 2 {split}", title, note, list(MEASURES.values()), rows)
+
+
+def gaps(results: Results) -> Iterable[Table]:
+    """Table 3: signed gap per level of confidence."""
+    n = results.settings.n_bins
+    heads = [f"{100 * b / n:.4g}–{100 * (b + 1) / n:.4g}" for b in range(n)]
+    for split in SPLITS:
+        rows = []
+        for learner in results.learners:
+            for method in (m for m in MAIN if m in results.methods):
+                cells = results.pooled(learner, split, method)
+                if cells is not None:
+                    values = zip(cells.gap.tolist(), cells.count.tolist(), strict=True)
+                    row = [f"{signed(100 * gap, 0)} ({count:,})" if count else "·" for gap, count in values]
+                    rows.append((f"{learner}, {_name(method)}", row))
+        note = "Mean confidence minus accuracy in points, number of images in brackets; all runs pooled."
+        title = f"Table 3: signed gap per level of confidence in per cent, {split} classes"
+        yield Table(f"table 3 {split}", title, note, heads, rows)
+
+
+def dac_run_by_run(results: Results) -> Iterable[Table]:
+    """Where DAC lowers ECE on new classes, told apart by whether there was over-confidence."""
+    if not {"conf", "dac"} <= set(results.methods):
+        return
+    rows = []
+    for learner in (*results.learners, None):
+        of = {} if learner is None else {"learner": learner}
+        plain, after = (results.select(split="new", method=m, **of) for m in ("conf", "dac"))
+        pairs = [(a, b) for a, b in zip(plain, after, strict=True) if a["ece"] is not None and b["ece"] is not None]
+        over = [(a, b) for a, b in pairs if gap(a) > NOTABLE_GAP]
+        rest = [(a, b) for a, b in pairs if gap(a) <= NOTABLE_GAP]
+        rows.append((learner or "all", [cell for part in (over, rest) for cell in _outcome(part)]))
+    heads = [
+        f"{which}: {what}"
+        for which in ("over-confident runs", "other runs")
+        for what in ("lower / same / higher", "mean change")
+    ]
+    note = (
+        f"A run is over-confident where confidence exceeds accuracy by more than {100 * NOTABLE_GAP:.0f} points; the "
+        "same: ECE changed by less than a quarter of a point; changes in points."
+    )
+    yield Table("dac", "DAC against no calibration, new classes, run by run", note, heads, rows)
+
+
+def _outcome(pairs: list[tuple[Row, Row]]) -> list[str]:
+    changes = [after["ece"] - before["ece"] for before, after in pairs]
+    if not changes:
+        return ["0 / 0 / 0", NOT_HAVE]
+    same = sum(abs(change) < SAME for change in changes)
+    lower = sum(change <= -SAME for change in changes)
+    counts = f"{lower} / {same} / {len(changes) - lower - same}"
+    return [counts, signed(100 * sum(changes) / len(changes))]
+
+
+def by_task(results: Results) -> Iterable[Table]:
+    """The tasks, the learners together."""
+    methods = [m for m in ("zs", "conf", "ts", "dac", "ts+dac", "cac", "cac-fit") if m in results.methods]
+    for split in SPLITS:
+        rows = []
+        for task in results.tasks:
+            of = {method: results.select(task=task, split=split, method=method) for method in methods}
+            plain = of.get("conf", [])
+            cells = [percent(average(plain, "accuracy")), percent(average(plain, "confidence"))]
+            rows.append((task, cells + [percent(average(of[method], "ece")) for method in methods]))
+        heads = ["accuracy", "confidence", *(f"ECE {_name(method)}" for method in methods)]
+        note = f"Mean over {len(results.learners)} learners, in per cent; accuracy and confidence without calibration."
+        yield Table(f"tasks {split}", f"By task, {split} classes", note, heads, rows)
+
+
+def constants(results: Results) -> Iterable[Table]:
+    """CAC's ablation of k, alpha and lambda."""
+    for name, values in CONSTANTS.items():
+        rows = []
+        for value in values:
+            found = [r for r in results.ablations if r["ablation"] == name and r["value"] == value]
+            of = [[r for r in found if r["split"] == split] for split in SPLITS]
+            cells = [percent(average(part, "ece")) for part in of]
+            cells += [_plain(average(part, "median_weight")) for part in of]
+            if found:
+                rows.append((f"{value:g}" + (" (published)" if value == PUBLISHED[name] else ""), cells))
+        heads = [f"{what}, {split}" for what in ("ECE", "median weight") for split in SPLITS]
+        others = ", ".join(f"{other} {PUBLISHED[other]:g}" for other in CONSTANTS if other != name)
+        note = f"Mean over all learners, tasks and seeds; ECE in per cent; the others as published: {others}."
+        yield Table(f"cac {name}", f"CAC's {name}", note, heads, rows)
+
+
+def shots(results: Results) -> Iterable[Table]:
+    """ECE against the number of training images per class."""
+    found = [r for r in results.ablations if r["ablation"] == "shots"]
+    counts = sorted({r["value"] for r in found})
+    methods = [m for m in ("conf", "ts", "dac", "cac", "cac-fit") if m in results.methods]
+    for learner in [name for name in results.learners if any(r["learner"] == name for r in found)]:
+        rows = []
+        for split in SPLITS:
+            own = [r for r in found if r["learner"] == learner and r["split"] == split]
+            for what in ("accuracy", "confidence"):
+                of = [[r for r in own if r["method"] == "conf" and r["value"] == n] for n in counts]
+                rows.append((f"{split}, {what}", [percent(average(part, what)) for part in of]))
+            for method in methods:
+                of = [[r for r in own if r["method"] == method and r["value"] == n] for n in counts]
+                rows.append((f"{split}, ECE {_name(method)}", [percent(average(part, "ece")) for part in of]))
+        note = "In per cent. Fewer shots are the first of more; validation and test images are the same for all."
+        yield Table(f"shots {learner}", f"{learner} by shots", note, [f"{n}" for n in counts], rows)
+
+
+def normalisations(results: Results) -> Iterable[Table]:
+    """What the weights are normalised by."""
+    rows = []
+    for value, text in NORMALISATIONS.items():
+        found = [r for r in results.ablations if r["ablation"] == "normalisation" and r["value"] == value]
+        of = [[r for r in found if r["split"] == split] for split in SPLITS]
+        cells = [percent(average(part, "ece")) for part in of]
+        cells += [_plain(average(part, "median_weight")) for part in of]
+        if found:
+            rows.append((f"{label(value.split()[0])}: {text}", cells))
+    heads = [f"{what}, {split}" for what in ("ECE", "median weight") for split in SPLITS]
+    note = "Mean over all learners, tasks and seeds; ECE in per cent; CAC with the published constants."
+    yield Table("normalisation", "What the weights are normalised by", note, heads, rows)
+
+
+def contrasts(results: Results) -> Iterable[Table]:
+    """CAC's contrast metric."""
+    heads = [f"{split}: {which}" for split in SPLITS for which in ("zero-shot", "tuned")]
+    rows = []
+    for learner in results.learners:
+        of = [results.contrasts(learner, split, which) for split in SPLITS for which in ("zs", "tuned")]
+        rows.append((learner, [_plain(value, 3) for value in of]))
+    note = "Mean similarity to the true class minus that to the most similar other one."
+    yield Table("contrast", "Contrast before and after tuning", note, heads, rows)
+
+
+def gap(row: Row) -> Any:
+    """Confidence minus accuracy; None where there are none."""
+    return None if row["accuracy"] is None else row["confidence"] - row["accuracy"]
+
+
+def _points(value: Value) -> str:
+    if value is None:
+        return NOT_HAVE
+    mean, spread = value
+    return signed(100 * mean) + ("" if spread is None else f" ± {100 * spread:.1f}")
+
+
+def _plain(value: Value, digits: int = 2) -> str:
+    return NOT_HAVE if value is None else f"{value[0]:.{digits}f}"
+
+
+def _name(method: str) -> str:
+    return {"zs": "ZS"}.get(method, label(method))
+
+
+def _what(results: Results) -> str:
+    return f"{len(results.tasks)} tasks and {len(results.seeds)} seeds; ±: standard deviation of the seeds' means"

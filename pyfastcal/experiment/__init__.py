@@ -12,7 +12,7 @@ from ..clip.prompts import LEARNERS
 from ..io import write_text
 from ..methods import METHODS as KNOWN
 from ..progress import Progress
-from .cell import NAMES, Cell, Settings
+from .cell import NAMES, Settings
 from .grid import Folder, cells_of, work
 from .results import Results
 from .sources import BUNDLED, BundledTask, FolderTask, Source, bundled
@@ -114,16 +114,10 @@ def run(
     cells = cells_of(sources, learners, tuple(dict.fromkeys(seeds)), settings, few_shots, few_shot_learners)
     folder = Folder(out, settings, sources)
     work(folder, cells, settings, jobs, progress)
-    results = Results([folder.read(cell) for cell in in_order(cells, sources, learners)], settings)
+    results = Results([folder.read(cell) for cell in cells], settings, [source.name for source in sources])
     write_text(folder.path / "results.json", _json(results.rows))
     write_text(folder.path / "ablations.json", _json(results.ablations))
     return results
-
-
-def in_order(cells: Sequence[Cell], sources: Sequence[Source], learners: Sequence[str]) -> list[Cell]:
-    """As the tables have them: by task, learner, seed, shots."""
-    tasks = [source.name for source in sources]
-    return sorted(cells, key=lambda c: (tasks.index(c.source.name), learners.index(c.learner), c.seed, -c.shots))
 
 
 def _json(rows: list[dict[str, Any]]) -> str:

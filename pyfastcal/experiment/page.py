@@ -78,7 +78,7 @@ def before_and_after(results: Results) -> str:
         if lines:
             svg = figures.svg(figures.accuracy_and_confidence, lines, size=(3.8, 0.8 + 0.24 * len(lines)))
             html += figure(svg, f"<b>{split.capitalize()} classes</b>")
-    legend = key(("bar", "accuracy"), ("over-fill", "confidence above it"), ("under-fill", "confidence below it"))
+    legend = key(("over-fill", "confidence above accuracy"), ("under-fill", "confidence below it"))
     note = "After the papers' figure 2. The bar reaches from accuracy (dot) to mean confidence, before calibration."
     return section("Accuracy and confidence", note, html and f'{legend}<div class="panels">\n{html}</div>')
 
@@ -139,14 +139,16 @@ def by_shots(results: Results) -> str:
     html = ""
     for learner in (name for name in results.learners if any(r["learner"] == name for r in found)):
         for split in SPLITS:
-            lines = {}
+            lines: dict[str, list[tuple[int, float]]] = {}
             for method in (m for m in ("conf", "dac", "cac-fit") if m in results.methods):
                 own = [r for r in found if (r["learner"], r["split"], r["method"]) == (learner, split, method)]
                 at = sorted({r["value"] for r in own})
                 values = [average([r for r in own if r["value"] == n], "ece") for n in at]
-                lines[label(method)] = [(n, 100 * v[0]) for n, v in zip(at, values, strict=True) if v]
-            svg = figures.svg(figures.against_shots, lines)
-            html += figure(svg, f"<b>{escape(learner)}, {split} classes</b>")
+                points = [(n, 100 * v[0]) for n, v in zip(at, values, strict=True) if v]
+                lines |= {label(method): points} if points else {}
+            if lines:
+                svg = figures.svg(figures.against_shots, lines, size=(3.6, 2.8))
+                html += figure(svg, f"<b>{escape(learner)}, {split} classes</b>")
     return section("ECE by shots", "", html and f'<div class="panels">\n{html}</div>')
 
 

@@ -1,13 +1,17 @@
 """The cells of an experiment put together: rows, and means over tasks and seeds."""
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..clip.prompts import LEARNERS
 from ..metrics._cells import Cells
 from ..report.summary import mean_spread
 from .cell import Settings
+from .grid import read
 
 Row = dict[str, Any]
 Value = tuple[float, float | None] | None  # a mean, and its spread over the seeds
@@ -17,7 +21,11 @@ class Results:
     """What :func:`pyfastcal.experiment.run` found. ``rows``: the main table, as in ``results.json``; ``ablations``: as
     in ``ablations.json``."""
 
-    def __init__(self, cells: list[dict[str, Any]], settings: Settings) -> None:
+    def __init__(self, cells: list[dict[str, Any]], settings: Settings, tasks: Sequence[str]) -> None:
+        """``cells``: what :func:`.cell.run` gave, in any order; the tables have them in that of ``tasks``."""
+        learners = list(LEARNERS)
+        places = [(tasks.index(c["task"]), learners.index(c["learner"]), c["seed"], -c["shots"]) for c in cells]
+        cells = [cells[i] for i in sorted(range(len(cells)), key=places.__getitem__)]
         self.settings = settings
         self.cells = [cell for cell in cells if cell["shots"] == settings.shots]
         self.rows: list[Row] = [row for cell in self.cells for row in cell["rows"]]
@@ -26,6 +34,15 @@ class Results:
         self.learners = _distinct(cell["learner"] for cell in self.cells)
         self.seeds = _distinct(cell["seed"] for cell in self.cells)
         self.methods = list(settings.methods)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike) -> "Results":
+        """What is done of the experiment in a folder. ValueError where there is none."""
+        path = Path(folder)
+        about = read(path / "experiment.json")
+        settings = Settings(**about["settings"] | {"methods": tuple(about["settings"]["methods"])})
+        cells = [read(file) for file in sorted(path.glob("cells/*/*.json"))]
+        return cls(cells, settings, list(about["sources"]))
 
     def select(self, **wanted: Any) -> list[Row]:
         """The main rows that have these values."""

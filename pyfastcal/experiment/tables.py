@@ -73,8 +73,18 @@ def errors(results: Results) -> Iterable[Table]:
             rows.append((learner, [percent(of[m]) for m in results.methods]))
         every = [average(results.select(split=split, method=m), "ece") for m in results.methods]
         rows.append(("mean", [percent(value) for value in every]))
-        note = f"ECE in per cent, mean over {_what(results)}. -: the method cannot apply to these classes."
+        note = f"ECE in per cent, mean over {_what(results)}.{_reasons(results, split)}"
         yield Table(f"table 1 {split}", f"Table 1: ECE by calibration method, {split} classes", note, heads, rows)
+
+
+def _reasons(results: Results, split: str) -> str:
+    """Why methods have no numbers, where they never have any."""
+    said: dict[str, list[str]] = {}
+    for method in results.methods:
+        found = results.select(split=split, method=method)
+        if found and all(row["ece"] is None for row in found):
+            said.setdefault(found[0]["note"], []).append(_name(method))
+    return "".join(f" {NOT_HAVE}: {', '.join(methods)} {why}." for why, methods in said.items())
 
 
 def measures(results: Results) -> Iterable[Table]:

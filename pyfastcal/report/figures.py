@@ -245,18 +245,31 @@ def against_shots(figure: Any, theme: Theme, lines: dict[str, list[tuple[int, fl
     """ECE (per cent) against the number of shots, a line per method."""
     axes = figure.subplots()
     styles = (("o", theme.muted, "-"), ("D", theme.new, "-"), ("s", theme.under, "--"))
-    for (name, points), (marker, colour, dash) in zip(lines.items(), styles, strict=False):
+    for points, (marker, colour, dash) in zip(lines.values(), styles, strict=False):
         x, y = [p[0] for p in points], [p[1] for p in points]
         axes.plot(x, y, marker=marker, ms=4, color=colour, lw=1.4, ls=dash)
-        if points:
-            axes.annotate(name, (x[-1], y[-1]), (4, 0), textcoords="offset points", color=colour, size=8, va="center")
+    highest = max((y for points in lines.values() for _, y in points), default=1.0)
+    for names, (x, y) in _ends(lines, 0.06 * highest):
+        axes.annotate(names, (x, y), (4, 0), textcoords="offset points", color=theme.ink, size=7.5, va="center")
     ticks = sorted({p[0] for points in lines.values() for p in points})
     axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [str(t) for t in ticks])
     axes.minorticks_off()
     axes.set_ylim(bottom=0)
-    axes.margins(x=0.15)
+    axes.set_xlim(ticks[0] / 1.2, ticks[-1] * 2.4)  # room for the names
     axes.set(xlabel="images per base class", ylabel="ECE, %")
     style(axes, theme)
     told = (f"{name} {', '.join(f'{y:.1f} at {x}' for x, y in points)}" for name, points in lines.items())
     return f"ECE in per cent by number of shots: {'; '.join(told)}."
+
+
+def _ends(lines: dict[str, list[tuple[int, float]]], apart: float) -> list[tuple[str, tuple[float, float]]]:
+    """Where each line ends, with its name; lines that end closer to each other than ``apart`` with one of all names."""
+    found: list[tuple[str, tuple[float, float]]] = []
+    for name, points in sorted(lines.items(), key=lambda line: line[1][-1][1]):
+        x, y = points[-1]
+        if found and y - found[-1][1][1] < apart:
+            found[-1] = f"{found[-1][0]}, {name}", found[-1][1]
+        else:
+            found.append((name, (x, y)))
+    return found

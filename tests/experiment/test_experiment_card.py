@@ -1,0 +1,30 @@
+"""docs/experiments.md tells what docs/experiments.json holds, and one run of that is made again.
+
+Tolerance: tuning amplifies what other processors round differently over hundreds of steps: 2 points."""
+
+import json
+from pathlib import Path
+
+import experiment_figures as card
+import pytest
+from small_clip_figures import with_tables
+
+from pyfastcal import experiment
+from pyfastcal.clip.prompts import LEARNERS
+
+FOUND = json.loads(card.FIGURES.read_text())
+
+
+def test_the_document_tells_what_was_measured() -> None:
+    assert FOUND["runs"].keys() == {f"{t}/{n}/{s}" for t in experiment.BUNDLED for n in LEARNERS for s in range(3)}
+    text = card.CARD.read_text()
+    assert with_tables(text, card.tables_of(FOUND)) == text
+
+
+def test_a_run(tmp_path: Path) -> None:
+    results = experiment.run(tmp_path, experiment.bundled(["digits"]), ["KgCoOp"], [1])
+    ((name, found),) = card.runs_of(results.rows).items()
+    for split, told in FOUND["runs"][name].items():
+        assert found[split].keys() == told.keys()
+        for key, value in told.items():
+            assert found[split][key] == (None if value is None else pytest.approx(value, abs=2.0)), (split, key)

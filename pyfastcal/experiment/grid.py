@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
@@ -106,7 +106,7 @@ def _results(
 ) -> Iterator[tuple[Cell, dict[str, Any]]]:
     if jobs == 1:
         for cell in cells:
-            with one_thread() if cell.source.small else nullcontext():
+            with one_thread() if cell.source.small else nullcontext(), _named(cell):
                 result = run(cell, settings, progress)
             yield cell, result
         return
@@ -117,7 +117,19 @@ def _results(
             while pending:
                 done, _ = wait(pending, return_when=FIRST_COMPLETED)
                 for future in done:
-                    yield pending.pop(future), future.result()
+                    cell = pending.pop(future)
+                    with _named(cell):
+                        result = future.result()
+                    yield cell, result
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+@contextmanager
+def _named(cell: Cell) -> Iterator[None]:
+    """A ValueError says which cell it is of: a learner may not fit a model, a method a task."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{cell.name}: {error}") from error

@@ -121,6 +121,12 @@ def test_command(images: Path, tmp_path: Path) -> None:
     assert "my digits" in (out / "report.html").read_text()
 
 
+def test_an_error_names_the_run(images: Path, tmp_path: Path) -> None:
+    few = task(images)
+    with pytest.raises(ValueError, match="my digits/KgCoOp-5shots-seed0: .*class 'digit zero' must have more than 10"):
+        experiment.run(tmp_path, [few], ["KgCoOp"], [0], shots=5)
+
+
 def test_two_folders_of_one_name_are_refused(images: Path, tmp_path: Path) -> None:
     twice = [task(images), task(images)]
     with pytest.raises(ValueError, match="data must be folders of different names, got my digits, my digits"):

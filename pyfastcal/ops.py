@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from . import _extension, checks, reference
+from . import fake_kernels as fake_kernels  # registers them
 from ._numpy import accepts_numpy
 
 if TYPE_CHECKING:
@@ -488,44 +489,3 @@ def log_density(queries: Tensor, points: Tensor, bandwidth: Tensor) -> Tensor:
     if not _kernel(queries, points):
         return reference.log_density(queries, points, bandwidth)
     return torch.ops.pyfastcal.log_density(queries.float(), points.float(), bandwidth.double())
-
-
-if _extension.C is not None:
-
-    @torch.library.register_fake("pyfastcal::knn")
-    def _(queries, bank, k, exclude_self, normalize):
-        shape = (queries.shape[0], k)
-        return queries.new_empty(shape, dtype=torch.float32), queries.new_empty(shape, dtype=torch.int64)
-
-    def _fake_confidence(rows: Tensor) -> tuple[Tensor, Tensor]:
-        n = rows.shape[0]
-        return rows.new_empty(n, dtype=torch.float32), rows.new_empty(n, dtype=torch.int64)
-
-    @torch.library.register_fake("pyfastcal::confidence")
-    def _(logits, class_weight, sample_weight):
-        return _fake_confidence(logits)
-
-    @torch.library.register_fake("pyfastcal::similarity_confidence")
-    def _(image_features, text_features, logit_scale, logit_bias, class_weight, sample_weight, normalize):
-        return _fake_confidence(image_features)
-
-    @torch.library.register_fake("pyfastcal::contrast_distance")
-    def _(image_features, text_features, zeroshot_image, zeroshot_text, probability, logit_scale, normalize):
-        return image_features.new_empty(image_features.shape[0], dtype=torch.float32)
-
-    @torch.library.register_fake("pyfastcal::bin_counts")
-    def _(confidence, correct, edges, n_bins, group, n_groups, closed_right):
-        shape = (3, n_groups, n_bins)
-        return confidence.new_empty(shape, dtype=torch.int64), confidence.new_empty((), dtype=torch.int64)
-
-    @torch.library.register_fake("pyfastcal::nll")
-    def _(logits, labels, beta):
-        return logits.new_empty(3, dtype=torch.float64)
-
-    @torch.library.register_fake("pyfastcal::log_density")
-    def _(queries, points, bandwidth):
-        return queries.new_empty(queries.shape[0], dtype=torch.float64)
-
-    @torch.library.register_fake("pyfastcal::similarity")
-    def _(image_features, text_features, normalize):
-        return image_features.new_empty(image_features.shape[0], text_features.shape[0], dtype=torch.float32)

@@ -2,8 +2,9 @@
 
 The kernels take fp32, fp16 and bf16, on the CPU and on CUDA devices. fp64 input, other devices and installations
 without the compiled extension run the plain-torch twin in ``reference``: the same answers, slower. Results are fp32
-(fp64 for fp64 input) and carry no gradient: a confidence is a report, not a loss. Two runs give the same bits, and a
-row's do not depend on the rest of its batch; bin counts are the same bits on every device.
+(fp64 for fp64 input) and carry no gradient: a confidence is a report, not a loss. Two runs give the same bits. A row's
+do not depend on the rest of its batch where a kernel made them; the twin's may, in the last place, as those of torch's
+matrix product do. Bin counts are the same bits on every device, with kernels and without.
 
 On a GPU nothing here waits for it, so that calls may be captured in a CUDA graph; only a scale that is given as a
 tensor must be read.
@@ -109,14 +110,12 @@ def knn(
     checks.integer("k", k, 1, bank.shape[0] - int(exclude_self), why)
     queries, bank = queries.detach(), bank.detach()
     has_kernel = _kernel(queries, bank)
-    if has_kernel and queries.is_cuda and k > _MOST_CUDA_NEIGHBOURS:
-        distances, indices = reference.knn(
-            queries.double(), bank.double(), k, exclude_self=exclude_self, normalize=normalize
-        )
-        return distances.float(), indices
     if not has_kernel:
         _check_finite(queries=queries, bank=bank)
-        return reference.knn(queries, bank, k, exclude_self=exclude_self, normalize=normalize)
+    if not has_kernel or (queries.is_cuda and k > _MOST_CUDA_NEIGHBOURS):
+        exact = queries.double(), bank.double()
+        distances, indices = reference.knn(*exact, k, exclude_self=exclude_self, normalize=normalize)
+        return (distances if torch.float64 in (queries.dtype, bank.dtype) else distances.float()), indices
     distances, indices = torch.ops.pyfastcal.knn(queries, bank, k, exclude_self, normalize)
     _explain_nan(distances, queries=queries, bank=bank)
     return distances, indices
@@ -455,7 +454,7 @@ def nll(logits: Tensor, labels: Tensor, beta: float = 1.0) -> Tensor:
     logits, labels = logits.detach(), labels.long()
     if not _kernel(logits):
         _check_finite(logits=logits)
-        return reference.nll(logits, labels, beta)
+        return reference.nll(logits.double(), labels, beta)
     result = torch.ops.pyfastcal.nll(logits, labels, beta)
     _explain_nan(result, logits=logits)
     return result
@@ -487,5 +486,5 @@ def log_density(queries: Tensor, points: Tensor, bandwidth: Tensor) -> Tensor:
     queries, points, bandwidth = queries.detach(), points.detach(), bandwidth.detach()
     _check_finite(queries=queries, points=points)
     if not _kernel(queries, points):
-        return reference.log_density(queries, points, bandwidth)
+        return reference.log_density(queries.double(), points.double(), bandwidth.double())
     return torch.ops.pyfastcal.log_density(queries.float(), points.float(), bandwidth.double())

@@ -7,7 +7,7 @@ OUT ?= out
 
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test bench lint emulate mutate cuda-check gpu clean
+.PHONY: demo test bench lint sanitize emulate mutate cuda-check gpu clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.built
@@ -18,6 +18,10 @@ test: $(VENV)/.built-dev
 
 bench: $(VENV)/.built-dev
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# The tests of the CPU kernels, built with g++'s address and undefined-behaviour sanitizers, for each instruction set.
+sanitize: $(VENV)/.requirements-dev
+	$(BIN)/python -m scripts.sanitize $(ARGS)
 
 # The CUDA half without a GPU. emulate: its kernels on a CPU model of CUDA, plain and under sanitizers; mutate: how many
 # seeded bugs that notices; cuda-check: compiles for every architecture, prints what kernels use, fails on spills.

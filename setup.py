@@ -9,6 +9,7 @@ Everything else about the package is in pyproject.toml. Settings, by environment
                                         1: always, also beside a torch without CUDA, for use with another
     PYFASTCAL_CUDA_ARCHS                what to compile for: default "sm_80 sm_90a sm_100a sm_120 compute_120", the last
                                         being code for later GPUs
+    PYFASTCAL_SANITIZE                  the CPU half with these sanitizers of GCC, as `make sanitize` builds it
     CUDA_HOME, CXX, CXXFLAGS            as usual
 """
 
@@ -31,15 +32,20 @@ ROOT = Path(__file__).parent.resolve()
 WISH = os.environ.get("PYFASTCAL_BUILD", "auto")
 CUDA_WISH = os.environ.get("PYFASTCAL_CUDA", "auto")
 CUDA_ARCHS = os.environ.get("PYFASTCAL_CUDA_ARCHS", "sm_80 sm_90a sm_100a sm_120 compute_120").replace(",", " ").split()
+SANITIZE = os.environ.get("PYFASTCAL_SANITIZE", "")
 TORCH_TARGET = "2.11"
-FLAGS = [
-    "-std=c++20",
-    "-O3",
-    "-g0",
-    "-ffp-contract=off",
-    "-fvisibility=hidden",
-    "-fvisibility-inlines-hidden",
-]
+FLAGS = ["-std=c++20", "-ffp-contract=off", "-fvisibility=hidden", "-fvisibility-inlines-hidden"]
+if SANITIZE:  # Python's own -fwrapv would hide overflow
+    FLAGS += [
+        f"-fsanitize={SANITIZE}",
+        "-fno-sanitize-recover=all",
+        "-fno-wrapv",
+        "-D_GLIBCXX_ASSERTIONS",
+        "-O1",
+        "-g1",
+    ]
+else:
+    FLAGS += ["-O3", "-g0"]
 FLAGS += ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]  # what GCC 12 says of its own AVX-512 header
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"]
@@ -150,7 +156,8 @@ class BuildExtension(build_ext):
         headers = [str(p) for p in ROOT.glob("csrc/**/*.h")]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             objects = [o for out in pool.map(compile_one, cpu_sources().items()) for o in out]
-        self.link(ext, objects, libraries=["torch_cpu", "c10"], library_dirs=[str(TORCH / "lib")])
+        extra = [f"-fsanitize={SANITIZE}"] if SANITIZE else []
+        self.link(ext, objects, libraries=["torch_cpu", "c10"], library_dirs=[str(TORCH / "lib")], extra=extra)
 
     def build_cuda(self, ext: Extension) -> None:
         if TORCH is None:

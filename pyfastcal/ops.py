@@ -2,8 +2,9 @@
 
 The kernels take fp32, fp16 and bf16, on the CPU and on CUDA devices. fp64 input, other devices and installations
 without the compiled extension run the plain-torch twin in ``reference``: the same answers, slower. Results are fp32
-(fp64 for fp64 input) and carry no gradient: a confidence is a report, not a loss. Two runs give the same bits, and a
-row's do not depend on the rest of its batch; bin counts are the same bits on every device.
+(fp64 for fp64 input) and carry no gradient: a confidence is a report, not a loss. Two runs give the same bits. A row's
+do not depend on the rest of its batch where a kernel made them; the twin's may, in the last place, as those of torch's
+matrix product do. Bin counts are the same bits on every device, with kernels and without.
 
 On a GPU nothing here waits for it, so that calls may be captured in a CUDA graph; only a scale that is given as a
 tensor must be read.
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from . import _extension, checks, reference
+from . import fake_kernels as fake_kernels  # registers them
 from ._numpy import accepts_numpy
 
 if TYPE_CHECKING:
@@ -108,14 +110,12 @@ def knn(
     checks.integer("k", k, 1, bank.shape[0] - int(exclude_self), why)
     queries, bank = queries.detach(), bank.detach()
     has_kernel = _kernel(queries, bank)
-    if has_kernel and queries.is_cuda and k > _MOST_CUDA_NEIGHBOURS:
-        distances, indices = reference.knn(
-            queries.double(), bank.double(), k, exclude_self=exclude_self, normalize=normalize
-        )
-        return distances.float(), indices
     if not has_kernel:
         _check_finite(queries=queries, bank=bank)
-        return reference.knn(queries, bank, k, exclude_self=exclude_self, normalize=normalize)
+    if not has_kernel or (queries.is_cuda and k > _MOST_CUDA_NEIGHBOURS):
+        exact = queries.double(), bank.double()
+        distances, indices = reference.knn(*exact, k, exclude_self=exclude_self, normalize=normalize)
+        return (distances if torch.float64 in (queries.dtype, bank.dtype) else distances.float()), indices
     distances, indices = torch.ops.pyfastcal.knn(queries, bank, k, exclude_self, normalize)
     _explain_nan(distances, queries=queries, bank=bank)
     return distances, indices
@@ -454,7 +454,7 @@ def nll(logits: Tensor, labels: Tensor, beta: float = 1.0) -> Tensor:
     logits, labels = logits.detach(), labels.long()
     if not _kernel(logits):
         _check_finite(logits=logits)
-        return reference.nll(logits, labels, beta)
+        return reference.nll(logits.double(), labels, beta)
     result = torch.ops.pyfastcal.nll(logits, labels, beta)
     _explain_nan(result, logits=logits)
     return result
@@ -486,46 +486,5 @@ def log_density(queries: Tensor, points: Tensor, bandwidth: Tensor) -> Tensor:
     queries, points, bandwidth = queries.detach(), points.detach(), bandwidth.detach()
     _check_finite(queries=queries, points=points)
     if not _kernel(queries, points):
-        return reference.log_density(queries, points, bandwidth)
+        return reference.log_density(queries.double(), points.double(), bandwidth.double())
     return torch.ops.pyfastcal.log_density(queries.float(), points.float(), bandwidth.double())
-
-
-if _extension.C is not None:
-
-    @torch.library.register_fake("pyfastcal::knn")
-    def _(queries, bank, k, exclude_self, normalize):
-        shape = (queries.shape[0], k)
-        return queries.new_empty(shape, dtype=torch.float32), queries.new_empty(shape, dtype=torch.int64)
-
-    def _fake_confidence(rows: Tensor) -> tuple[Tensor, Tensor]:
-        n = rows.shape[0]
-        return rows.new_empty(n, dtype=torch.float32), rows.new_empty(n, dtype=torch.int64)
-
-    @torch.library.register_fake("pyfastcal::confidence")
-    def _(logits, class_weight, sample_weight):
-        return _fake_confidence(logits)
-
-    @torch.library.register_fake("pyfastcal::similarity_confidence")
-    def _(image_features, text_features, logit_scale, logit_bias, class_weight, sample_weight, normalize):
-        return _fake_confidence(image_features)
-
-    @torch.library.register_fake("pyfastcal::contrast_distance")
-    def _(image_features, text_features, zeroshot_image, zeroshot_text, probability, logit_scale, normalize):
-        return image_features.new_empty(image_features.shape[0], dtype=torch.float32)
-
-    @torch.library.register_fake("pyfastcal::bin_counts")
-    def _(confidence, correct, edges, n_bins, group, n_groups, closed_right):
-        shape = (3, n_groups, n_bins)
-        return confidence.new_empty(shape, dtype=torch.int64), confidence.new_empty((), dtype=torch.int64)
-
-    @torch.library.register_fake("pyfastcal::nll")
-    def _(logits, labels, beta):
-        return logits.new_empty(3, dtype=torch.float64)
-
-    @torch.library.register_fake("pyfastcal::log_density")
-    def _(queries, points, bandwidth):
-        return queries.new_empty(queries.shape[0], dtype=torch.float64)
-
-    @torch.library.register_fake("pyfastcal::similarity")
-    def _(image_features, text_features, normalize):
-        return image_features.new_empty(image_features.shape[0], text_features.shape[0], dtype=torch.float32)

@@ -1,8 +1,12 @@
 """Shared settings and fixtures."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+
+if os.environ.get("PYFASTCAL_TEST_REFERENCE"):  # as where the package was installed without a compiler
+    sys.modules["pyfastcal._C"] = None
 
 import pytest
 import torch
@@ -14,6 +18,7 @@ from pyfastcal.clip import import_open_clip
 settings.register_profile(
     "pyfastcal", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+settings.register_profile("quick", settings.get_profile("pyfastcal"), max_examples=5)
 settings.load_profile("pyfastcal")
 
 # torchmetrics, an oracle here, imports torchvision, which needs this on a CPU-only torch.
@@ -25,7 +30,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
 
-CAPABILITIES = _extension.C.cpu_capabilities() if _extension.C else ["reference"]
+def capabilities() -> list[str]:
+    """The variants of the CPU kernels to test: all that this processor has, or the one that was forced."""
+    if _extension.C is None:
+        return ["reference"]
+    forced = "PYFASTCAL_CPU_CAPABILITY" in os.environ
+    return [_extension.C.cpu_capability()] if forced else _extension.C.cpu_capabilities()
+
+
+CAPABILITIES = capabilities()
 DEVICES = [f"cpu-{name}" for name in CAPABILITIES] + ["cuda"] * torch.cuda.is_available()
 
 

@@ -44,5 +44,17 @@ def test_saved_features_are_left_in_a_folder(example, tmp_path):
     assert load_features(tmp_path / "new.safetensors").meta == {"learner": "KgCoOp", "split": "new"}
 
 
+def test_training_loop(example):
+    history = example("training_loop").main(epochs=3)
+    assert [row.pop("epoch") for row in history] == [1, 2, 3]
+    for row in history:
+        assert row.keys() == {
+            f"{split} {key}" for split in ("base", "new", "new with DAC") for key in ("accuracy", "ece")
+        }
+        assert row["new with DAC accuracy"] == row["new accuracy"] and row["new with DAC ece"] != row["new ece"]
+    assert len({row["base ece"] for row in history}) == 3  # it learns, and the metrics begin anew
+    assert all(0.4 < row["base accuracy"] < 0.8 for row in history)
+
+
 def test_every_example_is_tested():
-    assert {file.stem for file in FOLDER.glob("*.py")} == {"drop_in", "saved_features"}
+    assert {file.stem for file in FOLDER.glob("*.py")} == {"drop_in", "saved_features", "training_loop"}

@@ -11,6 +11,7 @@ from pyfastcal.evaluate import evaluate, evaluate_split, proper_scores
 from pyfastcal.io import FeatureSet
 from pyfastcal.methods import METHODS, check_methods, image_proximity
 
+from .devices import kernels_only
 from .test_evaluate import pair
 
 FITTED = ("ts", "den", "hb", "ir", "mir", "bms-mir", "ts+dac")
@@ -74,6 +75,7 @@ def test_gives_what_the_calibrator_gives(splits, method: str, split: str) -> Non
     torch.testing.assert_close(scores["nll"][likely], -true[likely].log(), rtol=0, atol=2e-2)
 
 
+@kernels_only
 @pytest.mark.parametrize("method", METHODS)
 def test_a_row_does_not_depend_on_the_others(splits, method: str, threads, monkeypatch) -> None:
     """To the bit, whatever batch it comes in, however many threads there are and how many rows are mapped at a time."""

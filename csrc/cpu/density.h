@@ -58,7 +58,8 @@ inline double faint_sum(const Plane& points, int64_t n, double u, double v, doub
   return top + std::log2(sum);
 }
 
-// queries, points: fp32 rows of 2; out: one entry per query
+// queries, points: fp32 rows of 2; out: one entry per query. A bandwidth whose inverse square fp32 cannot hold makes
+// the fp32 sums NaN at points that share a coordinate with the query.
 inline void density(const Matrix& queries, const Matrix& points, const double* bandwidth, double* out) {
   const Plane plane(points);
   const double ku = exponent_scale(bandwidth[0]), kv = exponent_scale(bandwidth[1]);
@@ -80,7 +81,7 @@ inline void density(const Matrix& queries, const Matrix& points, const double* b
         add_powers(plane, first, min(first + kDensityRun, plane.n), u + j, v + j, minus_ku, minus_kv, exp2, sums + j);
     for (int64_t j = 0; j < count; ++j) {
       const double log2_sum =
-          sums[j] < kFaintest ? faint_sum(plane, points.rows, u[j], v[j], ku, kv) : std::log2(sums[j]);
+          sums[j] >= kFaintest ? std::log2(sums[j]) : faint_sum(plane, points.rows, u[j], v[j], ku, kv);
       out[begin + j] = log_density(log2_sum, points.rows, bandwidth[0], bandwidth[1]);
     }
   });

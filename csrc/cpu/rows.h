@@ -14,7 +14,7 @@ namespace pyfastcal::PYFASTCAL_VARIANT {
 template <class T>
 class Buffer {
  public:
-  explicit Buffer(int64_t n) : data_(static_cast<T*>(::operator new(sizeof(T) * (n + 1), std::align_val_t(64)))) {}
+  explicit Buffer(int64_t n) : data_(static_cast<T*>(::operator new(sizeof(T) * n, std::align_val_t(64)))) {}
   ~Buffer() { ::operator delete(data_, std::align_val_t(64)); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize as normalized
 
 FIXED_POINT = 2.0**32  # confidences are summed as int64 multiples of 2^-32: exact in any order
 
@@ -16,8 +15,13 @@ def unit(a: Tensor, b: Tensor, normalize: bool = True) -> tuple[Tensor, Tensor]:
     """Rows of both in the working precision of the wider one, L2-normalised if ``normalize`` (a row of zeros
     stays)."""
     wide = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
-    a, b = a.to(wide), b.to(wide)
-    return (normalized(a, dim=-1), normalized(b, dim=-1)) if normalize else (a, b)
+    return tuple(_normalized(x).to(wide) if normalize else x.to(wide) for x in (a, b))
+
+
+def _normalized(x: Tensor) -> Tensor:
+    x = x.double()  # which holds the square of any narrower number
+    length = x.norm(dim=-1, keepdim=True)
+    return x / torch.where(length > 0, length, 1)
 
 
 def uniform_edges(n_bins: int, device: torch.device | None = None) -> Tensor:

@@ -79,7 +79,10 @@ def test_compiles_with_inductor(device):
 
     inputs = moved(device, (normal(0, 30, 16), normal(1, 7, 16), weights(0, 7), torch.arange(30) % 7))
     compiled = torch.compile(pipeline, fullgraph=True)
-    torch.testing.assert_close(compiled(*inputs), pipeline(*inputs), rtol=0, atol=0)
+    same = (
+        dict(rtol=1e-6, atol=1e-6) if _extension.C is None else dict(rtol=0, atol=0)
+    )  # inductor fuses the twin's sums
+    torch.testing.assert_close(compiled(*inputs), pipeline(*inputs), **same)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import pyfastcal as fc
 from pyfastcal import _extension, reference
 
-from ..devices import run_on
+from ..devices import kernels_only, run_on
 from .cases import KERNEL_DTYPES, assert_within_budget, dtypes, normal, scales, seeds, sizes, weights
 
 
@@ -65,6 +65,7 @@ def test_extreme_logits_are_not_lost(device, top):
     torch.testing.assert_close(confidence, exact.float(), rtol=1e-6, atol=0)
 
 
+@kernels_only
 def test_layouts(device):
     whole = normal(1, 40, 66).to(device)
     expected, _ = fc.confidence(whole[:, ::2].contiguous())
@@ -74,6 +75,7 @@ def test_layouts(device):
     assert torch.equal(fc.confidence(rows)[0], fc.confidence(rows.contiguous())[0])
 
 
+@kernels_only
 @pytest.mark.parametrize("dtype", KERNEL_DTYPES)
 @pytest.mark.parametrize("c", [100, 333, 1000, 2500])
 def test_same_bits_for_any_batch_run_or_thread_count(device, threads, dtype, c):

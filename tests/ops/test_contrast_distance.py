@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pyfastcal import reference
 from pyfastcal.ops import contrast_distance
 
-from ..devices import run_on
+from ..devices import kernels_only, run_on
 from .cases import assert_within_budget, dtypes, normal, seeds, sizes
 
 ON = ("similarity", "probability")
@@ -56,6 +56,7 @@ def test_shared_image_features_are_like_copies(device):
     torch.testing.assert_close(shared, copies, rtol=2e-6, atol=1e-8)
 
 
+@kernels_only
 def test_same_bits_on_any_number_of_threads(device, threads):
     features = normal(0, 200, 24), normal(1, 40, 24), normal(2, 200, 24), normal(3, 40, 24)
     expected = run_on(device, contrast_distance)(*features)

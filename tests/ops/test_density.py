@@ -67,6 +67,15 @@ def test_far_from_all_points(device, distance):
     torch.testing.assert_close(ours, exact, rtol=1e-6, atol=1e-5)
 
 
+@pytest.mark.parametrize("width", [1e-30, 1e-10, 1e10, 1e30])
+def test_any_bandwidth(device, width):
+    points, h = torch.tensor([[0.0, 0.0], [0.5, 0.25], [0.5, 0.5]]), bandwidth(width, 2 * width)
+    queries = torch.tensor([[0.5, 0.25], [0.0, 0.5], [0.3, 0.3]])
+    ours = run_on(device, ops.log_density)(queries, points, h)
+    exact = reference.log_density(queries.double(), points.double(), h)
+    torch.testing.assert_close(ours, exact, rtol=1e-6, atol=1e-6)
+
+
 def test_integrates_to_one(device):
     points, h = 0.3 * normal(4, 50, 2), bandwidth(0.2, 0.4)
     axis = torch.linspace(-3, 3, 121)

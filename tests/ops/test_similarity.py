@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import pyfastcal as fc
 from pyfastcal import ops, reference
 
+from ..devices import kernels_only
 from .cases import assert_within_budget, dtypes, normal, scales, seeds, sizes
 
 
@@ -42,6 +43,7 @@ def test_is_what_similarity_confidence_consumes(capability):
     torch.testing.assert_close(probs.amax(1), expected, rtol=1e-5, atol=0)
 
 
+@kernels_only
 def test_same_bits_for_any_batch_or_thread_count(capability, threads):
     image, text = normal(5, 501, 70), normal(6, 33, 70)
     expected = ops.similarity(image, text)

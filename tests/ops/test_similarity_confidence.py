@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import pyfastcal as fc
 from pyfastcal import reference
 
-from ..devices import run_on
+from ..devices import kernels_only, run_on
 from .cases import assert_within_budget, dtypes, normal, scales, seeds, sizes, weights
 
 
@@ -99,6 +99,7 @@ def test_zero_features_are_undecided(device):
     assert prediction.tolist() == [0, 0] and confidence.tolist() == [0.25, 0.25]
 
 
+@kernels_only
 @given(n=st.integers(1, 130), seed=seeds)
 def test_a_row_does_not_depend_on_its_batch(device, n, seed):
     image, text = normal(seed, 130, 40), normal(seed + 1, 33, 40)
@@ -107,6 +108,7 @@ def test_a_row_does_not_depend_on_its_batch(device, n, seed):
     assert torch.equal(whole[0][-n:], part[0]) and torch.equal(whole[1][-n:], part[1])
 
 
+@kernels_only
 def test_same_bits_on_any_number_of_threads(device, threads):
     image, text = normal(0, 300, 64), normal(1, 100, 64)
     expected = run_on(device, fc.similarity_confidence)(image, text)[0]
@@ -115,11 +117,15 @@ def test_same_bits_on_any_number_of_threads(device, threads):
         assert torch.equal(run_on(device, fc.similarity_confidence)(image, text)[0], expected)
 
 
-def test_layouts_and_mixed_dtypes(device):
-    image, text = normal(0, 30, 64), normal(1, 20, 64)
-    x, t = image.to(device), text.to(device)
+@kernels_only
+def test_layouts(device):
+    x, t = normal(0, 30, 64).to(device), normal(1, 20, 64).to(device)
     expected = fc.similarity_confidence(x[::2, ::2].contiguous(), t[:, ::2].contiguous())[0]
     assert torch.equal(fc.similarity_confidence(x[::2, ::2], t[:, ::2])[0], expected)
+
+
+def test_mixed_dtypes(device):
+    image, text = normal(0, 30, 64), normal(1, 20, 64)
     mixed = run_on(device, fc.similarity_confidence)(image.bfloat16(), text)
     agree(mixed, image.bfloat16().float(), text, 100.0)
 

@@ -207,7 +207,7 @@ class Epilogue {
       const double sum = logits.sum(RelativePower(top[r], gain[r]));
       if (threadIdx.x % 32 == 0) a_.confidence[first_row + r] = confidence_of({top[r], top[r], 0}, sum);
     }
-    __syncthreads();
+    // what was read here is overwritten in the next tile's epilogue, behind the barriers of its product
   }
 
   template <class V, class F>

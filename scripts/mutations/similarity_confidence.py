@@ -119,12 +119,6 @@ MUTATIONS = [
         "      }\n    }\n    const int n",
     ),
     Mutation(
-        "no barrier behind the sums of stored rows",
-        EPILOGUE,
-        "confidence_of({top[r], top[r], 0}, sum);\n    }\n    __syncthreads();",
-        "confidence_of({top[r], top[r], 0}, sum);\n    }",
-    ),
-    Mutation(
         "no barrier before an exchange is read",
         ROWS,
         "OwnedRows::row(half)] = x[half];\n  __syncthreads();",
@@ -178,7 +172,11 @@ MUTATIONS = [
         "false && __any_sync(~0u, !(square < 1e30f))",
     ),
     Mutation(
-        "an infinite row counts as long", OPERAND, "if (!in_range && !(small_square < kInfinity)) return kNaN;", ""
+        "an infinite row counts as long",
+        OPERAND,
+        "if (!in_range && !(small_square < kInfinity)) return kNaN;",
+        "",
+        survives="NaN comes of its products with infinity all the same, and of 1 / infinity times infinity",
     ),
     Mutation(
         "a part of a row's pieces is left out of its length",

@@ -92,4 +92,10 @@ MUTATIONS = [
         "prepare_a(image, split_, normalize,",
         "prepare_a(image, split_, true,",
     ),
+    Mutation(
+        "factors of split rows leave fp32's range",
+        "operand.cuh",
+        "p.scaling == Scaling::kToOne ? 1 : kBalance",
+        "kBalance",
+    ),
 ]

@@ -86,7 +86,12 @@ TEST(similarity_of_kept_rows) {
 TEST(similarity_as_it_is) {
   check_against_definition(Features<__nv_bfloat16>(66, 40, 1), Features<__nv_bfloat16>(7, 40, 2), false);
   check_against_definition(Features<__half>(3, 40, 1), Features<__half>(70, 40, 2), false);
-  check_against_definition(Features<float>(3, 40, 1), Features<float>(7, 40, 2), false, 3e-7);
+  for (const double length : {1e-36, 1.0, 1e36}) {
+    Features<float> image(3, 40, 1), text(7, 40, 2);
+    for (int64_t i = 0; i < 3; ++i) image.scale(i, length);
+    for (int64_t c = 0; c < 7; ++c) text.scale(c, 1 / length);
+    check_against_definition(image, text, false, 3e-7);
+  }
 }
 
 // A vector that has no length is similar to none.

@@ -52,8 +52,8 @@ class Share {
   int first_col_, size_;
 };
 
-// Four neighbouring lanes write 32 bytes of a row, a sector of L2, where rows begin at even places. Past L1, and first
-// to leave L2: that is for the product's operands.
+// Four neighbouring lanes write 32 bytes of a row, a sector of L2 where the classes are a multiple of eight. First to
+// leave L2, which is for the product's operands.
 __device__ __forceinline__ void store_pair(float* to, float even, float odd, int left, bool aligned) {
   if (aligned && left >= 2) {
     __stcs(reinterpret_cast<float2*>(to), make_float2(even, odd));

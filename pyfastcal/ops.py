@@ -401,7 +401,7 @@ def similarity(image_features: Tensor, text_features: Tensor, *, normalize: bool
     """The cosine similarities (N, C), for what needs all of a row; ``similarity_confidence`` needs no such tensor.
 
     A row's bits do not depend on the other rows of its batch nor on the number of threads, unlike those of a matrix
-    product in torch.
+    product in torch. On a GPU a vector that is not finite makes NaN of all its similarities.
 
     Args:
         image_features: (N, D) floating point; ``text_features``: (C, D), on the same device.
@@ -418,8 +418,7 @@ def similarity(image_features: Tensor, text_features: Tensor, *, normalize: bool
     _check_devices("image_features", image_features, text_features=text_features)
     features = {"image_features": image_features.detach(), "text_features": text_features.detach()}
     _check_finite(**features)
-    on_cpu = image_features.device.type == "cpu"  # the kernel runs there alone
-    if not (on_cpu and _kernel(*features.values())):
+    if not _kernel(*features.values()):
         return reference.similarity(*features.values(), normalize=normalize)
     return torch.ops.pyfastcal.similarity(*features.values(), normalize)
 

@@ -25,7 +25,8 @@ from scripts.mutations import Mutation
 ROOT = Path(__file__).resolve().parent.parent
 VARIANTS = ["plain", "address", "thread"]
 SOURCES = ["csrc", "tests/cuda_model"]
-SHARED_OBJECTS = ["main", "runtime"]  # per variant, the same for all tests and mutations
+MODEL = ["scheduler", "memory", "warp_operations", "tensor_cores", "cuda_runtime"]
+SHARED_OBJECTS = ["main", *MODEL]  # per variant, the same for all tests and mutations
 WANTED = 0.95
 
 

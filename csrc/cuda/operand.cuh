@@ -62,6 +62,7 @@ namespace operand {
 
 inline constexpr int kThreads = 256;
 // Factors of rows are this much larger, of columns smaller, than they would be: products with bf16 rows are small.
+// Those of split rows are near 1, and a row's factor may be as large as a float can be.
 inline constexpr double kBalance = 0x1p16;
 
 template <class T>
@@ -144,8 +145,9 @@ __global__ void __launch_bounds__(kThreads) prepare_rows(Preparation p, bool ali
       power = min(max((p.scaling == Scaling::kToSmall ? -16 : 0) - ilogb(length), -126), 126);
     double factor = ldexp(p.normalize ? inverse_norm(length) : 1.0, -power);
     if (!finite) factor = double(kNaN);
-    if (first_lane && p.columns) p.columns[row] = {float(factor / kBalance), p.bias ? p.bias[row] : 0.0f};
-    if (first_lane && p.row_factor) p.row_factor[row] = float(factor * kBalance);
+    const double balance = p.scaling == Scaling::kToOne ? 1 : kBalance;
+    if (first_lane && p.columns) p.columns[row] = {float(factor / balance), p.bias ? p.bias[row] : 0.0f};
+    if (first_lane && p.row_factor) p.row_factor[row] = float(factor * balance);
   }
   if (!p.copy) return;
   const T* const data = static_cast<const T*>(m.data) + row * m.stride;

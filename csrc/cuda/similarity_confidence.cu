@@ -4,10 +4,10 @@
 
 namespace pyfastcal::cuda {
 
-static std::tuple<Tensor, Tensor> similarity_confidence(const Tensor& image, const Tensor& text, double logit_scale,
-                                                        const std::optional<Tensor>& logit_bias,
-                                                        const std::optional<Tensor>& class_weight,
-                                                        const std::optional<Tensor>& sample_weight, bool normalize) {
+static std::tuple<Tensor, Tensor> similarity_confidence_op(const Tensor& image, const Tensor& text, double logit_scale,
+                                                           const std::optional<Tensor>& logit_bias,
+                                                           const std::optional<Tensor>& class_weight,
+                                                           const std::optional<Tensor>& sample_weight, bool normalize) {
   const Device device(image);
   const Rows images(image), texts(text);
   const OptionalVector bias(logit_bias), per_class(class_weight), per_sample(sample_weight);
@@ -23,6 +23,6 @@ static std::tuple<Tensor, Tensor> similarity_confidence(const Tensor& image, con
   return {confidence, prediction};
 }
 
-STABLE_TORCH_LIBRARY_IMPL(pyfastcal, CUDA, m) { m.impl("similarity_confidence", TORCH_BOX(&similarity_confidence)); }
+STABLE_TORCH_LIBRARY_IMPL(pyfastcal, CUDA, m) { m.impl("similarity_confidence", TORCH_BOX(&similarity_confidence_op)); }
 
 }  // namespace pyfastcal::cuda

@@ -18,8 +18,8 @@ MUTATIONS = [
     ),
     Mutation("only the first rows of a part are taken", FILE, "first += kRows) {", "first += a.rows_per_part) {"),
     Mutation("every lane adds its group's totals", FILE, "if (Group::rank() != 0) of_group = NllTotals();", ""),
-    Mutation("129 columns in registers that hold 128", FILE, "if (a.cols <= 128)", "if (a.cols <= 129)"),
-    Mutation("2049 columns in registers that hold 2048", FILE, "if (a.cols <= 2048)", "if (a.cols <= 2049)"),
+    Mutation("136 columns in registers that hold 128", FILE, "if (a.cols <= 128)", "if (a.cols <= 136)"),
+    Mutation("2056 columns in registers that hold 2048", FILE, "if (a.cols <= 2048)", "if (a.cols <= 2056)"),
     Mutation(
         "a row's place is computed in 32 bits",
         FILE,

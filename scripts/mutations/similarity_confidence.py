@@ -1,14 +1,19 @@
 from scripts.mutations import Mutation
 
 TESTS = ["test_similarity_confidence"]
-FILE, ROWS, OPERAND, DIVISOR = "similarity_confidence.cuh", "tile_rows.cuh", "operand.cuh", "divisor.cuh"
+ROWS, OPERAND, DIVISOR = "tile_rows.cuh", "operand.cuh", "divisor.cuh"
+WEIGHTS, PARTS = "similarity_confidence_weights.cuh", "similarity_confidence_parts.cuh"
+SWEEPS, EPILOGUE = "similarity_confidence_sweeps.cuh", "similarity_confidence_epilogue.cuh"
 MUTATIONS = [
     Mutation(
-        "the last of equal classes is predicted", FILE, "for (int n = 7; n >= 0; --n)", "for (int n = 0; n < 8; ++n)"
+        "the last of equal classes is predicted",
+        EPILOGUE,
+        "for (int n = 7; n >= 0; --n)",
+        "for (int n = 0; n < 8; ++n)",
     ),
     Mutation(
         "the odd of two equal classes is predicted",
-        FILE,
+        EPILOGUE,
         "          if (acc[m][n][2 * half + 1] == of_row) first[m] = n * 8 + 1;\n"
         "          if (acc[m][n][2 * half] == of_row) first[m] = n * 8;\n",
         "          if (acc[m][n][2 * half] == of_row) first[m] = n * 8;\n"
@@ -16,23 +21,23 @@ MUTATIONS = [
     ),
     Mutation(
         "a later tile wins a tie",
-        FILE,
+        EPILOGUE,
         "const bool higher = top > part_[half].top;",
         "const bool higher = top >= part_[half].top;",
     ),
     Mutation(
-        "a later warp wins a tie", FILE, "combine(index, Min());", "combine(index, [](int, int b) { return b; });"
+        "a later warp wins a tie", EPILOGUE, "combine(index, Min());", "combine(index, [](int, int b) { return b; });"
     ),
     Mutation(
         "parts that are not the largest offer their class",
-        FILE,
+        EPILOGUE,
         "part_[half].top == top[half] ? part_[half].index : INT_MAX;",
         "part_[half].index;",
     ),
-    Mutation("rows of other lanes are not looked at", FILE, "0x11111111u << m", "0x11111110u << m"),
+    Mutation("rows of other lanes are not looked at", EPILOGUE, "0x11111111u << m", "0x11111110u << m"),
     Mutation(
         "the class is counted from the tile",
-        FILE,
+        EPILOGUE,
         "part_[half].index = first_class + index;",
         "part_[half].index = index;",
     ),
@@ -45,76 +50,73 @@ MUTATIONS = [
     Mutation("a tile's sum keeps its own reference", ROWS, "__fmaf_rn(added, power(top),", "__fmaf_rn(added, 1.0f,"),
     Mutation(
         "sums of warps are added without a common reference",
-        FILE,
+        PARTS,
         "chosen * RelativePower(top, gain * weight)(part.top)",
         "chosen",
     ),
     Mutation(
         "the weight of the first class picks the sum",
-        FILE,
+        PARTS,
         "weights->value[w] == weight",
         "weights->value[0] == weight",
     ),
-    Mutation("a fifth weight goes unnoticed", FILE, "round <= kFewWeights; ++round", "round < kFewWeights; ++round"),
+    Mutation("a fifth weight goes unnoticed", WEIGHTS, "round <= kFewWeights; ++round", "round < kFewWeights; ++round"),
     Mutation(
         "a weight is found twice",
-        FILE,
+        WEIGHTS,
         "for (int j = 0; j < round; ++j) found",
         "for (int j = 1; j < round; ++j) found",
     ),
     Mutation(
         "the class weight is left out of stored rows",
-        FILE,
+        EPILOGUE,
         "* class_weight(half);\n      }\n    }\n    __syncthreads();",
         ";\n      }\n    }\n    __syncthreads();",
     ),
     Mutation(
-        "the class weight is left out of the second sweep", FILE, "if (step.sweep > 0) gain *= class_weight(half);", ""
+        "the class weight is left out of the second sweep",
+        EPILOGUE,
+        "if (step.sweep > 0) gain *= class_weight(half);",
+        "",
     ),
     Mutation(
-        "the second sweep adds to the first's sums", FILE, "if (last_sweep && n_sums_ > 0) {", "if (n_sums_ > 0) {"
+        "the second sweep adds to the first's sums", EPILOGUE, "if (last_sweep && n_sums_ > 0) {", "if (n_sums_ > 0) {"
     ),
     Mutation(
         "the sample weight is left out",
-        FILE,
+        EPILOGUE,
         "return kBias ? weight : weight * row_scale(half);",
         "return kBias ? weight : row_scale(half);",
     ),
     Mutation(
         "a biased row is scaled twice",
-        FILE,
+        EPILOGUE,
         "return kBias ? weight : weight * row_scale(half);",
         "return weight * row_scale(half);",
     ),
     Mutation(
         "a row's state survives to the next tile",
-        FILE,
+        EPILOGUE,
         "part.top = -kInfinity;\n",
         "",
     ),
     Mutation(
         "sums survive to the next rows",
-        FILE,
+        EPILOGUE,
         "for (float& sum : part.sum) sum = 0;",
         "for (float& sum : part.sum) sum *= 1;",
     ),
     Mutation(
         "no barrier between the rows' factors and their use",
-        FILE,
+        EPILOGUE,
         "min(first_row + int(threadIdx.x), rows() - 1)];\n    __syncthreads();",
         "min(first_row + int(threadIdx.x), rows() - 1)];",
     ),
     Mutation(
         "no barrier between what rows are summed by and the sums",
-        FILE,
+        EPILOGUE,
         "      }\n    }\n    __syncthreads();\n    const int n",
         "      }\n    }\n    const int n",
-    ),
-    Mutation(
-        "no barrier behind the sums of stored rows",
-        FILE,
-        "confidence_of({top[r], top[r], 0}, sum);\n    }\n    __syncthreads();",
-        "confidence_of({top[r], top[r], 0}, sum);\n    }",
     ),
     Mutation(
         "no barrier before an exchange is read",
@@ -130,7 +132,10 @@ MUTATIONS = [
     ),
     Mutation("a lane sends what it keeps", ROWS, "odd ? x[0] : x[1], 1)", "odd ? x[1] : x[0], 1)"),
     Mutation(
-        "rows past the end are written", FILE, "&& row(first_row, half) < rows();", "&& row(first_row, half) <= rows();"
+        "rows past the end are written",
+        EPILOGUE,
+        "&& row(first_row, half) < rows();",
+        "&& row(first_row, half) <= rows();",
     ),
     Mutation("classes past the last count", OPERAND, "p.columns[row] = {0, -kInfinity};", "p.columns[row] = {0, 0};"),
     Mutation(
@@ -167,7 +172,11 @@ MUTATIONS = [
         "false && __any_sync(~0u, !(square < 1e30f))",
     ),
     Mutation(
-        "an infinite row counts as long", OPERAND, "if (!in_range && !(small_square < kInfinity)) return kNaN;", ""
+        "an infinite row counts as long",
+        OPERAND,
+        "if (!in_range && !(small_square < kInfinity)) return kNaN;",
+        "",
+        survives="NaN comes of its products with infinity all the same, and of 1 / infinity times infinity",
     ),
     Mutation(
         "a part of a row's pieces is left out of its length",
@@ -184,34 +193,36 @@ MUTATIONS = [
     Mutation(
         "the last tile of a quotient is the next", DIVISOR, "factor_ >> (31 + shift_)", "(factor_ + 1) >> (30 + shift_)"
     ),
-    Mutation("blocks that share rows leave tiles out", FILE, "first_tile(split_ + 1) - first_tile(split_)", "1"),
-    Mutation("blocks that share rows share the first ones", FILE, "int(blockIdx.x) / a_.splits * kTileRows", "0"),
+    Mutation("blocks that share rows leave tiles out", SWEEPS, "first_tile(split_ + 1) - first_tile(split_)", "1"),
+    Mutation("blocks that share rows share the first ones", SWEEPS, "int(blockIdx.x) / a_.splits * kTileRows", "0"),
     Mutation(
         "a part carries on from the block's last tile",
-        FILE,
+        EPILOGUE,
         "if (a_.parts || sweeps_.begins_rows(i)) begin_part();",
         "if (sweeps_.begins_rows(i)) begin_part();",
     ),
-    Mutation("warps write their parts to the same place", FILE, "tile * 4 + Place::warp_col() / kWarpCols", "tile * 4"),
-    Mutation("factors that were found are not kept", FILE, "a_.found_factor[i] = row_factor()[threadIdx.x];", ";"),
+    Mutation(
+        "warps write their parts to the same place", EPILOGUE, "tile * 4 + Place::warp_col() / kWarpCols", "tile * 4"
+    ),
+    Mutation("factors that were found are not kept", EPILOGUE, "a_.found_factor[i] = row_factor()[threadIdx.x];", ";"),
     Mutation(
         "the logits of rows that blocks share lie with the blocks",
-        FILE,
+        EPILOGUE,
         "(a_.parts ? int64_t(first_row) :",
         "(false ? int64_t(first_row) :",
     ),
     Mutation(
-        "a later part wins a tie", FILE, "if (part.top > mine.top) mine.index", "if (part.top >= mine.top) mine.index"
+        "a later part wins a tie", PARTS, "if (part.top > mine.top) mine.index", "if (part.top >= mine.top) mine.index"
     ),
     Mutation(
         "parts that nobody wrote are merged",
-        FILE,
+        PARTS,
         "t * kTileCols + lane * kWarpCols >= classes",
         "t * kTileCols >= classes",
     ),
     Mutation(
         "the weight is left out of rows that blocks share",
-        FILE,
+        PARTS,
         "__shfl_sync(~0u, gain * class_weight, 0)",
         "__shfl_sync(~0u, gain, 0)",
     ),

@@ -5,10 +5,10 @@
 // take place (a divergent barrier, an absent lane) ends the program with a message. In which order those that may run
 // do run is the schedule's choice.
 //
-// runtime.cpp is compiled without sanitizers, kernels and tests with one or none. Under the thread sanitizer every CUDA
-// thread is a thread of its own; only barriers, __syncwarp and fences order memory, so what a kernel leaves unordered
-// is reported, between a block's threads and between one block and the next. Under the address sanitizer the block's
-// shared memory ends where it was asked to.
+// The model itself is compiled without sanitizers, kernels and tests with one or none. Under the thread sanitizer every
+// CUDA thread is a thread of its own; only barriers, __syncwarp and fences order memory, so what a kernel leaves
+// unordered is reported, between a block's threads and between one block and the next. Under the address sanitizer the
+// block's shared memory ends where it was asked to.
 #pragma once
 #include <cuda_bf16.h>  // CUDA's own headers, which a host compiler reads too: vector types, 16-bit floats
 #include <cuda_fp16.h>
@@ -306,8 +306,8 @@ inline float __fsqrt_rn(float x) { return std::sqrt(x); }
 using std::max;
 using std::min;
 
-// The functions of the CUDA runtime that launch code uses (runtime.cpp defines them: cudaGetLastError, cudaGetDevice,
-// cudaDeviceGetAttribute, cudaMemsetAsync); this one is a template over kernels.
+// The functions of the CUDA runtime that launch code uses (cuda_runtime.cpp defines them: cudaGetLastError,
+// cudaGetDevice, cudaDeviceGetAttribute, cudaMemsetAsync); this one is a template over kernels.
 template <class Kernel>
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel*, int, size_t) {
   *blocks = cuda_model::settings.blocks_per_multiprocessor;

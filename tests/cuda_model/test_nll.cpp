@@ -68,8 +68,8 @@ static void check(const T* logits, const DeviceArray<int64_t>& labels, int64_t c
   CHECK_NEAR(out[2], exact.curvature, 3e-6 * (scale * scale + exact.curvature), cols, " columns");
 }
 
-static constexpr int64_t kColumns[] = {1,   2,   3,   5,   8,    9,    31,   33,   64,   100,  127,
-                                       128, 129, 131, 257, 1000, 1023, 1024, 1025, 2047, 2048, 2049};
+static constexpr int64_t kColumns[] = {1,   2,   3,   5,   8,    9,    31,   33,   64,   100,  127,  128,
+                                       129, 131, 136, 257, 1000, 1023, 1024, 1025, 2047, 2048, 2049, 2056};
 
 template <class T>
 static void check_columns(uint32_t seed) {
@@ -123,9 +123,9 @@ TEST(nll_adds_all_parts) {
   CHECK_NEAR(out[2] / (3 * sum * bit * bit / used / used), 1, 1e-7);
 }
 
-// So many rows to a group that the product of their sums is taken the logarithm of in between.
+// So many rows to a group that the product of their sums, 2^1050, would overflow: logarithms are taken in between.
 TEST(nll_takes_logarithms_before_the_product_overflows) {
-  for (const int64_t rows : {16 * 130, 5}) {
+  for (const int64_t rows : {16 * 150, 5}) {
     cuda::NllArguments<float> a{};
     const DeviceArray<float> zeros(std::vector<float>(size_t(rows * 128), 0.0f));
     const DeviceArray<int64_t> labels = random_labels(rows, 128, 6);

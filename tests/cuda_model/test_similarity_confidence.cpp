@@ -98,9 +98,9 @@ TEST(similarity_finds_the_distinct_weights) {
   for (const int classes : {1, 3, 255, 256, 1000})
     for (const int distinct : {1, 2, 3, 4, 5, 9}) {
       const DeviceArray<float> weights = some_weights(classes, distinct);
-      DeviceArray<cuda::similarity::Weights> found(1);
-      CHECK(PYFASTCAL_LAUNCH(cuda::similarity::find_weights, 1, cuda::similarity::kWeightThreads, 0, nullptr,
-                             weights.data(), classes, found.data()) == cudaSuccess);
+      DeviceArray<cuda::similarity_confidence::Weights> found(1);
+      CHECK(PYFASTCAL_LAUNCH(cuda::similarity_confidence::find_weights, 1, cuda::similarity_confidence::kWeightThreads,
+                             0, nullptr, weights.data(), classes, found.data()) == cudaSuccess);
       const int expected = std::min(distinct, classes);
       CHECK_EQUAL(std::min(found[0].count, 5), std::min(expected, 5), classes, ' ', distinct);
       for (int w = 0; w < std::min(found[0].count, 4); ++w) {
@@ -142,7 +142,7 @@ TEST(similarity_of_rows_shared_by_blocks) {
 }
 
 TEST(similarity_with_more_classes_than_are_stored) {
-  const int classes = cuda::similarity::kMostScored + 1;
+  const int classes = cuda::similarity_confidence::kMostScored + 1;
   Features<__nv_bfloat16> image(3, 8, 1), text(classes, 8, 2);
   std::copy_n(text.row(classes - 1), 8, image.row(2));
   for (const int distinct : {4, 200}) {

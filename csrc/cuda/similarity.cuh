@@ -1,0 +1,159 @@
+// similarity: the cosine similarities of images and classes, all N x C of them, in fp32.
+//
+// Persistent blocks share out the product's tiles, row tile after row tile, evenly: each takes a run of them, and
+// copies a tile's images anew only where the row changes. A tile leaves the registers as similarities; nothing is kept
+// from one to the next. Every element is one chain of operations over its image and its class (gemm.cuh, operand.cuh):
+// its bits do not depend on the rest of the batch, nor on how many multiprocessors there are.
+//
+// Workspace: packed classes (2 bytes per number; 6 if split) and 8 bytes per class; packed images unless they are read
+// in place, and 4 bytes for each.
+#pragma once
+#include <climits>
+
+#include "divisor.cuh"
+#include "launch.cuh"
+#include "tile_rows.cuh"
+#include "workspace.cuh"
+
+namespace pyfastcal::cuda {
+
+namespace similarity {
+
+template <class T>
+struct Arguments {
+  Product<T> product;
+  Slots slots;
+  const float* row_factor;
+  const Column* columns;
+  int64_t tiles;
+  Divisor col_tiles;
+  float* out;
+};
+
+// The tiles of a block.
+template <class T>
+class Share {
+ public:
+  __device__ explicit Share(const Arguments<T>& a) : a_(a) {
+    const int64_t begin = a.tiles * blockIdx.x / gridDim.x, end = a.tiles * (blockIdx.x + 1) / gridDim.x;
+    first_row_ = begin / a.col_tiles.divisor();
+    first_col_ = int(begin % a.col_tiles.divisor());
+    size_ = int(end - begin);
+  }
+  __device__ int size() const { return size_; }
+  __device__ Tile<T> operator[](int i) const {
+    const int rows = a_.col_tiles.quotient(first_col_ + i), col = a_.col_tiles.remainder(first_col_ + i);
+    return {&a_.product, (first_row_ + rows) * kTileRows, int64_t(col) * kTileCols};
+  }
+
+ private:
+  const Arguments<T>& a_;
+  int64_t first_row_;  // of tiles
+  int first_col_, size_;
+};
+
+// Four neighbouring lanes write 32 bytes of a row, a sector of L2 where the classes are a multiple of eight. First to
+// leave L2, which is for the product's operands.
+__device__ __forceinline__ void store_pair(float* to, float even, float odd, int left, bool aligned) {
+  if (aligned && left >= 2) {
+    __stcs(reinterpret_cast<float2*>(to), make_float2(even, odd));
+  } else {
+    if (left >= 1) __stcs(to, even);
+    if (left >= 2) __stcs(to + 1, odd);
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(kProductThreads, 1) multiply(const __grid_constant__ Arguments<T> a) {
+  PYFASTCAL_SHARED(unsigned char, shared);
+  const Share<T> share(a);
+  multiply_tiles<T>(share, a.slots, shared, [&](int i, Accumulators& acc) {
+    const Tile<T> tile = share[i];
+    const int64_t rows = a.product.a.rows, classes = a.product.b.rows, first_class = tile.col + Place::warp_col();
+    if (first_class >= classes) return;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float of_row[4];
+#pragma unroll
+      for (int m = 0; m < 4; ++m) of_row[m] = a.row_factor[min(tile.row + Place::row(m, half), rows - 1)];
+      apply_columns(acc, half, a.columns + first_class,
+                    [&](float x, float factor, float, int m) { return x * factor * of_row[m]; });
+#pragma unroll
+      for (int m = 0; m < 4; ++m) {
+        const int64_t row = tile.row + Place::row(m, half);
+        if (row >= rows) continue;
+#pragma unroll
+        for (int n = 0; n < 8; ++n) {
+          const int64_t col = tile.col + Place::col(n, 0);
+          store_pair(a.out + row * classes + col, acc[m][n][2 * half], acc[m][n][2 * half + 1],
+                     int(min(classes - col, int64_t(2))), classes % 2 == 0);
+        }
+      }
+    }
+  });
+}
+
+}  // namespace similarity
+
+// How it is run on the current device, and what workspace that takes.
+class SimilarityPlan {
+ public:
+  cudaError_t make(const Matrix& image, const Matrix& text) {
+    DeviceLimits device;
+    if (const auto error = ask_device(&device)) return error;
+    split_ = must_split(image, text);
+    const int64_t row_tiles = (image.rows + kTileRows - 1) / kTileRows;
+    const int64_t col_tiles = (text.rows + kTileCols - 1) / kTileCols;
+    tiles_ = row_tiles * col_tiles;
+    blocks_ = int(min(tiles_, int64_t(device.multiprocessors)));
+    if (image.rows > INT_MAX - kTileRows || text.rows > INT_MAX - kTileCols ||
+        tiles_ / blocks_ + 1 + col_tiles > INT_MAX)
+      return cudaErrorInvalidValue;
+    col_tiles_ = int(col_tiles);
+    slots_ =
+        choose_slots(int((image.cols + kChunk - 1) / kChunk), !split_ && col_tiles > 1, size_t(device.shared_bytes));
+    lay_out(image, text, nullptr);
+    return slots_.ring < 2 ? cudaErrorInvalidConfiguration : cudaSuccess;
+  }
+  int64_t workspace_bytes() const { return bytes_; }
+
+  // out: (image.rows, text.rows), 8-byte aligned; NaN where a vector holds NaN or infinity.
+  cudaError_t launch(const Matrix& image, const Matrix& text, bool normalize, float* out, void* workspace,
+                     cudaStream_t stream) {
+    lay_out(image, text, workspace);
+    if (const auto error =
+            prepare_b(text, split_, normalize, text_, nullptr, columns_, int64_t(col_tiles_) * kTileCols, stream))
+      return error;
+    if (const auto error = prepare_a(image, split_, normalize, image_, row_factor_, stream)) return error;
+    return !split_ && image.dtype == Dtype::kHalf ? launch_as<__half>(image, text, out, stream)
+                                                  : launch_as<__nv_bfloat16>(image, text, out, stream);
+  }
+
+ private:
+  void lay_out(const Matrix& image, const Matrix& text, void* workspace) {
+    Workspace w(workspace);
+    text_ = w.take<uint16_t>(packed_size(text, split_));
+    columns_ = w.take<Column>(int64_t(col_tiles_) * kTileCols);
+    image_ = !split_ && readable_in_place(image) ? nullptr : w.take<uint16_t>(packed_size(image, split_));
+    row_factor_ = w.take<float>(image.rows);
+    bytes_ = w.bytes();
+  }
+
+  template <class T>
+  cudaError_t launch_as(const Matrix& image, const Matrix& text, float* out, cudaStream_t stream) const {
+    const Product<T> product{operand_of<T>(image, split_, image_), operand_of<T>(text, split_, text_), int(image.cols),
+                             split_ ? kSplitPairs : 1};
+    const similarity::Arguments<T> a{product, slots_, row_factor_, columns_, tiles_, Divisor(col_tiles_), out};
+    return PYFASTCAL_LAUNCH(similarity::multiply<T>, unsigned(blocks_), kProductThreads, slots_.bytes(), stream, a);
+  }
+
+  bool split_ = false;
+  int64_t tiles_ = 0, bytes_ = 0;
+  int blocks_ = 0, col_tiles_ = 0;
+  Slots slots_{};
+  uint16_t *text_ = nullptr, *image_ = nullptr;
+  float* row_factor_ = nullptr;
+  Column* columns_ = nullptr;
+};
+
+}  // namespace pyfastcal::cuda

@@ -1,0 +1,46 @@
+// What the parts of the model share. Each is compiled without sanitizers, and none may allocate while fibres run: the
+// thread sanitizer sees malloc and free even from here.
+#pragma once
+#include "primitives.h"
+#include "runtime.h"
+#include "sanitizers.h"
+
+namespace cuda_model {
+
+inline constexpr int kMaxThreads = 1024, kMaxCopies = 256;
+// Under the thread sanitizer the blocks take turns on two sets of threads, which nothing orders but the launch's begin
+// and end: so what one block does to the next without an atomic is reported.
+#if defined(PYFASTCAL_MODEL_THREAD)
+inline constexpr int kSets = 2;
+#else
+inline constexpr int kSets = 1;
+#endif
+
+struct PendingCopy {
+  Copy copy;
+  unsigned group;
+};
+
+// A CUDA thread.
+struct Fibre {
+  void* stack_pointer = nullptr;
+  const void* stack = nullptr;
+  size_t stack_size = 0;
+  void* tsan = nullptr;
+  void* asan = nullptr;
+  int number = 0;
+  uint3 index{};
+  bool ended = true;
+  Place place{"its start"};
+  PendingCopy copies[kMaxCopies];
+  unsigned first_copy = 0, last_copy = 0, committed = 0;
+};
+
+extern Fibre host, *current;  // host: what launches
+extern int set;               // of threads, that the current block has
+
+// memory.cpp: before a launch, and before each of its blocks.
+void begin_shared(size_t dynamic_bytes);
+void refill_shared();
+
+}  // namespace cuda_model

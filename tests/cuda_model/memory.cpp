@@ -1,0 +1,83 @@
+// A block's shared memory, and a thread's asynchronous copies to it.
+#include "fibres.h"
+
+namespace cuda_model {
+
+namespace {
+
+constexpr int kMaxStatic = 64;
+constexpr size_t kMaxShared = 256 * 1024;
+
+struct StaticVariable {
+  const void* key;
+  size_t offset;
+};
+
+alignas(1024) unsigned char dynamic_area[kSets][kMaxShared], static_area[kSets][kMaxShared];
+size_t dynamic_size = 0, static_size = 0;
+StaticVariable static_variables[kMaxStatic];
+int n_static = 0;
+
+// By an instruction that no sanitizer takes for an access of the current thread.
+void fill_with_nan(void* p, size_t size) { asm volatile("rep stosb" : "+D"(p), "+c"(size) : "a"(0xff) : "memory"); }
+
+}  // namespace
+
+void begin_shared(size_t dynamic_bytes) {
+  dynamic_size = dynamic_bytes;
+  static_size = 0;
+  n_static = 0;
+  for (int s = 0; s < kSets; ++s) {
+    __asan_poison_memory_region(static_area[s], kMaxShared);
+    __asan_poison_memory_region(dynamic_area[s], kMaxShared);
+    __asan_unpoison_memory_region(dynamic_area[s], dynamic_bytes);
+  }
+}
+
+void refill_shared() {
+  fill_with_nan(dynamic_area[set], dynamic_size);
+  fill_with_nan(static_area[set], static_size);
+}
+
+void* dynamic_shared() { return dynamic_area[set]; }
+
+void* static_shared(const void* key, size_t size) {
+  for (int i = 0; i < n_static; ++i)
+    if (static_variables[i].key == key) return static_area[set] + static_variables[i].offset;
+  const size_t offset = (static_size + 31) / 16 * 16;  // a gap before it, for the address sanitizer
+  if (n_static == kMaxStatic || offset + size > 48 * 1024) die("too much static shared memory");
+  if (dynamic_size + offset + size > settings.shared_per_block) die("too much shared memory");
+  static_variables[n_static++] = {key, offset};
+  static_size = offset + size;
+  for (auto& area : static_area) {
+    __asan_unpoison_memory_region(area + offset, size);
+    fill_with_nan(area + offset, size);
+  }
+  return static_area[set] + offset;
+}
+
+bool in_shared(const void* p, size_t size) {
+  const auto within = [&](const unsigned char* area, size_t n) {
+    const uintptr_t offset = uintptr_t(p) - uintptr_t(area);
+    return offset < n && offset + size <= n;
+  };
+  return within(dynamic_area[set], dynamic_size) || within(static_area[set], static_size);
+}
+
+void issue(const Copy& copy, Place place) {
+  if (current->last_copy - current->first_copy == kMaxCopies) die("too many asynchronous copies under way");
+  current->place = place;
+  current->copies[current->last_copy++ % kMaxCopies] = {copy, current->committed};
+  ++counters.async_copies;
+}
+void commit() { ++current->committed; }
+bool next_landed(int groups_left, Copy* copy) {
+  if (current->first_copy == current->last_copy) return false;
+  const PendingCopy& pending = current->copies[current->first_copy % kMaxCopies];
+  if (int(current->committed - pending.group) <= groups_left) return false;
+  *copy = pending.copy;
+  ++current->first_copy;
+  return true;
+}
+
+}  // namespace cuda_model

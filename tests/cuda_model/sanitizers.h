@@ -1,0 +1,34 @@
+// What the model tells the sanitizers: which fibre runs, which memory may be read, what orders memory. Without
+// sanitizer, nothing.
+#pragma once
+#include <cstddef>
+
+#if defined(PYFASTCAL_MODEL_THREAD)
+extern "C" {
+void* __tsan_create_fiber(unsigned flags);
+void* __tsan_get_current_fiber();
+void __tsan_switch_to_fiber(void* fiber, unsigned flags);
+void __tsan_acquire(void* address);
+void __tsan_release(void* address);
+}
+#else
+inline void* __tsan_create_fiber(unsigned) { return nullptr; }
+inline void* __tsan_get_current_fiber() { return nullptr; }
+inline void __tsan_switch_to_fiber(void*, unsigned) {}
+inline void __tsan_acquire(void*) {}
+inline void __tsan_release(void*) {}
+#endif
+
+#if defined(PYFASTCAL_MODEL_ADDRESS)
+extern "C" {
+void __sanitizer_start_switch_fiber(void** save, const void* bottom, size_t size);
+void __sanitizer_finish_switch_fiber(void* save, const void** bottom, size_t* size);
+void __asan_poison_memory_region(const volatile void* p, size_t size);
+void __asan_unpoison_memory_region(const volatile void* p, size_t size);
+}
+#else
+inline void __sanitizer_start_switch_fiber(void**, const void*, size_t) {}
+inline void __sanitizer_finish_switch_fiber(void*, const void**, size_t*) {}
+inline void __asan_poison_memory_region(const volatile void*, size_t) {}
+inline void __asan_unpoison_memory_region(const volatile void*, size_t) {}
+#endif

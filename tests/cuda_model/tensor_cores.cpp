@@ -1,0 +1,101 @@
+// Tensor cores: the matrix product of a warp and the loading of its operands, with the layouts of the PTX manual; and
+// the approximate power of two.
+#include "primitives.h"
+
+namespace cuda_model {
+
+// Adds eight products to each of a row's eight sums, rounding as tensor cores since sm_80 do at worst: the exact
+// products and the sum are aligned and cut 24 bits below the largest, added, and the total is cut to fp32.
+static void add_products(float (&sums)[8], const float* a, const float (*b)[8]) {
+  double terms[9][8], largest[8] = {};
+  int32_t total[8] = {};
+  for (int k = 0; k < 9; ++k)
+    for (int c = 0; c < 8; ++c) {
+      terms[k][c] = k < 8 ? double(a[k]) * double(b[k][c]) : double(sums[c]);
+      const double size = std::fabs(terms[k][c]);
+      largest[c] = size > largest[c] ? size : largest[c];
+    }
+  constexpr uint64_t kExponent = uint64_t(0x7ff) << 52;
+  double quantum[8], inverse[8];
+  for (int c = 0; c < 8; ++c) {
+    const uint64_t exponent = to_bits(largest[c]) & kExponent;
+    quantum[c] = from_bits<double>(exponent - (uint64_t(24) << 52));
+    inverse[c] = from_bits<double>((uint64_t(2 * 1023 + 24) << 52) - exponent);
+  }
+  for (int k = 0; k < 9; ++k)
+    for (int c = 0; c < 8; ++c) total[c] += int32_t(terms[k][c] * inverse[c]);
+  for (int c = 0; c < 8; ++c) {
+    bool finite = true;
+    for (int k = 0; k < 9; ++k) finite &= std::isfinite(terms[k][c]);
+    if (!finite) {
+      for (int k = 0; k < 8; ++k) sums[c] += a[k] * b[k][c];
+    } else if (largest[c] > 0) {
+      const double exact = double(total[c]) * quantum[c];
+      const float rounded = float(exact);
+      sums[c] = std::fabs(double(rounded)) > std::fabs(exact) ? std::nextafter(rounded, 0.0f) : rounded;
+    }
+  }
+}
+
+float bfloat16_to_float(uint16_t bits) { return from_bits<float>(uint64_t(bits) << 16); }
+float half_to_float(uint16_t bits) { return __half2float(from_bits<__half>(bits)); }
+
+template <float (*ToFloat)(uint16_t)>
+void complete_mma(Warp& warp, uint32_t) {
+  float a[16][16], b[16][8], d[16][8];
+  const auto registers = [&](int l) { return reinterpret_cast<const Registers*>(uintptr_t(warp.value[l])); };
+  for (int l = 0; l < 32; ++l) {
+    const Registers& r = *registers(l);
+    const int group = l / 4, k = l % 4 * 2;
+    for (int e = 0; e < 2; ++e) {
+      const auto element = [&](uint32_t word) { return ToFloat(uint16_t(word >> 16 * e)); };
+      for (int i = 0; i < 4; ++i) a[group + i % 2 * 8][k + i / 2 * 8 + e] = element(r.a[i]);
+      for (int i = 0; i < 2; ++i) b[k + i * 8 + e][group] = element(r.b[i]);
+      for (int i = 0; i < 2; ++i) d[group + i * 8][k + e] = r.d[2 * i + e];
+    }
+  }
+  bool finite = true;
+  for (const auto& row : b)
+    for (const float x : row) finite &= std::isfinite(x);
+  for (int row = 0; row < 16; ++row)
+    for (int half = 0; half < 2; ++half) {
+      bool zero = finite;  // then there is nothing to add, as in most rows of small tests
+      for (int k = 0; k < 8; ++k) zero &= a[row][8 * half + k] == 0;
+      if (!zero) add_products(d[row], a[row] + 8 * half, b + 8 * half);
+    }
+  for (int l = 0; l < 32; ++l)
+    for (int i = 0; i < 4; ++i) registers(l)->d[i] = d[l / 4 + i / 2 * 8][l % 4 * 2 + i % 2];
+}
+template void complete_mma<bfloat16_to_float>(Warp&, uint32_t);
+template void complete_mma<half_to_float>(Warp&, uint32_t);
+
+void complete_load_matrix(Warp& warp, uint32_t) {
+  const auto at = [&](int l) { return reinterpret_cast<MatrixRow*>(uintptr_t(warp.value[l])); };
+  for (int l = 0; l < 32; ++l)
+    for (int m = 0; m < 4; ++m) {
+      uint32_t word;
+      asm volatile("movl %1, %0" : "=r"(word) : "m"(at(m * 8 + l / 4)->bytes[l % 4 * 4]));
+      at(l)->r[m] = word;
+    }
+  for (int m = 0; m < 4; ++m) {  // a matrix per cycle, if its rows lie in eight different groups of four banks
+    int rows_in[8] = {}, most = 1;
+    for (int row = 0; row < 8; ++row) {
+      bool repeated = false;
+      for (int k = 0; k < row; ++k) repeated |= at(m * 8 + k)->address == at(m * 8 + row)->address;
+      if (!repeated) most = std::max(most, ++rows_in[uintptr_t(at(m * 8 + row)->address) / 16 % 8]);
+    }
+    counters.matrix_load_conflicts += uint64_t(most - 1);
+  }
+  ++counters.matrix_loads;
+}
+
+float exp2_approx(float x) {
+  if (std::fabs(x) < 0x1p-126f) return 1;
+  const float exact = std::exp2(x);
+  if (exact < 0x1p-126f) return 0;
+  if (!std::isfinite(exact)) return exact;
+  const int ulps = int(uint32_t(to_bits(x)) * 2654435761u >> 16) % 5 - 2;
+  return from_bits<float>(to_bits(exact) + uint64_t(int64_t(ulps)));
+}
+
+}  // namespace cuda_model

@@ -53,10 +53,11 @@ def terminal(rows: list[Row]) -> Table:
 
 
 def markdown(rows: list[Row], stamp: dict[str, Any]) -> str:
-    """One line per work: how many times faster than each peer, and how far from the floor (on a GPU: what share of its
-    rate is reached)."""
+    """One line per work: how many times faster than each peer, and how far from the floor (on a GPU: the time, and what
+    share of the floor's rate is reached). Times of a shared processor are no claim: the results file has them."""
     on_gpu = stamp.get("device") == "cuda"
-    lines = ["| work | pyfastcal | torch | torch.compile | peer | floor |", "| --- | --- | --- | --- | --- | --- |"]
+    heads = ["work", *(["time"] if on_gpu else []), "vs torch", "vs torch.compile", "vs peer", "vs floor", "memory"]
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for work in dict.fromkeys(row.work for row in rows):
         mine = {row.contender: row for row in rows if row.work == work}
         peers = [r for r in mine.values() if r.role == "peer" and not r.contender.startswith("torch.") and r.figure]
@@ -65,16 +66,17 @@ def markdown(rows: list[Row], stamp: dict[str, Any]) -> str:
         peak = mine.get("peak memory, ours")
         ours = mine.get("pyfastcal")
         if ours is None or ours.seconds is None:
-            lines.append(f"| {work} | {ours.note if ours else 'not measured'} | | | | |")
+            lines.append(f"| {work} | {ours.note if ours else 'not measured'} " + "| " * (len(heads) - 2) + "|")
             continue
         cells = [
             work,
-            seconds(ours.seconds) + (f", {figure(peak, peak.figure)}" if peak else ""),
+            *([seconds(ours.seconds)] if on_gpu else []),
             *(_times(mine.get(name)) for name in ("torch eager", "torch.compile")),
             "; ".join(f"{_times(r)} {r.contender}" for r in peers),
             "; ".join(
                 f"{1 / r.figure:.0%} of {r.contender}" if on_gpu else f"{r.figure:.2f}x {r.contender}" for r in floors
             ),
+            figure(peak, peak.figure) if peak else "",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", headline(stamp) + "."])

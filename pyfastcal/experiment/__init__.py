@@ -12,7 +12,7 @@ from ..clip.prompts import LEARNERS
 from ..io import write_text
 from ..methods import METHODS as KNOWN
 from ..progress import Progress
-from .cell import NAMES, Settings
+from .cell import SHORT, Settings
 from .grid import Folder, cells_of, work
 from .results import Results
 from .sources import BUNDLED, BundledTask, FolderTask, Source, bundled
@@ -54,9 +54,8 @@ def check_learners(names: Sequence[str]) -> tuple[str, ...]:
 def check_methods(names: Sequence[str]) -> tuple[str, ...]:
     """Methods of ``pyfastcal evaluate``, "zero-shot" called "zs", each once; ``all`` stands for ``METHODS``. ValueError
     at an unknown one."""
-    back = {known: name for name, known in NAMES.items()}
-    known = tuple(back.get(name, name) for name in KNOWN)
-    chosen = [back.get(name, name) for given in names for name in (METHODS if given == "all" else (given,))]
+    known = tuple(SHORT.get(name, name) for name in KNOWN)
+    chosen = [SHORT.get(name, name) for given in names for name in (METHODS if given == "all" else (given,))]
     for name in chosen:
         if name not in known:
             raise ValueError(f"methods must be among all, {', '.join(known)}, got {name!r}")

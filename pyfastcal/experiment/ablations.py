@@ -28,8 +28,7 @@ NORMALISATIONS = {
 
 
 def rows(features: FeatureSet, base: FeatureSet, n_bins: int) -> Iterator[dict[str, Any]]:
-    """``ablation`` ("k", ..., "normalisation"), ``value``, ``ece``, and ``median_weight``: None where the weights are
-    too small to be taken for any."""
+    """``ablation`` ("k", ..., "normalisation"), ``value``, ``ece`` and ``median_weight``."""
     z = {on: _distance(features, on) for on in ("similarity", "probability")}
     for name, values in CONSTANTS.items():
         for value in values:

@@ -13,13 +13,12 @@ from ..clip.prompts import LEARNERS, PromptLearner
 from ..evaluate import METRICS, Evaluation, evaluate_split
 from ..io import FeatureSet
 from ..progress import Progress
-from ..report.panels import class_points
+from ..report.panels import POINTS, class_points
 from . import ablations
 from .sources import Part, Source
 
 NAMES = {"zs": "zero-shot"}  # methods that are called otherwise in the papers' tables than by `pyfastcal evaluate`
-KEPT = ("accuracy", "confidence", "ece", "ace", "mce", "mce_weighted", "piece", "nll", "brier")
-assert set(KEPT) == set(METRICS)
+SHORT = {known: name for name, known in NAMES.items()}
 
 
 @dataclass(frozen=True)
@@ -110,20 +109,19 @@ def rows_of(common: dict[str, Any], evaluation: Evaluation, settings: Settings) 
         about = {"task": common["task"], "learner": common["learner"], "method": method, "split": row["split"]}
         about |= {"seed": common["seed"], "shots": common["shots"]}
         sizes = {"images": row["images"], "classes": row["classes"]}
-        rows.append(about | {key: row[key] for key in KEPT} | sizes | {"note": row["note"]})
+        rows.append(about | {key: row[key] for key in METRICS} | sizes | {"note": row["note"]})
     return rows
 
 
 def levels(evaluation: Evaluation) -> dict[str, list[list[int]]]:
     """The equal-width bins of each method, the integers of :class:`pyfastcal.metrics._cells.Cells`."""
-    back = {known: name for name, known in NAMES.items()}
-    return {back.get(method, method): [x.tolist() for x in cells] for method, cells in evaluation.cells.items()}
+    return {SHORT.get(method, method): [x.tolist() for x in cells] for method, cells in evaluation.cells.items()}
 
 
 def points(evaluation: Evaluation) -> dict[str, list[list[float]]]:
     """The classes of the papers' figure 3: proximity, and confidence (per cent) or gap (points)."""
     found = {}
-    for method, what in (("conf", "confidence"), ("conf", "gap"), ("dac", "gap")):
+    for method, what in POINTS:
         pair = class_points(evaluation, method, what)
         if pair is not None:
             found[f"{method} {what}"] = [[round(float(v), 4) for v in x] for x in pair]

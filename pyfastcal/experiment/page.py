@@ -14,6 +14,7 @@ from ..io import write_text
 from ..report import figures
 from ..report.markup import coloured, figure, key, section, table
 from ..report.page import PAGE
+from ..report.panels import POINTS, point_panels
 from ..report.summary import label, signed
 from .results import Results, average
 from .tables import MAIN, SPLITS, Table, all_tables, gap
@@ -85,16 +86,7 @@ def before_and_after(results: Results) -> str:
 
 def proximities(results: Results) -> str:
     """The papers' figure 3."""
-    shown = (("conf", "confidence"), ("conf", "gap"), ("dac", "gap"))
-    points = {(method, what): results.points(method, what) for method, what in shown}
-    highs = [y.abs().max() for (_, what), splits in points.items() if what == "gap" for _, _, y in splits]
-    reach, html = 1.15 * max([5.0, *map(float, highs)]), ""
-    for (method, what), splits in points.items():
-        if splits:
-            ylabel = "confidence − accuracy, points" if what == "gap" else "mean confidence, %"
-            svg = figures.svg(figures.by_proximity, splits, ylabel, reach if what == "gap" else None)
-            caption = f"<b>{what.capitalize()}, {escape(label(method))}</b><br>"
-            html += figure(svg, f"{caption}<small>{escape(figures.correlations(splits))}</small>")
+    html = point_panels({(method, what): results.points(method, what) for method, what in POINTS})
     note = (
         "After the papers' figure 3. Each point is a class in one run: the images predicted as it. Proximity is "
         "exp(−mean distance) of its tuned text feature to the nearest 5 of the base classes'."

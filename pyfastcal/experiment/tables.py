@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ..report.summary import NOTABLE_GAP, SAME, label, signed
+from ..report.summary import NOTABLE_GAP, SAME, format_value, label, signed
 from .ablations import CONSTANTS, NORMALISATIONS, PUBLISHED
 from .results import Results, Row, Value, average
 
@@ -13,6 +13,7 @@ SPLITS = ("base", "new")
 MAIN = ("conf", "dac", "cac", "cac-fit")  # methods of the tables 2 and 3
 MEASURES = {"ece": "ECE", "ace": "ACE", "mce_weighted": "MCE (weighted)", "mce": "MCE", "piece": "PIECE"}
 NOT_HAVE = "-"
+ABLATED = [f"{what}, {split}" for what in ("ECE", "median weight") for split in SPLITS]  # what _ablated gives
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,9 @@ def all_tables(results: Results) -> list[Table]:
     return [table for make in makers for table in make(results) if table.rows]
 
 
-def percent(value: Value, digits: int = 1) -> str:
+def percent(value: Value) -> str:
     """``12.9 ± 1.3``; ``-`` where there is none."""
-    if value is None:
-        return NOT_HAVE
-    mean, spread = value
-    return f"{100 * mean:.{digits}f}" + ("" if spread is None else f" ± {100 * spread:.{digits}f}")
+    return format_value("ece", value)
 
 
 def states(results: Results) -> Iterable[Table]:
@@ -175,16 +173,11 @@ def constants(results: Results) -> Iterable[Table]:
     for name, values in CONSTANTS.items():
         rows = []
         for value in values:
-            found = [r for r in results.ablations if r["ablation"] == name and r["value"] == value]
-            of = [[r for r in found if r["split"] == split] for split in SPLITS]
-            cells = [percent(average(part, "ece")) for part in of]
-            cells += [_plain(average(part, "median_weight")) for part in of]
-            if found:
+            if cells := _ablated(results, name, value):
                 rows.append((f"{value:g}" + (" (published)" if value == PUBLISHED[name] else ""), cells))
-        heads = [f"{what}, {split}" for what in ("ECE", "median weight") for split in SPLITS]
         others = ", ".join(f"{other} {PUBLISHED[other]:g}" for other in CONSTANTS if other != name)
         note = f"Mean over all learners, tasks and seeds; ECE in per cent; the others as published: {others}."
-        yield Table(f"cac {name}", f"CAC's {name}", note, heads, rows)
+        yield Table(f"cac {name}", f"CAC's {name}", note, ABLATED, rows)
 
 
 def shots(results: Results) -> Iterable[Table]:
@@ -210,15 +203,19 @@ def normalisations(results: Results) -> Iterable[Table]:
     """What the weights are normalised by."""
     rows = []
     for value, text in NORMALISATIONS.items():
-        found = [r for r in results.ablations if r["ablation"] == "normalisation" and r["value"] == value]
-        of = [[r for r in found if r["split"] == split] for split in SPLITS]
-        cells = [percent(average(part, "ece")) for part in of]
-        cells += [_plain(average(part, "median_weight")) for part in of]
-        if found:
+        if cells := _ablated(results, "normalisation", value):
             rows.append((f"{label(value.split()[0])}: {text}", cells))
-    heads = [f"{what}, {split}" for what in ("ECE", "median weight") for split in SPLITS]
     note = "Mean over all learners, tasks and seeds; ECE in per cent; CAC with the published constants."
-    yield Table("normalisation", "What the weights are normalised by", note, heads, rows)
+    yield Table("normalisation", "What the weights are normalised by", note, ABLATED, rows)
+
+
+def _ablated(results: Results, ablation: str, value: float | str) -> list[str]:
+    """The cells of one value that was tried; none where there are no rows of it."""
+    found = [r for r in results.ablations if r["ablation"] == ablation and r["value"] == value]
+    of = [[r for r in found if r["split"] == split] for split in SPLITS]
+    cells = [percent(average(part, "ece")) for part in of]
+    cells += [_plain(average(part, "median_weight")) for part in of]
+    return cells if found else []
 
 
 def contrasts(results: Results) -> Iterable[Table]:

@@ -11,6 +11,7 @@ from . import figures
 from .markup import coloured, figure, key, section
 from .summary import Report, headline, label, signed, split_name
 
+POINTS = (("conf", "confidence"), ("conf", "gap"), ("dac", "gap"))  # what is drawn of the classes
 MOST_CLASSES = 24  # a figure of gamma with more rows than this cannot be read
 
 
@@ -47,18 +48,7 @@ def reliability(report: Report) -> str:
 
 def proximities(report: Report) -> str:
     """The papers' figure 3: confidence and gap of a class against its proximity to the base classes."""
-    shown = (("conf", "confidence"), ("conf", "gap"), ("dac", "gap"))
-    points = {(method, what): _class_points(report, method, what) for method, what in shown}
-    gaps = [y.abs().max() for (_, what), splits in points.items() if what == "gap" for _, _, y in splits]
-    reach = 1.15 * max([5.0, *map(float, gaps)])  # one axis for both, to compare them
-    html = ""
-    for (method, what), splits in points.items():
-        if splits:
-            gap = what == "gap"
-            ylabel = "confidence − accuracy, points" if gap else "mean confidence, %"
-            svg = figures.svg(figures.by_proximity, splits, ylabel, reach if gap else None)
-            caption = f"<b>{what.capitalize()}, {escape(label(method))}</b><br>"
-            html += figure(svg, f"{caption}<small>{escape(figures.correlations(splits))}</small>")
+    html = point_panels({(method, what): _class_points(report, method, what) for method, what in POINTS})
     if not html:
         return ""
     based = any(e.base is not None for split in report.splits for e in report.evaluations(split))
@@ -72,6 +62,21 @@ def proximities(report: Report) -> str:
     entries += [("ring", split_name("base"))] if "base" in report.splits else []
     title = "Proximity, confidence and gap per class"
     return section(title, note, f'{key(*entries)}<div class="panels">\n{html}</div>')
+
+
+def point_panels(points: dict[tuple[str, str], list[tuple[str, Tensor, Tensor]]]) -> str:
+    """A figure per (method, "confidence" or "gap") of its (split, proximity, value) of the classes."""
+    gaps = [y.abs().max() for (_, what), splits in points.items() if what == "gap" for _, _, y in splits]
+    reach = 1.15 * max([5.0, *map(float, gaps)])  # one axis for both, to compare them
+    html = ""
+    for (method, what), splits in points.items():
+        if splits:
+            gap = what == "gap"
+            ylabel = "confidence − accuracy, points" if gap else "mean confidence, %"
+            svg = figures.svg(figures.by_proximity, splits, ylabel, reach if gap else None)
+            caption = f"<b>{what.capitalize()}, {escape(label(method))}</b><br>"
+            html += figure(svg, f"{caption}<small>{escape(figures.correlations(splits))}</small>")
+    return html
 
 
 def _class_points(report: Report, method: str, what: str) -> list[tuple[str, Tensor, Tensor]]:

@@ -2,6 +2,7 @@
 #pragma once
 #include <array>
 #include <limits>
+#include <utility>
 
 #include "dtypes.h"
 #include "testing.h"
@@ -32,6 +33,19 @@ struct Features {
     for (int64_t k = 0; k < cols; ++k) row(i)[k] = T(float(at(i, k) * by));
   }
 };
+
+// Images of these lengths, and nine classes of the first of them.
+template <class T>
+std::pair<Features<T>, Features<T>> of_lengths(std::initializer_list<double> lengths) {
+  Features<T> image(int64_t(lengths.size()), 40, 1), text(9, 40, 2);
+  int64_t i = 0;
+  for (const double length : lengths) {
+    image.scale(i, length);
+    if (i < 9) text.scale(i, length);
+    ++i;
+  }
+  return {std::move(image), std::move(text)};
+}
 
 // What a row of this norm is multiplied by to have length 1.
 inline double unit(double norm) { return 1 / std::max(norm, 1e-12); }

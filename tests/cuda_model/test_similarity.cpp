@@ -107,13 +107,7 @@ TEST(similarity_of_no_direction) {
 
 template <class T>
 static void check_lengths(std::initializer_list<double> lengths, double error) {
-  Features<T> image(int64_t(lengths.size()), 40, 1), text(9, 40, 2);
-  int64_t i = 0;
-  for (const double length : lengths) {
-    image.scale(i, length);
-    if (i < 9) text.scale(i, length);
-    ++i;
-  }
+  const auto [image, text] = of_lengths<T>(lengths);
   check_against_definition(image, text, true, error);
 }
 TEST(similarity_of_extreme_lengths) {

@@ -9,6 +9,8 @@ Everything else about the package is in pyproject.toml. Settings, by environment
                                         1: always, also beside a torch without CUDA, for use with another
     PYFASTCAL_CUDA_ARCHS                what to compile for: default "sm_80 sm_90a sm_100a sm_120 compute_120", the last
                                         being code for later GPUs
+    PYFASTCAL_TORCH                     the folder of a torch (with include and lib) to build against, where it is not the
+                                        installed one
     PYFASTCAL_SANITIZE                  the CPU half with these sanitizers of GCC, as `make sanitize` builds it
     CUDA_HOME, CXX, CXXFLAGS            as usual
 """
@@ -54,6 +56,8 @@ NVCC_FLAGS = ["-std=c++20", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-fvisib
 
 def find_torch() -> Path | None:
     """The installed torch, also from within pip's build isolation, which hides the environment's packages."""
+    if os.environ.get("PYFASTCAL_TORCH"):
+        return Path(os.environ["PYFASTCAL_TORCH"]).resolve()
     for path in (None, sysconfig.get_paths()["platlib"]):
         if path is not None:
             sys.path.append(path)
@@ -137,7 +141,8 @@ class BuildExtension(build_ext):
 
         if TORCH is None:
             raise RuntimeError("torch was not found")
-        include = [str(TORCH / "include"), pybind11.get_include(), sysconfig.get_paths()["include"]]
+        # pybind11's own first: torch 2.11 bundles one in its folder, which refuses TORCH_TARGET_VERSION
+        include = [pybind11.get_include(), str(TORCH / "include"), sysconfig.get_paths()["include"]]
         macros = [
             self.torch_target(),
             ("PYFASTCAL_TORCH_TARGET", f'"{TORCH_TARGET}"'),
@@ -185,7 +190,8 @@ class BuildExtension(build_ext):
             ext,
             compiled,
             libraries=["torch_cpu", "c10", "cudart_static", "dl", "rt", "pthread"],
-            library_dirs=[str(p) for p in (TORCH / "lib", CUDA / "lib64", *CUDA.glob("targets/*/lib"))],
+            # (lib: a toolkit of the nvidia wheels)
+            library_dirs=[str(p) for p in (TORCH / "lib", CUDA / "lib64", CUDA / "lib", *CUDA.glob("targets/*/lib"))],
             extra=["-Wl,--no-as-needed", str(self.torch_cuda(objects)), "-Wl,--exclude-libs,ALL"],
         )
 

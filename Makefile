@@ -35,7 +35,7 @@ cuda-check: $(VENV)/.requirements
 	$(BIN)/python scripts/cuda_check.py $(ARGS)
 
 # On a machine with a GPU, with the Python, torch and packages that are installed there and no network: builds in place,
-# tests, checks with compute-sanitizer and measures everything; scripts/gpu.py says more. ARGS=--dry-run prints how.
+# tests, checks with compute-sanitizer and measures, within minutes; ARGS=--help says more, ARGS=--dry-run prints how.
 gpu:
 	$(PYTHON) -m scripts.gpu $(ARGS)
 

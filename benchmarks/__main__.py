@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -20,8 +21,10 @@ from . import (
     harness,
     knn,
     memory,
+    nll,
     results,
     shards,
+    similarity,
     similarity_confidence,
     tables,
     temperature,
@@ -29,7 +32,10 @@ from . import (
 
 OPS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2]: module
-    for module in (confidence, similarity_confidence, knn, dac_fit, bins, contrast, temperature, density, shards)
+    for module in (
+        *(confidence, similarity_confidence, similarity, contrast, bins, nll, density, dac_fit, temperature, shards),
+        knn,  # last: its peers take longest on a GPU
+    )
 }
 
 
@@ -39,17 +45,40 @@ def sizes_of(module: ModuleType, device: str, quick: bool) -> tuple[tuple, ...]:
     return module.QUICK if quick else module.SIZES
 
 
+class Run:
+    """What is measured, and the file that it is written to after every work, if any, so that nothing is lost."""
+
+    def __init__(self, stamp: dict[str, Any], path: Path | None = None):
+        self.stamp, self.path, self.rows = stamp, path, []
+        if path is not None and path.exists():
+            before, self.rows = results.read(path)
+            if differ := [key for key in ("commit", "dirty", "gpu", "cpu", "quick") if before.get(key) != stamp.get(key)]:
+                raise ValueError(f"{path} is of another {differ[0]}: {before.get(differ[0])}")
+            self.stamp = before
+
+    def add(self, rows: list[harness.Row]) -> None:
+        """In place of those of the same work, if it was measured before; not of less in place of more."""
+        work = rows[0].work
+        if rows[0].seconds is None and any(row.work == work and row.seconds for row in self.rows):
+            return
+        at = next((i for i, row in enumerate(self.rows) if row.work == work), len(self.rows))
+        others = [row for row in self.rows if row.work != work]
+        self.rows = [*others[:at], *rows, *others[at:]]
+        if self.path is not None:
+            results.write(self.rows, self.stamp, self.path)
+
+
 def measure(
     ops: list[str],
     quick: bool,
     settings: harness.Settings,
     console: Console,
+    run: Run,
     device: str = "cpu",
     budget: float = math.inf,
-) -> tuple[list[harness.Row], bool]:
-    """The rows, and whether all contenders agreed; work on which they did not has none. ``budget``: seconds after which
-    no more work is begun."""
-    rows: list[harness.Row] = []
+) -> bool:
+    """Adds the rows to ``run`` and tells whether all contenders agreed; work on which they did not has no figures.
+    ``budget``: seconds after which no more work is begun."""
     agreed = True
     end = time.monotonic() + budget
     place = "cuda" if device == "cuda" and torch.cuda.is_available() else "cpu"
@@ -58,24 +87,20 @@ def measure(
         for size in sizes_of(module, device, quick):
             work = module.work(size)
             if time.monotonic() > end:
-                rows.append(harness.Row(op, work, "pyfastcal", "ours", note="not measured: out of time"))
+                run.add([harness.Row(op, work, "pyfastcal", "ours", note="not measured: out of time")])
                 continue
             try:
                 with console.status(work):
-                    rows += measure_one(op, size, settings, place)
-            except harness.Disagreement as error:
-                console.print(f"[red]{error}[/]")
-                agreed = False
-                continue
-            except RuntimeError as error:  # of a kernel that failed, say: the other works are still worth measuring
-                if device != "cuda":
+                    rows = measure_one(op, size, settings, place)
+            except (harness.Disagreement, RuntimeError) as error:  # the other works are still worth measuring
+                if device != "cuda" and not isinstance(error, harness.Disagreement):
                     raise
                 console.print(f"[red]{work}: {error}[/]")
-                rows.append(harness.Row(op, work, "pyfastcal", "ours", note=f"failed: {str(error).splitlines()[0]}"))
+                rows = [harness.Row(op, work, "pyfastcal", "ours", note=f"failed: {str(error).splitlines()[0]}")]
                 agreed = False
-                continue
-            console.print(f"[dim]{work}: done[/]")
-    return rows, agreed
+            run.add(rows)
+            console.print(f"[dim]{work}: {tables.short(rows)}[/]", highlight=False)
+    return agreed
 
 
 def measure_one(op: str, size: tuple, settings: harness.Settings, device: str, note: str = "") -> list[harness.Row]:
@@ -110,6 +135,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, help="folder of the results file (default benchmarks/results; none if --quick)"
     )
+    parser.add_argument("--into", type=Path, metavar="FILE", help="the results file itself; what it holds is added to")
+    parser.add_argument("--contenders", choices=("all", "floors"), default="all", help="floors: ours and the floors")
     parser.add_argument("--rounds", type=int, help="rounds to take the median of")
     parser.add_argument("--strict", action="store_true", help="exit code 1 where a target does not hold")
     parser.add_argument("--markdown", action="store_true", help="print the newest results as Markdown; measure nothing")
@@ -128,22 +155,25 @@ def main(arguments: list[str] | None = None) -> int:
     settings = {"cpu": harness.Settings(), "cuda": harness.GPU_SETTINGS}[options.device]
     if options.quick:
         settings = harness.QUICK_SETTINGS
+    settings = replace(settings, peers=options.contenders == "all")
     if options.rounds:
         settings = replace(settings, rounds=options.rounds)
     if options.device == "cuda" and not torch.cuda.is_available() and not options.quick:
         parser.error("--device cuda needs a GPU that torch sees (or --quick)")
     place = "cuda" if options.device == "cuda" and torch.cuda.is_available() else "cpu"
     stamp = results.stamp(place, quick=options.quick, only=only, rounds=settings.rounds)
-    rows, agreed = measure(only or list(OPS), options.quick, settings, console, options.device, options.budget)
+    path = options.into
+    if path is None and (options.out or not options.quick):
+        path = (options.out or results.RESULTS) / results.name_of(stamp)
+        path.unlink(missing_ok=True)
+    run = Run(stamp, path)
+    agreed = measure(only or list(OPS), options.quick, settings, console, run, options.device, options.budget)
     output = Console()
-    output.print(tables.headline(stamp))
-    output.print(tables.terminal(rows))
-    if options.out or not options.quick:
-        path = results.write(rows, stamp, options.out or results.RESULTS)
+    output.print(tables.headline(run.stamp))
+    output.print(tables.terminal(run.rows))
+    if path is not None:
         console.print(f"written to {path}")
-        if place == "cuda":
-            path.with_suffix(".md").write_text(tables.markdown(rows, stamp) + "\n")
-    missed = [row for row in rows if row.holds is False]
+    missed = [row for row in run.rows if row.holds is False]
     if missed:
         console.print(f"{len(missed)} targets do not hold in this run")
     return 1 if not agreed or (missed and options.strict) else 0

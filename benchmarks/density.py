@@ -18,31 +18,36 @@ from .harness import Case, Floor
 
 SIZES = ((10_000, 10_000),)
 QUICK = ((100, 300),)
-GPU_SIZES = GPU_QUICK = ()
+GPU_SIZES = ((10_000, 10_000, "fp32"),)
+GPU_QUICK = ((100, 300, "fp32"),)
 ROWS = 500  # of the matrix of distances that exist at a time
 
 
-def work(size: tuple[int, int]) -> str:
-    n_queries, n_points = size
-    return f"density of {n_points:,} points at {n_queries:,} queries"
+def work(size: tuple) -> str:
+    n_queries, n_points, *dtype = size
+    return f"density of {n_points:,} points at {n_queries:,} queries{' on the GPU' if dtype else ''}"
 
 
-def case(size: tuple[int, int], device: str = "cpu") -> Case:
-    n_queries, n_points = size
-    queries = torch.randn(n_queries, 2, generator=data.generator())
-    points = torch.randn(n_points, 2, generator=data.generator(1))
+def case(size: tuple, device: str = "cpu") -> Case:
+    n_queries, n_points, *dtype = size
+    queries = torch.randn(n_queries, 2, generator=data.generator(device=device), device=device)
+    points = torch.randn(n_points, 2, generator=data.generator(1, device), device=device)
     points = points - points.mean(0)
     u, v = points.unbind(1)
     points = torch.stack([u, v - u * (u @ v) / (u @ u)], 1)
     bandwidth = 1.06 * points.double().std(0, correction=0) * n_points ** (-1 / 6)
-    block = torch.rand(1 << 20)  # 4 MB
+    block = torch.rand(1 << (22 if dtype else 20), device=device)  # 4 or 16 MB
+    peers = {} if dtype else {"statsmodels": statsmodels(queries, points, bandwidth)}
+    peers |= {} if dtype else {"scipy": scipy(queries, points, bandwidth)}
     return Case(
         lambda: ops.log_density(queries, points, bandwidth),
         idiom,
         (queries, points, bandwidth.float()),
         lambda ours, theirs: assert_close(ours, theirs.double(), rtol=0, atol=1e-3),
-        {"statsmodels": statsmodels(queries, points, bandwidth), "scipy": scipy(queries, points, bandwidth)},
+        peers,
         {"torch.exp in cache": Floor(block.exp, share=n_queries * n_points / len(block))},
+        device=device,
+        compile=not dtype,
     )
 
 

@@ -89,6 +89,7 @@ class Settings:
     budget: float = 15.0  # seconds per contender, after which it leaves the rounds
     sample: float = 0.02  # seconds: shorter calls are repeated to fill it
     compile: bool = True
+    peers: bool = True  # else only ours and the floors
 
 
 GPU_SETTINGS = Settings(budget=4.0, sample=0.01)
@@ -182,13 +183,16 @@ def compiled(function: Callable[..., Any], inputs: tuple[Any, ...]) -> Call | st
 def measure(op: str, work: str, case: Case, settings: Settings) -> Iterator[Row]:
     """Checks that the contenders agree, then times them."""
     ours: Call = case.ours
-    peers: dict[str, Call | str] = {"torch eager": lambda: case.idiom(*case.inputs)}
-    if settings.compile and case.compile:
-        peers["torch.compile"] = compiled(case.idiom, case.inputs)
+    peers: dict[str, Call | str] = {}
+    if settings.peers:
+        peers["torch eager"] = lambda: case.idiom(*case.inputs)
+        if settings.compile and case.compile:
+            peers["torch.compile"] = compiled(case.idiom, case.inputs)
     if case.graph and case.device == "cuda":
         ours = graphed(ours)
         peers = {name: call if isinstance(call, str) else graphed_peer(call) for name, call in peers.items()}
-    peers |= case.peers
+    if settings.peers:
+        peers |= case.peers
     contenders = {"pyfastcal": _Contender("ours", ours, device=case.device)}
     contenders |= {
         name: _Contender("peer", call, device=case.device) for name, call in peers.items() if not isinstance(call, str)

@@ -19,14 +19,13 @@ from .harness import Row
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+COMMIT = ROOT / "build" / "commit.json"  # written where there is a history, read where there is none
 PEERS = ("numpy", "faiss-cpu", "torchmetrics", "statsmodels", "scipy")
 
 
 def stamp(device: str = "cpu", **options: Any) -> dict[str, Any]:
     """CPU, threads, capability, versions, commit and date; the GPU and its driver where they were measured."""
     info = fc.build_info()
-    commit = _git("rev-parse", "HEAD") or os.environ.get("PYFASTCAL_COMMIT")  # a copy of the tree has no history
-    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "cpu": cpu_model(),
@@ -36,12 +35,27 @@ def stamp(device: str = "cpu", **options: Any) -> dict[str, Any]:
         "versions": {name: info[name] for name in ("pyfastcal", "python", "torch")}
         | {name: _version(name) for name in PEERS},
         "compiler": info["compiler"],
-        "commit": commit,
-        "dirty": None if commit is None else bool(changes),
+        **commit(),
         "device": device,
         **(gpu() if device == "cuda" else {}),
         **options,
     }
+
+
+def commit() -> dict[str, Any]:
+    """The tree's commit, and whether it was changed since; of a copy without history what ``write_commit`` wrote."""
+    head = _git("rev-parse", "HEAD")
+    if head is None:
+        return json.loads(COMMIT.read_text()) if COMMIT.exists() else {"commit": None, "dirty": None}
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
+    return {"commit": head, "dirty": bool(changes)}
+
+
+def write_commit() -> Path:
+    """For a copy of this tree that will have no history: build/commit.json, which must be copied too."""
+    COMMIT.parent.mkdir(exist_ok=True)
+    _write(COMMIT, commit())
+    return COMMIT
 
 
 def gpu() -> dict[str, Any]:
@@ -70,35 +84,42 @@ def cpu_model() -> str:
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
-def write(rows: list[Row], stamp: dict[str, Any], folder: Path) -> Path:
-    """``folder/<date>-<GPU or CPU>[-<ops>].json``, whole or not at all."""
+def name_of(stamp: dict[str, Any]) -> str:
+    """``<date>-<GPU or CPU>[-<ops>].json``"""
     name = f"{stamp['date'][:10]}-{_slug(stamp.get('gpu') or stamp['cpu'])}"
-    if stamp["only"]:
-        name += "-" + "-".join(stamp["only"])
-    path = folder / f"{name}.json"
-    folder.mkdir(parents=True, exist_ok=True)
+    return "-".join([name, *stamp["only"]]) + ".json"
+
+
+def write(rows: list[Row], stamp: dict[str, Any], path: Path) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     measurements = [
         asdict(row) | {"unit": row.unit, "target": row.target and str(row.target), "holds": row.holds} for row in rows
     ]
+    _write(path, {"stamp": stamp, "rows": measurements})
+
+
+def read(path: Path) -> tuple[dict[str, Any], list[Row]]:
+    run = json.loads(path.read_text())
+    fields = Row.__dataclass_fields__
+    return run["stamp"], [Row(**{k: v for k, v in row.items() if k in fields}) for row in run["rows"]]
+
+
+def _write(path: Path, content: Any) -> None:
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps({"stamp": stamp, "rows": measurements}, indent=1) + "\n")
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    return path
 
 
 def newest(folder: Path, device: str = "cpu") -> tuple[dict[str, Any], list[Row]] | None:
     """Stamp and rows of the newest complete run in ``folder``."""
-    runs = [json.loads(path.read_text()) for path in folder.glob("*.json")]
-    runs = [run for run in runs if not run["stamp"]["only"] and not run["stamp"]["quick"]]
-    runs = [run for run in runs if run["stamp"].get("device", "cpu") == device]
-    if not runs:
-        return None
-    run = max(runs, key=lambda run: run["stamp"]["date"])
-    fields = Row.__dataclass_fields__
-    return run["stamp"], [Row(**{k: v for k, v in row.items() if k in fields}) for row in run["rows"]]
+    runs = [read(path) for path in folder.glob("*.json")]
+    runs = [run for run in runs if not run[0]["only"] and not run[0]["quick"]]
+    runs = [run for run in runs if run[0].get("device", "cpu") == device]
+    return max(runs, key=lambda run: run[0]["date"]) if runs else None
 
 
 def _slug(text: str) -> str:

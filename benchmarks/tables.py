@@ -52,6 +52,12 @@ def terminal(rows: list[Row]) -> Table:
     return table
 
 
+def short(rows: list[Row]) -> str:
+    """Of one work: our time, and how it compares."""
+    figures = [f"{figure(row, row.figure)} {row.contender}" for row in rows if row.figure]
+    return ", ".join([seconds(rows[0].seconds) or rows[0].note, *figures])
+
+
 def markdown(rows: list[Row], stamp: dict[str, Any]) -> str:
     """One line per work: how many times faster than each peer, and how far from the floor (on a GPU: the time, and what
     share of the floor's rate is reached). Times of a shared processor are no claim: the results file has them."""

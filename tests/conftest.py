@@ -42,6 +42,14 @@ CAPABILITIES = capabilities()
 DEVICES = [f"cpu-{name}" for name in CAPABILITIES] + ["cuda"] * torch.cuda.is_available()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what touches the GPU: ``pytest -m gpu`` runs all of that and nothing else."""
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
+        if any(isinstance(value, str) and value == "cuda" for value in parameters):
+            item.add_marker("gpu")
+
+
 @contextmanager
 def use_capability(name: str) -> Iterator[None]:
     if _extension.C is None:

@@ -18,6 +18,11 @@ kernels_only = pytest.mark.skipif(
 )
 
 
+def needs_gpu(test: Callable) -> Callable:
+    """A test that runs on a GPU only; those that run there too are marked by what they are run with (conftest.py)."""
+    return pytest.mark.gpu(pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")(test))
+
+
 def moved(device: str, tree: Any) -> Any:
     """All tensors of ``tree``, arguments for instance, moved to ``device``."""
     return tree_map(lambda x: x.to(device) if isinstance(x, Tensor) else x, tree)

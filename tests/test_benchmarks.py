@@ -64,6 +64,7 @@ def test_results_say_where_they_come_from(quick: Path):
     assert len(stamp["commit"] or "0" * 40) == 40 and stamp["dirty"] in (True, False, None)
 
 
+@pytest.mark.gpu
 def test_targets_belong_to_measured_work(quick: Path, quick_gpu: dict):
     rows = {"SIZES": json.loads(quick.read_text())["rows"], "GPU_SIZES": quick_gpu["rows"]}
     works = {
@@ -78,6 +79,7 @@ def test_targets_belong_to_measured_work(quick: Path, quick_gpu: dict):
         assert set(targets) - {"torch.compile"} <= contenders
 
 
+@pytest.mark.gpu
 def test_every_op_is_measured_on_a_gpu(quick_gpu: dict):
     assert {row["op"] for row in quick_gpu["rows"]} == {op for op, module in command.OPS.items() if module.GPU_QUICK}
     assert all(row["seconds"] > 0 for row in quick_gpu["rows"])

@@ -22,6 +22,7 @@ from pyfastcal.evaluate import Evaluation, evaluate_split
 from pyfastcal.io import FeatureSet, load_features, save_features
 from pyfastcal.shards import Shard, find_shards
 from pyfastcal.stream import ReadAhead, _Fitted, _identity, evaluate_shards
+from tests.devices import needs_gpu
 from tests.test_evaluate import pair
 
 METHODS = tuple(methods.METHODS)
@@ -92,7 +93,7 @@ def test_no_order_and_no_split_changes_a_bit(splits: tuple, shards: list[Shard],
     assert notes[2][cac].endswith("(in 2 of 2 shards)")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_gpu
 def test_on_a_gpu(splits: tuple, shards: list[Shard]) -> None:
     new, base = splits
     rows = [evaluate_shards(shards, new.classes, base, METHODS, device=name).rows for name in ("cpu", "cuda")]

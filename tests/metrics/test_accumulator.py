@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pyfastcal import metrics
 from pyfastcal.metrics import Accumulator, _limbs
 from pyfastcal.metrics._layout import Layout
+from tests.devices import needs_gpu
 
 
 def rows(seed: int, n: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, ...]:
@@ -288,7 +289,7 @@ def test_an_update_reads_nothing_back():
         accumulator.update(C, K, P, nll=C)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_gpu
 def test_a_gpu_gives_the_same_bits_and_is_not_waited_for():
     confidence, correct, proximity = rows(3, 30_000)
     expected = Accumulator().update(confidence, correct, proximity)

@@ -6,7 +6,7 @@ import torch
 import pyfastcal as fc
 from pyfastcal import _extension, ops, reference
 
-from ..devices import each_device, moved, run_on
+from ..devices import each_device, moved, needs_gpu, run_on
 from .cases import normal, weights
 
 needs_kernels = pytest.mark.skipif(_extension.C is None, reason="built without the compiled kernels")
@@ -85,7 +85,7 @@ def test_compiles_with_inductor(device):
     torch.testing.assert_close(compiled(*inputs), pipeline(*inputs), **same)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_gpu
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_runs_in_a_cuda_graph_and_never_waits_for_the_gpu(name):
     function, arguments = FUNCTIONS[name]
@@ -108,7 +108,7 @@ def test_runs_in_a_cuda_graph_and_never_waits_for_the_gpu(name):
         torch.testing.assert_close(out, result, rtol=0, atol=0)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_gpu
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_uses_the_current_stream(name):
     function, arguments = FUNCTIONS[name]
@@ -126,6 +126,7 @@ def test_uses_the_current_stream(name):
     torch.testing.assert_close(out, expected, rtol=0, atol=0)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_runs_where_its_tensors_are(name):

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from pyfastcal import _extension, ops, reference
 
-from ..devices import run_on
+from ..devices import needs_gpu, run_on
 from .cases import KERNEL_DTYPES, dtypes, normal, scales, seeds, sizes
 
 
@@ -109,7 +109,7 @@ def test_the_kernel_answers_what_is_not_finite_with_nan(device, c):
         assert run_on(device, torch.ops.pyfastcal.nll)(logits, labels, 1.0)[0].isnan()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@needs_gpu
 @pytest.mark.parametrize("label", [-1, 9, 2**40])
 def test_a_label_that_is_no_class_makes_nan_on_a_gpu(label):
     logits, labels = normal(0, 5, 9), classes(0, 5, 9)

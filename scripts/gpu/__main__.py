@@ -1,0 +1,69 @@
+"""Builds, checks and measures everything on a machine with a GPU: one command, no network, some minutes.
+
+    python -m scripts.gpu [--second] [--seconds S] [--only STAGE ...] [--out FOLDER] [--rehearse] [--dry-run]
+
+The first run: build (for this GPU only; where it fails nothing else is begun), ops (each on the GPU against the CPU),
+tests (those marked gpu), floors (every work of the table in docs/kernels.md: ours and its floor), memcheck (every op at
+small sizes under compute-sanitizer), peers (the same works again with all contenders, as many as the time is for). The
+second: build, the tests that failed in the first, racecheck, ncu (counters of three kernels), repeat (the timings).
+
+Each has a share of the time. One that fails or takes too long does not stop the others, but the exit code tells; what
+was there until then is in FOLDER ($OUT, or build/gpu): log.txt, stages.json, tests.jsonl, junit.xml, rows.json, ncu.txt.
+Where the machine is sent a copy of the tree without its history, ``--commit`` here first: it writes the commit to
+build/commit.json, which must travel too.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from benchmarks import results
+from scripts.gpu.runner import ROOT, Record, run_all, summary
+from scripts.gpu.stages import ROWS, TESTS, Stages, gpu_arch, unruly
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--second", action="store_true", help="the second run")
+    parser.add_argument("--failed-in", type=Path, metavar="FILE", help=f"tests to repeat (default build/gpu/{TESTS})")
+    parser.add_argument("--seconds", type=float, default=400.0, help="for everything (default %(default)g)")
+    parser.add_argument("--only", nargs="+", metavar="STAGE", help="some of the stages")
+    parser.add_argument("--skip", nargs="+", metavar="STAGE", default=[], help="without these stages")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where everything goes")
+    parser.add_argument("--rehearse", action="store_true", help="without a GPU: all of it, small, on the CPU, and more")
+    parser.add_argument("--dry-run", action="store_true", help="only print the commands")
+    parser.add_argument("--commit", action="store_true", help="only write down which commit this tree is")
+    options = parser.parse_args(arguments)
+    if options.commit:
+        print(results.write_commit())
+        return 0
+    arch = gpu_arch()
+    if arch is None and not (options.rehearse or options.dry_run):
+        print("torch sees no GPU here (--dry-run prints the commands, --rehearse tries them)", file=sys.stderr)
+        return 2
+    folder = options.out or Path(os.environ.get("OUT") or ROOT / "build/gpu")
+    stages_here = Stages("sm_90a" if options.dry_run and arch is None else arch, folder)
+    failed_in = options.failed_in or ROOT / "build/gpu" / TESTS
+    stages = stages_here.second(failed_in) if options.second else stages_here.first()
+    if options.rehearse:
+        stages[1:1] = unruly()
+    if unknown := {*(options.only or []), *options.skip} - {s.name for s in stages}:
+        parser.error(f"no stage {', '.join(sorted(unknown))}: {', '.join(s.name for s in stages)}")
+    stages = [s for s in stages if s.name not in options.skip and s.name in (options.only or [s.name])]
+    if options.dry_run:
+        for stage in stages:
+            print(f"{stage.name} ({stage.budget:.0f} s): {stage.line()}{' -- ' * bool(stage.skip)}{stage.skip}")
+        return 0
+    record = Record(folder, arch=arch, **results.commit())
+    outcomes = run_all(stages, options.seconds, record)
+    record.say(f"\n{summary(outcomes)}")
+    rows = folder / ROWS
+    if arch and rows.exists():
+        shutil.copy2(rows, results.RESULTS / results.name_of(results.read(rows)[0]))
+    return 0 if all(o.good for o in outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

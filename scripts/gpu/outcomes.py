@@ -1,0 +1,44 @@
+"""A pytest plugin: writes a line of JSON for every test that ends, so that whatever ends the run, they are there.
+
+pytest -p scripts.gpu.outcomes --outcomes FILE
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--outcomes", type=Path, help="a line of JSON per test goes there")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    path = config.getoption("--outcomes")
+    if path is not None and not hasattr(config, "workerinput"):  # xdist's workers report to this process
+        config.pluginmanager.register(Writer(path))
+
+
+class Writer:
+    def __init__(self, path: Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("w")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or not report.passed:
+            self._write(report, report.duration)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self._write(report, 0.0)
+
+    def _write(self, report: pytest.TestReport | pytest.CollectReport, seconds: float) -> None:
+        said = report.longreprtext if report.failed else ""
+        line = {"test": report.nodeid, "outcome": report.outcome, "seconds": round(seconds, 3), "said": said}
+        print(json.dumps(line), file=self._file, flush=True)
+
+
+def failed(path: Path) -> list[str]:
+    """The tests of such a file that did not pass, each once."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return list(dict.fromkeys(line["test"] for line in lines if line["outcome"] == "failed"))

@@ -1,0 +1,37 @@
+"""Launches the kernels that are worth a look with a profiler, on the benchmarks' data, large enough to fill a GPU.
+
+    ncu --kernel-name regex:... python -m scripts.gpu.profiled [--quick] [--device cuda]
+
+Each call is made once, without a warm-up: a profiler launches the kernels that it looks at several times itself.
+"""
+
+import argparse
+
+import torch
+
+from benchmarks import confidence, knn, similarity_confidence
+
+# the kernels, as a regular expression of their names, and for each a work: two waves of 128 queries for knn
+KERNELS = "^(confidence_of_short_rows|predict|scan)$"
+WORKS = (
+    (confidence, (1_000_000, 1000, "fp32")),
+    (similarity_confidence, (500_000, 512, 1000, 2, "bf16")),
+    (knn, (33_792, 1_280_000, 512, 10, "bf16")),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--quick", action="store_true", help="the benchmarks' small sizes")
+    options = parser.parse_args()
+    for module, size in WORKS:
+        size = module.GPU_QUICK[0] if options.quick else size
+        module.case(size, options.device).ours()
+        if options.device == "cuda":
+            torch.cuda.synchronize()
+        print(f"{module.work(size)}: done", flush=True)
+
+
+if __name__ == "__main__":
+    main()

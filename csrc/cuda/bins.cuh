@@ -281,7 +281,7 @@ cudaError_t launch_count_bins(BinArguments<T> a, float* workspace, int threads, 
     if (const auto error = launch_clear_counts(a, make_edges ? workspace : nullptr, stream)) return error;
     if (a.n == 0) return cudaSuccess;
     if (make_edges) a.bins.edges = workspace;
-    if (const auto error = resident_blocks(count_bins<T, Histogram>, threads, shared, &blocks)) return error;
+    if (const auto error = resident_blocks<count_bins<T, Histogram>>(threads, shared, &blocks)) return error;
     blocks = blocks < tiles ? blocks : tiles;
   }
   return PYFASTCAL_LAUNCH((count_bins<T, Histogram>), dim3(uint32_t(blocks)), dim3(threads), shared, stream, a);

@@ -4,6 +4,7 @@
 // longer row is a block's, which reads it twice, the second time mostly from L1 or L2. Which threads add what follows
 // from the number of classes alone, so a row's bits depend on nothing but its numbers. No workspace.
 #pragma once
+#include "launch.cuh"
 #include "row_confidence.cuh"
 
 namespace pyfastcal::cuda {
@@ -84,8 +85,7 @@ inline cudaError_t launch_confidence(const Matrix& logits, const Factors& factor
   return with_type(logits.data, logits.dtype, [&]<class T>(const T* data) {
     const ConfidenceArguments<T> a{data,    logits.rows, logits.stride, uint32_t(logits.cols),
                                    factors, confidence,  prediction};
-    return rows_are_aligned(data, logits.rows, logits.stride) ? launch_rows<true>(a, stream)
-                                                              : launch_rows<false>(a, stream);
+    return rows_are_aligned(data, logits.stride) ? launch_rows<true>(a, stream) : launch_rows<false>(a, stream);
   });
 }
 

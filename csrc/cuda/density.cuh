@@ -8,6 +8,7 @@
 // bandwidth is read on the device. Two launches. Workspace: density_workspace().
 #pragma once
 #include "../common/density.h"
+#include "launch.cuh"
 #include "row_confidence.cuh"
 
 namespace pyfastcal::cuda {

@@ -171,7 +171,7 @@ class Loader {
     return {x.data + row * x.stride + term * x.term_stride + 8 * Piece::number(),
             int(max(min(x.rows - row, int64_t(kTileCols)), int64_t(0)))};
   }
-  // Nothing is read where `bytes` is 0, so the address may be anything.
+  // Nothing is read where `bytes` is 0, so the address may be any multiple of 16.
   __device__ __forceinline__ static void copy_row(unsigned char* slot, Pieces& x, int64_t stride, bool any, int part) {
     prim::copy_async_16(slot + part * (32 * kChunkRowBytes), x.data, any && x.rows > 32 * part ? 16 : 0);
     x.data += 32 * stride;

@@ -8,6 +8,7 @@
 // nll_workspace().
 #pragma once
 #include "../common/nll.h"
+#include "launch.cuh"
 #include "row_confidence.cuh"
 
 namespace pyfastcal::cuda {
@@ -226,8 +227,8 @@ inline cudaError_t launch_nll(const Matrix& logits, const int64_t* labels, doubl
   const auto error = with_type(logits.data, logits.dtype, [&]<class T>(const T* data) {
     const NllArguments<T> a{data,  labels, logits.rows, logits.stride, parts.rows_per_part, uint32_t(logits.cols),
                             beta2, totals};
-    return rows_are_aligned(data, logits.rows, logits.stride) ? launch_nll_rows<true>(a, parts.count, stream)
-                                                              : launch_nll_rows<false>(a, parts.count, stream);
+    return rows_are_aligned(data, logits.stride) ? launch_nll_rows<true>(a, parts.count, stream)
+                                                 : launch_nll_rows<false>(a, parts.count, stream);
   });
   if (error != cudaSuccess) return error;
   return PYFASTCAL_LAUNCH(sum_nll, dim3(1), dim3(kSumThreads), 0, stream, totals, parts.count, logits.rows, beta, beta2,

@@ -14,6 +14,7 @@
 #pragma once
 #include "distance.cuh"
 #include "gemm.cuh"
+#include "launch.cuh"
 #include "row_confidence.cuh"
 
 namespace pyfastcal::cuda {
@@ -22,8 +23,7 @@ inline bool is_16_bit(Dtype dtype) { return dtype == Dtype::kHalf || dtype == Dt
 // Whether the product of two matrices is one of fp32 terms.
 inline bool must_split(const Matrix& a, const Matrix& b) { return a.dtype != b.dtype || !is_16_bit(a.dtype); }
 inline bool readable_in_place(const Matrix& m) {
-  return is_16_bit(m.dtype) && m.cols % 8 == 0 &&
-         rows_are_aligned(static_cast<const __half*>(m.data), m.rows, m.stride);
+  return is_16_bit(m.dtype) && m.cols % 8 == 0 && rows_are_aligned(static_cast<const __half*>(m.data), m.stride);
 }
 inline int64_t packed_width(const Matrix& m) { return (m.cols + 7) / 8 * 8; }
 // Elements of a packed copy.
@@ -172,8 +172,7 @@ inline cudaError_t prepare(const Preparation& p, cudaStream_t stream) {
   const int64_t rows = p.columns ? max(p.rows.rows, p.padded_columns) : p.rows.rows;
   const unsigned blocks = unsigned((rows + kThreads / 32 - 1) / (kThreads / 32));
   return with_type(p.rows.data, p.rows.dtype, [&]<class T>(const T* data) {
-    return PYFASTCAL_LAUNCH(prepare_rows<T>, blocks, kThreads, 0, stream, p,
-                            rows_are_aligned(data, p.rows.rows, p.rows.stride));
+    return PYFASTCAL_LAUNCH(prepare_rows<T>, blocks, kThreads, 0, stream, p, rows_are_aligned(data, p.rows.stride));
   });
 }
 

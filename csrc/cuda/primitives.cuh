@@ -1,11 +1,10 @@
-// What kernels may use beyond plain CUDA C++: shared memory, launches and a few PTX instructions. Compiled with
-// PYFASTCAL_CUDA_MODEL (by g++, for tests/cuda_model) the same names run on the CPU model of CUDA instead.
+// What kernels may use beyond plain CUDA C++: shared memory and a few PTX instructions; and prim::launch, for
+// launch.cuh. Compiled with PYFASTCAL_CUDA_MODEL (by g++, for tests/cuda_model) the same names run on the CPU model of
+// CUDA instead.
 //
 //   PYFASTCAL_SHARED(T, name)          T* name: the block's dynamic shared memory, 1024-byte aligned
 //   PYFASTCAL_STATIC_SHARED(T, name)   T name, in the block's shared memory (T may be an array type); stands for
 //                                      __shared__, which the model cannot tell apart by block
-//   PYFASTCAL_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)   launches and gives the cudaError_t; parenthesise
-//                                      a kernel whose template arguments hold commas
 #pragma once
 #include <cstdint>
 #include <type_traits>
@@ -23,20 +22,11 @@
 
 #define PYFASTCAL_STATIC_SHARED(T, name) __shared__ std::type_identity_t<T> name
 
-#define PYFASTCAL_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  ::pyfastcal::cuda::prim::launch(kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
-
 namespace pyfastcal::cuda::prim {
 
 template <class... Parameters, class... Arguments>
 inline cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
-                          cudaStream_t stream, Arguments... arguments) {
-  // Above 48 KiB, static arrays included, shared memory must be asked for.
-  if (shared_bytes > 32 * 1024) {
-    const cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                                   cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
-    if (error != cudaSuccess) return error;
-  }
+                          cudaStream_t stream, const Arguments&... arguments) {
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;
@@ -74,7 +64,7 @@ __device__ __forceinline__ void load_matrix_x4(uint32_t (&r)[4], const void* row
 }
 
 // 16 bytes to shared memory, past L1, of which the first `bytes` (0 to 16) are copied and the others become zeros. Both
-// addresses must be 16-byte aligned.
+// addresses must be 16-byte aligned, also where nothing is copied.
 __device__ __forceinline__ void copy_async_16(void* shared, const void* global, int bytes = 16) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(bytes)
                : "memory");

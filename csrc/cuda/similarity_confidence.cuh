@@ -87,8 +87,11 @@ class SimilarityConfidencePlan {
               PYFASTCAL_LAUNCH(similarity_confidence::find_weights, 1, similarity_confidence::kWeightThreads, 0, stream,
                                s.factors.class_weight, int(s.text.rows), weights_))
         return error;
-    return !split_ && s.image.dtype == Dtype::kHalf ? launch_as<__half>(s, confidence, prediction, stream)
-                                                    : launch_as<__nv_bfloat16>(s, confidence, prediction, stream);
+    if (!split_ && s.image.dtype == Dtype::kHalf)
+      return s.bias ? launch_as<__half, true>(s, confidence, prediction, stream)
+                    : launch_as<__half, false>(s, confidence, prediction, stream);
+    return s.bias ? launch_as<__nv_bfloat16, true>(s, confidence, prediction, stream)
+                  : launch_as<__nv_bfloat16, false>(s, confidence, prediction, stream);
   }
 
  private:
@@ -109,7 +112,7 @@ class SimilarityConfidencePlan {
     bytes_ = w.bytes();
   }
 
-  template <class T>
+  template <class T, bool kBias>
   cudaError_t launch_as(const SimilarityConfidence& s, float* confidence, int64_t* prediction,
                         cudaStream_t stream) const {
     const Product<T> product{operand_of<T>(s.image, split_, image_), operand_of<T>(s.text, split_, text_),
@@ -118,15 +121,15 @@ class SimilarityConfidencePlan {
         product, slots_, row_factor_,   columns_,   s.logit_scale, s.normalize,         s.factors,  weights_,
         scores_, parts_, found_factor_, row_tiles_, splits_,       Divisor(col_tiles_), confidence, prediction};
     const size_t shared = slots_.bytes() + similarity_confidence::kSharedBytes;
-    const auto kernel = s.bias ? similarity_confidence::predict<T, true> : similarity_confidence::predict<T, false>;
-    if (const auto error = PYFASTCAL_LAUNCH(kernel, unsigned(blocks_), kProductThreads, shared, stream, a))
+    if (const auto error = PYFASTCAL_LAUNCH((similarity_confidence::predict<T, kBias>), unsigned(blocks_),
+                                            kProductThreads, shared, stream, a))
       return error;
     if (splits_ == 1) return cudaSuccess;
     const int rows = int(s.image.rows), per_block = similarity_confidence::kMergeThreads / 32;
     return PYFASTCAL_LAUNCH(similarity_confidence::merge_parts, unsigned((rows + per_block - 1) / per_block),
                             similarity_confidence::kMergeThreads, 0, stream, parts_, scores_, found_factor_,
-                            s.logit_scale, s.bias != nullptr, s.factors, weights_, rows, int(s.text.rows), col_tiles_,
-                            confidence, prediction);
+                            s.logit_scale, kBias, s.factors, weights_, rows, int(s.text.rows), col_tiles_, confidence,
+                            prediction);
   }
 
   bool split_ = false;

@@ -39,6 +39,20 @@ struct Fibre {
 extern Fibre host, *current;  // host: what launches
 extern int set;               // of threads, that the current block has
 
+// cuda_runtime.cpp: what is known of a kernel, and its limit of dynamic shared memory on each device.
+inline constexpr size_t kUnaskedShared = 48 * 1024;
+inline constexpr int kMaxDevices = 128;
+struct Function {
+  size_t static_bytes = 0;  // what its blocks have taken so far
+  bool asked_for = false;
+  size_t limits[kMaxDevices] = {};  // 0: not set
+
+  bool may_have(size_t dynamic_bytes) const;
+  void takes_static(size_t bytes);
+};
+Function& function_of(const void* kernel);
+extern Function* running;
+
 // memory.cpp: before a launch, and before each of its blocks.
 void begin_shared(size_t dynamic_bytes);
 void refill_shared();

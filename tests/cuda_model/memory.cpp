@@ -45,10 +45,11 @@ void* static_shared(const void* key, size_t size) {
   for (int i = 0; i < n_static; ++i)
     if (static_variables[i].key == key) return static_area[set] + static_variables[i].offset;
   const size_t offset = (static_size + 31) / 16 * 16;  // a gap before it, for the address sanitizer
-  if (n_static == kMaxStatic || offset + size > 48 * 1024) die("too much static shared memory");
-  if (dynamic_size + offset + size > settings.shared_per_block) die("too much shared memory");
+  if (n_static == kMaxStatic || offset + size > kUnaskedShared) die("too much static shared memory");
   static_variables[n_static++] = {key, offset};
   static_size = offset + size;
+  running->takes_static(static_size);
+  if (!running->may_have(dynamic_size)) die("too much shared memory, static arrays included");
   for (auto& area : static_area) {
     __asan_unpoison_memory_region(area + offset, size);
     fill_with_nan(area + offset, size);

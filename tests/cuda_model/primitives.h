@@ -6,16 +6,8 @@
 #define PYFASTCAL_STATIC_SHARED(T, name) \
   static const char name##_key = 0;      \
   auto& name = *reinterpret_cast<std::type_identity_t<T>*>(cuda_model::static_shared(&name##_key, sizeof(T)))
-#define PYFASTCAL_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  ::cuda_model::launch_kernel(kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
 
 namespace cuda_model {
-
-template <class... Parameters, class... Arguments>
-cudaError_t launch_kernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t,
-                          Arguments... arguments) {
-  return launch(grid, block, shared_bytes, [=] { kernel(arguments...); });
-}
 
 struct Registers {
   float* d;
@@ -53,6 +45,13 @@ bool next_landed(int groups_left, Copy* copy);  // a copy that must have landed 
 }  // namespace cuda_model
 
 namespace pyfastcal::cuda::prim {
+
+template <class... Parameters, class... Arguments>
+inline cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t,
+                          const Arguments&... arguments) {
+  return cuda_model::launch(reinterpret_cast<const void*>(kernel), grid, block, shared_bytes,
+                            [=] { kernel(arguments...); });
+}
 
 template <class T>
 inline void mma_16816(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], CUDA_MODEL_PLACE_ARGUMENTS) {

@@ -55,7 +55,9 @@ struct Settings {
   Schedule schedule = Schedule::kForward;
   uint64_t seed = 1;
   bool copies_land_early = false;  // asynchronous copies: when issued, or only when waited for
-  // of the device, as the kernels' launch code asks for them
+  // The current device, which knows of no kernel's limit before it is set there; and what the kernels' launch code asks
+  // of it. Devices whose blocks may have other amounts of shared memory must have other numbers.
+  int device = 0;
   int multiprocessors = 2, blocks_per_multiprocessor = 1;
   size_t shared_per_block = 227 * 1024;
 };
@@ -102,7 +104,9 @@ bool in_shared(const void* p, size_t size);
 void fence();
 void at_atomic();
 
-cudaError_t launch(dim3 grid, dim3 block, size_t shared_bytes, std::function<void()> thread);
+cudaError_t ask_occupancy(int* blocks, const void* kernel, size_t shared_bytes);
+
+cudaError_t launch(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, std::function<void()> thread);
 
 template <class T>
 uint64_t to_bits(T x) {
@@ -306,10 +310,8 @@ inline float __fsqrt_rn(float x) { return std::sqrt(x); }
 using std::max;
 using std::min;
 
-// The functions of the CUDA runtime that launch code uses (cuda_runtime.cpp defines them: cudaGetLastError,
-// cudaGetDevice, cudaDeviceGetAttribute, cudaMemsetAsync); this one is a template over kernels.
+// The functions of the CUDA runtime that launch code uses are in cuda_runtime.cpp; this one is a template over kernels.
 template <class Kernel>
-cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel*, int, size_t) {
-  *blocks = cuda_model::settings.blocks_per_multiprocessor;
-  return cudaSuccess;
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, Kernel* kernel, int, size_t shared_bytes) {
+  return cuda_model::ask_occupancy(blocks, reinterpret_cast<const void*>(kernel), shared_bytes);
 }

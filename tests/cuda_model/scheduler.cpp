@@ -259,12 +259,13 @@ void at_atomic() {
   next();
 }
 
-cudaError_t launch(dim3 grid, dim3 block, size_t shared_bytes, std::function<void()> thread) {
+cudaError_t launch(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, std::function<void()> thread) {
   const uint64_t threads = uint64_t(block.x) * block.y * block.z;
   if (!threads || threads > kMaxThreads || block.z > 64 || !grid.x || !grid.y || !grid.z || grid.x > 0x7fffffffu ||
       grid.y > 65535 || grid.z > 65535)
     return cudaErrorInvalidConfiguration;
-  if (shared_bytes > settings.shared_per_block) return cudaErrorInvalidValue;
+  running = &function_of(kernel);
+  if (!running->may_have(shared_bytes)) return cudaErrorInvalidValue;
   ++counters.launches;
   n_threads = int(threads);
   gridDim = grid;

@@ -268,6 +268,7 @@ TEST(knn_of_rows_that_are_not_finite) {
 
 TEST(knn_in_little_shared_memory) {
   cuda_model::settings.shared_per_block = 100 * 1024;
+  cuda_model::settings.device = 1;
   check(Vectors::normal(3, 200, 29, Dtype::kHalf), Vectors::normal(600, 200, 30, Dtype::kHalf), 5);
 }
 

@@ -78,6 +78,7 @@ TEST(similarity_of_kept_rows) {
   cuda_model::settings.multiprocessors = 1;
   for (const size_t shared : {227, 163, 99}) {
     cuda_model::settings.shared_per_block = shared * 1024;
+    cuda_model::settings.device = shared == 227 ? 0 : shared == 163 ? 1 : 2;
     check_sizes<__nv_bfloat16>(shared == 227 ? 130 : 3, 260, 200);
     if (shared == 227) check_sizes<float>(3, 260, 200, 3e-7);  // of which none are kept
   }

@@ -5,10 +5,10 @@
 The first run: build (for this GPU only; where it fails nothing else is begun), ops (each on the GPU against the CPU),
 tests (those marked gpu), floors (every work of the table in docs/kernels.md: ours and its floor), memcheck (every op at
 small sizes under compute-sanitizer), peers (the same works again with all contenders, as many as the time is for). The
-second: build, the tests that failed in the first, racecheck, ncu (counters of three kernels), repeat (the timings).
+second: build, failed (the tests that failed in the first), racecheck, ncu (counters of three kernels), repeat (floors).
 
 Each has a share of the time. One that fails or takes too long does not stop the others, but the exit code tells; what
-was there until then is in FOLDER ($OUT, or build/gpu): log.txt, stages.json, tests.jsonl, junit.xml, rows.json, ncu.txt.
+was there until then is in FOLDER ($OUT, or build/gpu): log.txt, stages.json, rows.json, tests.jsonl and the like.
 Where the machine is sent a copy of the tree without its history, ``--commit`` here first: it writes the commit to
 build/commit.json, which must travel too.
 """
@@ -21,16 +21,15 @@ from pathlib import Path
 
 from benchmarks import results
 from scripts.gpu.runner import ROOT, Record, run_all, summary
-from scripts.gpu.stages import ROWS, TESTS, Stages, gpu_arch, unruly
+from scripts.gpu.stages import FIRST, ROWS, SECOND, Stages, gpu_arch, unruly
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--second", action="store_true", help="the second run")
-    parser.add_argument("--failed-in", type=Path, metavar="FILE", help=f"tests to repeat (default build/gpu/{TESTS})")
+    parser.add_argument("--before", type=Path, metavar="FILE", default=ROOT / "build/gpu/tests.jsonl", help="of failed")
     parser.add_argument("--seconds", type=float, default=400.0, help="for everything (default %(default)g)")
-    parser.add_argument("--only", nargs="+", metavar="STAGE", help="some of the stages")
-    parser.add_argument("--skip", nargs="+", metavar="STAGE", default=[], help="without these stages")
+    parser.add_argument("--only", nargs="+", metavar="STAGE", help="these stages of both runs, in this order")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where everything goes")
     parser.add_argument("--rehearse", action="store_true", help="without a GPU: all of it, small, on the CPU, and more")
     parser.add_argument("--dry-run", action="store_true", help="only print the commands")
@@ -44,14 +43,14 @@ def main(arguments: list[str] | None = None) -> int:
         print("torch sees no GPU here (--dry-run prints the commands, --rehearse tries them)", file=sys.stderr)
         return 2
     folder = options.out or Path(os.environ.get("OUT") or ROOT / "build/gpu")
-    stages_here = Stages("sm_90a" if options.dry_run and arch is None else arch, folder)
-    failed_in = options.failed_in or ROOT / "build/gpu" / TESTS
-    stages = stages_here.second(failed_in) if options.second else stages_here.first()
+    stages = Stages("sm_90a" if options.dry_run and arch is None else arch, folder, options.before).by_name
+    names = options.only or (SECOND if options.second else FIRST)
     if options.rehearse:
-        stages[1:1] = unruly()
-    if unknown := {*(options.only or []), *options.skip} - {s.name for s in stages}:
-        parser.error(f"no stage {', '.join(sorted(unknown))}: {', '.join(s.name for s in stages)}")
-    stages = [s for s in stages if s.name not in options.skip and s.name in (options.only or [s.name])]
+        stages |= unruly()
+        names = options.only or (names[0], *unruly(), *names[1:])
+    if unknown := set(names) - set(stages):
+        parser.error(f"no stage {', '.join(sorted(unknown))}: {', '.join(stages)}")
+    stages = [stages[name] for name in names]
     if options.dry_run:
         for stage in stages:
             print(f"{stage.name} ({stage.budget:.0f} s): {stage.line()}{' -- ' * bool(stage.skip)}{stage.skip}")

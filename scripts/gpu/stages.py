@@ -1,4 +1,4 @@
-"""What a run on a machine with a GPU consists of: the first, and the second, after what the first found is mended."""
+"""What a run on a machine with a GPU consists of: a first, and a second when what the first found was mended."""
 
 import importlib.util
 import os
@@ -9,7 +9,6 @@ from pathlib import Path
 from scripts.gpu import outcomes, profiled
 from scripts.gpu.runner import Stage
 
-TESTS = "tests.jsonl"  # what became of each test
 ROWS = "rows.json"  # what was measured
 # what a rehearsal tests in place of what touches the GPU
 REHEARSED = ["tests/ops/test_similarity.py"]
@@ -31,35 +30,32 @@ def gpu_arch() -> str | None:
     return f"sm_{major}{minor}" + ("a" if (major, minor) == (9, 0) else "")
 
 
+FIRST = ("build", "ops", "tests", "floors", "memcheck", "peers")
+SECOND = ("build", "failed", "racecheck", "ncu", "repeat")
+
+
 class Stages:
-    """The stages, in ``folder``; without an ``arch`` those of a rehearsal: the same commands, small and on the CPU."""
+    """Each stage by its name; without an ``arch`` those of a rehearsal: the same commands, small and on the CPU.
 
-    def __init__(self, arch: str | None, folder: Path):
+    ``folder``: where they write. ``before``: what the tests left in an earlier run, for the stage that repeats those
+    that failed.
+    """
+
+    def __init__(self, arch: str | None, folder: Path, before: Path):
         self.arch, self.folder = arch, folder
-
-    def first(self) -> list[Stage]:
-        return [
+        stages = [
             self.build(),
             self.ops(),
-            self.tests(),
-            self.benchmarks("floors", 90, "--contenders", "floors"),
+            self.tests("tests", ["tests", "-m", "gpu"] if arch else REHEARSED),
+            self.failed(before),
+            self.benchmarks("floors", 90, ROWS, "--contenders", "floors"),
+            self.benchmarks("peers", 60, ROWS),
+            self.benchmarks("repeat", 60, "rows-repeated.json", "--contenders", "floors"),
             self.check("memcheck"),
-            self.benchmarks("peers", 60, takes_the_rest=True),
-        ]
-
-    def second(self, failed_in: Path) -> list[Stage]:
-        """``failed_in``: the tests' outcomes of the first."""
-        failed = outcomes.failed(failed_in) if failed_in.exists() else []
-        tests = self.tests(failed)
-        if not failed:
-            tests.skip = f"nothing failed in {failed_in}" if failed_in.exists() else f"no {failed_in}"
-        return [
-            self.build(),
-            tests,
             self.check("racecheck"),
             self.profile(),
-            self.benchmarks("repeat", 60, "--contenders", "floors", takes_the_rest=True, rows="rows-repeated.json"),
         ]
+        self.by_name = {stage.name: stage for stage in stages}
 
     def build(self) -> Stage:
         """For this GPU only; of a rehearsal the CPU half only, and not in place, where others may be running it."""
@@ -77,21 +73,25 @@ class Stages:
     def _ops_command(self) -> list[str]:
         return [sys.executable, "-m", "scripts.gpu.ops", "--device", "cuda" if self.arch else "cpu"]
 
-    def tests(self, only: list[str] | None = None) -> Stage:
-        chosen = only or (["tests", "-m", "gpu"] if self.arch else REHEARSED)
+    def tests(self, name: str, chosen: list[str]) -> Stage:
         workers = min(6, max(1, (os.cpu_count() or 2) - 1))
         parallel = ["-n", str(workers), "--dist", "worksteal"] if importlib.util.find_spec("xdist") else []
-        report = ["-p", "scripts.gpu.outcomes", "--outcomes", str(self.folder / TESTS)]
-        report += [f"--junitxml={self.folder / 'junit.xml'}", "--tb=short", "-rs", "-p", "no:cacheprovider"]
+        report = ["-p", "scripts.gpu.outcomes", "--outcomes", str(self.folder / f"{name}.jsonl")]
+        report += [f"--junitxml={self.folder / f'{name}.xml'}", "--tb=short", "-rs", "-p", "no:cacheprovider"]
         command = [sys.executable, "-m", "pytest", "--continue-on-collection-errors", *parallel, *report, *chosen]
-        return Stage("tests", command, 120)
+        return Stage(name, command, 120)
 
-    def benchmarks(
-        self, name: str, budget: float, *options: str, takes_the_rest: bool = False, rows: str = ROWS
-    ) -> Stage:
+    def failed(self, before: Path) -> Stage:
+        tests = outcomes.failed(before) if before.exists() else []
+        stage = self.tests("failed", tests)
+        if not tests:
+            stage.skip = f"nothing failed in {before}" if before.exists() else f"there is no {before}"
+        return stage
+
+    def benchmarks(self, name: str, budget: float, rows: str, *options: str) -> Stage:
         command = [sys.executable, "-m", "benchmarks", "--device", "cuda", "--into", str(self.folder / rows), *options]
         command += [] if self.arch else ["--quick"]
-        return Stage(name, command, budget, takes_the_rest=takes_the_rest, told_the_time=True)
+        return Stage(name, command, budget, takes_the_rest=name != "floors", told_the_time=True)
 
     def check(self, tool: str) -> Stage:
         sanitizer = find_tool("compute-sanitizer")
@@ -115,11 +115,9 @@ class Stages:
         return Stage("ncu", [*options, sys.executable, "-m", "scripts.gpu.profiled"], 75, skip=why_not)
 
 
-def unruly() -> list[Stage]:
+def unruly() -> dict[str, Stage]:
     """Of a rehearsal: a stage that hangs and does not end when asked to, and one that crashes."""
     hang = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('hanging'); time.sleep(3600)"
     crash = "import os; print('crashing'); os.abort()"
-    return [
-        Stage("hangs", [sys.executable, "-c", hang], 4),
-        Stage("crashes", [sys.executable, "-c", crash], 10),
-    ]
+    stages = [Stage("hangs", [sys.executable, "-c", hang], 4), Stage("crashes", [sys.executable, "-c", crash], 10)]
+    return {stage.name: stage for stage in stages}

@@ -52,7 +52,9 @@ class Run:
         self.stamp, self.path, self.rows = stamp, path, []
         if path is not None and path.exists():
             before, self.rows = results.read(path)
-            if differ := [key for key in ("commit", "dirty", "gpu", "cpu", "quick") if before.get(key) != stamp.get(key)]:
+            if differ := [
+                key for key in ("commit", "dirty", "gpu", "cpu", "quick") if before.get(key) != stamp.get(key)
+            ]:
                 raise ValueError(f"{path} is of another {differ[0]}: {before.get(differ[0])}")
             self.stamp = before
 

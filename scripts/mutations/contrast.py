@@ -78,4 +78,10 @@ MUTATIONS = [
         "half_ = !must_split(c.image, c.text) && !must_split(c.image, c.text0) && !must_split(c.image0, c.text) &&",
         "half_ =",
     ),
+    Mutation(
+        "one row of any stride is aligned",
+        "operand.cuh",
+        "rows_are_aligned(static_cast<const __half*>(m.data), m.stride)",
+        "(m.rows <= 1 ? is_aligned(m.data) : rows_are_aligned(static_cast<const __half*>(m.data), m.stride))",
+    ),
 ]

@@ -152,4 +152,10 @@ MUTATIONS = [
         "sum = __fma_rn(difference, difference, sum) + 0x1p-40;",
     ),
     Mutation("zero rows become NaN", "distance.cuh", "norm >= 0 ? 1e-12 : norm", "norm"),
+    Mutation(
+        "one row of any stride is aligned",
+        "operand.cuh",
+        "rows_are_aligned(static_cast<const __half*>(m.data), m.stride)",
+        "(m.rows <= 1 ? is_aligned(m.data) : rows_are_aligned(static_cast<const __half*>(m.data), m.stride))",
+    ),
 ]

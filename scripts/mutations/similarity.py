@@ -98,4 +98,10 @@ MUTATIONS = [
         "p.scaling == Scaling::kToOne ? 1 : kBalance",
         "kBalance",
     ),
+    Mutation(
+        "one row of any stride is aligned",
+        "operand.cuh",
+        "rows_are_aligned(static_cast<const __half*>(m.data), m.stride)",
+        "(m.rows <= 1 ? is_aligned(m.data) : rows_are_aligned(static_cast<const __half*>(m.data), m.stride))",
+    ),
 ]

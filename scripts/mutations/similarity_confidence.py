@@ -232,4 +232,10 @@ MUTATIONS = [
         "f(f(of_row[0], of_row[2 * kTileRows]), f(of_row[kTileRows], of_row[3 * kTileRows]))",
         "f(f(of_row[0], of_row[kTileRows]), f(of_row[2 * kTileRows], of_row[3 * kTileRows]))",
     ),
+    Mutation(
+        "one row of any stride is aligned",
+        "operand.cuh",
+        "rows_are_aligned(static_cast<const __half*>(m.data), m.stride)",
+        "(m.rows <= 1 ? is_aligned(m.data) : rows_are_aligned(static_cast<const __half*>(m.data), m.stride))",
+    ),
 ]

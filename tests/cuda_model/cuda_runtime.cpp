@@ -36,8 +36,15 @@ void Function::takes_static(size_t bytes) {
   static_bytes = bytes;
 }
 
+// What may load a kernel, while a graph is captured: CUDA does not say whether it may, so it may not.
+static cudaStreamCaptureMode capture_mode = cudaStreamCaptureModeGlobal;
+static bool may_load() { return !settings.capturing || capture_mode == cudaStreamCaptureModeRelaxed; }
+
 cudaError_t ask_occupancy(int* blocks, const void* kernel, size_t shared_bytes) {
-  *blocks = function_of(kernel).may_have(shared_bytes) ? settings.blocks_per_multiprocessor : 0;
+  const Function& function = function_of(kernel);
+  if (!function.asked_for && !may_load()) return cudaErrorStreamCaptureUnsupported;
+  const int fit = int(settings.shared_per_block / std::max(shared_bytes + function.static_bytes, size_t(1)));
+  *blocks = function.may_have(shared_bytes) ? std::min(fit, settings.blocks_per_multiprocessor) : 0;
   return cudaSuccess;
 }
 
@@ -46,9 +53,6 @@ cudaError_t ask_occupancy(int* blocks, const void* kernel, size_t shared_bytes) 
 using cuda_model::settings;
 
 extern "C" {
-
-cudaError_t cudaGetLastError() { return cudaSuccess; }
-cudaError_t cudaPeekAtLastError() { return cudaSuccess; }
 
 cudaError_t cudaGetDevice(int* device) {
   *device = settings.device;
@@ -69,6 +73,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
 }
 
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel) {
+  if (!cuda_model::may_load()) return cudaErrorStreamCaptureUnsupported;
   cuda_model::Function& function = cuda_model::function_of(kernel);
   function.asked_for = true;
   *attributes = {};
@@ -77,6 +82,7 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* ke
 }
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
+  if (!cuda_model::may_load()) return cudaErrorStreamCaptureUnsupported;
   cuda_model::Function& function = cuda_model::function_of(kernel);
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 ||
       size_t(value) + function.static_bytes > settings.shared_per_block)
@@ -85,12 +91,12 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute
   const size_t before = limit ? limit : cuda_model::kUnaskedShared - function.static_bytes;
   if (size_t(value) < before) cuda_model::die("a kernel's limit of dynamic shared memory is lowered");
   limit = size_t(value);
+  ++cuda_model::counters.limits_set;
   return cudaSuccess;
 }
 
 cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
-  static cudaStreamCaptureMode of_thread = cudaStreamCaptureModeGlobal;
-  std::swap(of_thread, *mode);
+  std::swap(cuda_model::capture_mode, *mode);
   return cudaSuccess;
 }
 

@@ -14,7 +14,7 @@ struct StaticVariable {
 };
 
 alignas(1024) unsigned char dynamic_area[kSets][kMaxShared], static_area[kSets][kMaxShared];
-size_t dynamic_size = 0, static_size = 0;
+size_t dynamic_size = 0, static_size = 0, static_gaps = 0;
 StaticVariable static_variables[kMaxStatic];
 int n_static = 0;
 
@@ -25,7 +25,7 @@ void fill_with_nan(void* p, size_t size) { asm volatile("rep stosb" : "+D"(p), "
 
 void begin_shared(size_t dynamic_bytes) {
   dynamic_size = dynamic_bytes;
-  static_size = 0;
+  static_size = static_gaps = 0;
   n_static = 0;
   for (int s = 0; s < kSets; ++s) {
     __asan_poison_memory_region(static_area[s], kMaxShared);
@@ -44,11 +44,12 @@ void* dynamic_shared() { return dynamic_area[set]; }
 void* static_shared(const void* key, size_t size) {
   for (int i = 0; i < n_static; ++i)
     if (static_variables[i].key == key) return static_area[set] + static_variables[i].offset;
-  const size_t offset = (static_size + 31) / 16 * 16;  // a gap before it, for the address sanitizer
+  static_gaps += 16;
+  const size_t offset = (static_size + 15) / 16 * 16 + 16;  // a gap before it, for the address sanitizer
   if (n_static == kMaxStatic || offset + size > kUnaskedShared) die("too much static shared memory");
   static_variables[n_static++] = {key, offset};
   static_size = offset + size;
-  running->takes_static(static_size);
+  running->takes_static(static_size - static_gaps);
   if (!running->may_have(dynamic_size)) die("too much shared memory, static arrays included");
   for (auto& area : static_area) {
     __asan_unpoison_memory_region(area + offset, size);

@@ -58,13 +58,14 @@ struct Settings {
   // The current device, which knows of no kernel's limit before it is set there; and what the kernels' launch code asks
   // of it. Devices whose blocks may have other amounts of shared memory must have other numbers.
   int device = 0;
+  bool capturing = false;  // a stream, into a graph
   int multiprocessors = 2, blocks_per_multiprocessor = 1;
   size_t shared_per_block = 227 * 1024;
 };
 extern Settings settings;
 
 struct Counters {
-  uint64_t launches, blocks, switches, async_copies;
+  uint64_t launches, blocks, switches, async_copies, limits_set;
   uint64_t matrix_loads, matrix_load_conflicts;  // of load_matrix_x4: extra cycles that bank conflicts cost
 };
 extern Counters counters;

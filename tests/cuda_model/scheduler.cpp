@@ -187,8 +187,11 @@ void run_block(dim3 block) {
 }  // namespace
 
 void die(const char* why) {
-  std::fprintf(stderr, "\nCUDA model: %s, in block (%u, %u, %u)\n", why, blockIdx.x, blockIdx.y, blockIdx.z);
-  if (current != &host) std::fprintf(stderr, "  said by thread %d\n", current->number);
+  std::fprintf(stderr, "\nCUDA model: %s", why);
+  if (current != &host)
+    std::fprintf(stderr, ", in block (%u, %u, %u)\n  said by thread %d", blockIdx.x, blockIdx.y, blockIdx.z,
+                 current->number);
+  std::fprintf(stderr, "\n");
   int shown = 0;
   for (int i = 0; i < n_threads && shown < 8; ++i)
     if (const Fibre& fibre = fibres[set][i]; !fibre.ended) {

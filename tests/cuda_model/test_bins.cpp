@@ -134,6 +134,15 @@ TEST(bins_of_groups) {
     }
 }
 
+// What a call asks for leaves the next one room: blocks that are counted first, for little, then one that takes more.
+TEST(bins_after_fewer_bins) {
+  cuda_model::settings.device = 1 + int(cuda_model::settings.schedule);
+  check<float>(random_samples(70000, 13), {.n_bins = 1});
+  check<float>(random_samples(500, 14), {.n_bins = 10});
+  check<float>(random_samples(70000, 15), {.n_bins = 320});
+  check<float>(random_samples(500, 16), {.n_bins = 300});
+}
+
 TEST(bins_edges_and_their_neighbours) {
   for (const int64_t n_bins : {1, 2, 3, 7, 10, 15, 100, 333}) {
     Samples s;

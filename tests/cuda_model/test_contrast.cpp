@@ -150,8 +150,8 @@ TEST(contrast_of_a_row_does_not_depend_on_its_batch) {
   const Features<__nv_bfloat16> image(200, 16, 1), text(270, 16, 2), image0(200, 24, 3), text0(270, 24, 4);
   for (const Options& o : {kSimilarity, kProbability}) {
     const DeviceArray<float> whole = run(image.matrix(), text.matrix(), image0.matrix(), text0.matrix(), o);
-    for (const auto& [first, n, offset] : {std::array{71, 129, 0}, {3, 2, 1}}) {
-      Features<__nv_bfloat16> part(n, 16, 5, offset), part0(n, 24, 6, 0, 8);
+    for (const auto& [first, n, offset, padding] : {std::array{71, 129, 0, 8}, {3, 2, 1, 8}, {7, 1, 0, 1}}) {
+      Features<__nv_bfloat16> part(n, 16, 5, offset), part0(n, 24, 6, 0, padding);
       for (int64_t i = 0; i < n; ++i) {
         std::copy_n(image.data.data() + (first + i) * 16, 16, part.row(i));
         std::copy_n(image0.data.data() + (first + i) * 24, 24, part0.row(i));

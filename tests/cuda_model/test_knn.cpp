@@ -162,6 +162,10 @@ TEST(knn_of_rows_that_are_not_aligned) {
       const Vectors queries(4, 16, testing::random_normal(64, 8), Dtype::kHalf, padding, offset);
       check(queries, {50, 16, testing::random_normal(800, 9), Dtype::kHalf, padding, offset}, 5);
     }
+  // one row, whose stride could be anything
+  const auto one = [](uint32_t seed) { return Vectors(1, 16, testing::random_normal(16, seed), Dtype::kHalf, 1); };
+  check(one(8), Vectors::normal(50, 16, 9, Dtype::kHalf), 5);
+  check(Vectors::normal(4, 16, 8, Dtype::kHalf), one(9), 1);
 }
 
 TEST(knn_of_a_bank_in_parts) {

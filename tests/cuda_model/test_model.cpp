@@ -73,6 +73,47 @@ TEST(model_refuses_bad_launches) {
   CHECK(launch(1, 1, 227 * 1024) == cudaSuccess);
 }
 
+// kNumber: kernels apart, each with a limit of its own.
+template <int kNumber>
+static __global__ void take_shared(int* out) {
+  PYFASTCAL_STATIC_SHARED(int[256], fixed);
+  fixed[threadIdx.x] = kNumber;
+  if (threadIdx.x == 0) *out = fixed[0];
+}
+
+template <int kNumber>
+static cudaError_t take(size_t dynamic_bytes) {
+  DeviceArray<int> out(1);
+  return prim::launch(take_shared<kNumber>, 1, 32, dynamic_bytes, nullptr, out.data());
+}
+
+template <int kNumber>
+static cudaError_t limit(size_t bytes) {
+  return cudaFuncSetAttribute(reinterpret_cast<const void*>(&take_shared<kNumber>),
+                              cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes));
+}
+
+TEST(model_limits_shared_memory) {
+  constexpr size_t kStatic = 1024, kUnasked = 48 * 1024 - kStatic, kMost = 227 * 1024 - kStatic;
+  settings.device = 2 * int(settings.schedule);
+  CHECK(take<1>(0) == cudaSuccess);
+  CHECK(take<1>(kUnasked) == cudaSuccess);
+  CHECK(take<1>(kUnasked + 1) == cudaErrorInvalidValue);
+  cudaFuncAttributes attributes;
+  CHECK(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(&take_shared<1>)) == cudaSuccess);
+  CHECK_EQUAL(attributes.sharedSizeBytes, kStatic);
+  CHECK(limit<1>(kMost + 1) == cudaErrorInvalidValue);
+  CHECK(limit<1>(100000) == cudaSuccess);
+  CHECK(take<1>(100000) == cudaSuccess);
+  CHECK(take<1>(100001) == cudaErrorInvalidValue);
+  CHECK(take<2>(100000) == cudaErrorInvalidValue);  // another kernel
+  CHECK(limit<1>(kMost) == cudaSuccess);
+  CHECK(take<1>(kMost) == cudaSuccess);
+  ++settings.device;  // another device
+  CHECK(take<1>(100000) == cudaErrorInvalidValue);
+  CHECK(take<1>(kUnasked) == cudaSuccess);
+}
+
 // Everything that orders memory, used as it should be: no sanitizer may complain.
 static __global__ void reduce_blocks(const int* values, int n, int* partial, unsigned* done, int* total) {
   PYFASTCAL_SHARED(int, sums);

@@ -12,19 +12,25 @@ constexpr bool kThread = false, kAddress = true;
 constexpr bool kThread = false, kAddress = false;
 #endif
 
-// Launches one of the kernels below, in a process of its own, and asks for its end with these words; where the
-// sanitizer that notices it is not built in (`noticed` is false) the kernel is not run.
-template <auto Kernel, int Grid, int Block, size_t SharedBytes>
-static void expect_end(bool noticed, const char* words) {
-  if (!noticed) return;
-  const testing::Outcome outcome = testing::run_apart([] {
-    DeviceArray<float> global(64);
-    for (float& x : global) x = 0;
-    if (PYFASTCAL_LAUNCH(Kernel, Grid, Block, SharedBytes, nullptr, global.data()) != cudaSuccess) std::abort();
-  });
+// Runs f in a process of its own and asks for its end with these words.
+static void expect_end(void (*f)(), const char* words) {
+  const testing::Outcome outcome = testing::run_apart(f);
   CHECK(outcome.died);
   if (outcome.said.find(words) == std::string::npos)
     testing::fail(__FILE__, __LINE__, "expected '", words, "' in: ", outcome.said);
+}
+
+// Launches one of the kernels below; where the sanitizer that notices it is not built in (`noticed` is false) it is
+// not run.
+template <auto Kernel, int Grid, int Block, size_t SharedBytes>
+static void expect_end(bool noticed, const char* words) {
+  if (!noticed) return;
+  const auto run = [] {
+    DeviceArray<float> global(64);
+    for (float& x : global) x = 0;
+    if (PYFASTCAL_LAUNCH(Kernel, Grid, Block, SharedBytes, nullptr, global.data()) != cudaSuccess) std::abort();
+  };
+  expect_end(run, words);
 }
 
 template <bool Right>
@@ -102,16 +108,18 @@ TEST(model_notices_mixed_warp_operations) {
   expect_end<mix_warp_operations, 1, 32, 0>(true, "lanes of one mask met different warp operations");
 }
 
-template <int Shared, int Global>
+template <int Shared, int Global, int Bytes = 16>
 static __global__ void copy(float* global) {
   PYFASTCAL_SHARED(float, shared);
-  prim::copy_async_16(shared + Shared, global + Global);
+  prim::copy_async_16(shared + Shared, global + Global, Bytes);
   prim::commit_copies();
   prim::wait_copies<0>();
 }
 TEST(model_notices_a_misaligned_copy) {
   expect_end<copy<1, 0>, 1, 1, 64>(true, "copy_async_16: address not 16-byte aligned");
   expect_end<copy<0, 2>, 1, 1, 64>(true, "copy_async_16: address not 16-byte aligned");
+  expect_end<copy<1, 0, 0>, 1, 1, 64>(true, "copy_async_16: address not 16-byte aligned");
+  expect_end<copy<0, 2, 0>, 1, 1, 64>(true, "copy_async_16: address not 16-byte aligned");
   expect_end<copy<16, 0>, 1, 1, 64>(true, "copy_async_16: address not in shared memory");
   expect_end<copy<0, 64>, 1, 1, 64>(kAddress, "heap-buffer-overflow");
 }
@@ -178,4 +186,49 @@ TEST(model_notices_an_overrun) {
   expect_end<overrun_shared, 1, 32, 128>(kAddress, "use-after-poison");
   expect_end<overrun_static_shared, 1, 1, 0>(kAddress, "use-after-poison");
   expect_end<overrun_global, 1, 64, 0>(kAddress, "heap-buffer-overflow");
+}
+
+// Launch code's mistakes with a kernel's limit of dynamic shared memory.
+static __global__ void take_static(float* global) {
+  PYFASTCAL_STATIC_SHARED(float[1024], fixed);
+  fixed[threadIdx.x] = 1;
+  global[threadIdx.x] = fixed[threadIdx.x];
+}
+static void limit(size_t bytes) {
+  CHECK(cudaFuncSetAttribute(reinterpret_cast<const void*>(&take_static), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             int(bytes)) == cudaSuccess);
+}
+static void take(size_t dynamic_bytes) {
+  DeviceArray<float> global(32);
+  CHECK(prim::launch(take_static, 1, 32, dynamic_bytes, nullptr, global.data()) == cudaSuccess);
+}
+TEST(model_notices_a_limit_that_is_lowered) {
+  const char* const words = "a kernel's limit of dynamic shared memory is lowered";
+  expect_end([] { limit(2056); }, words);
+  expect_end(
+      [] {
+        limit(100 * 1024);
+        limit(100 * 1024);
+        limit(100 * 1024 - 1);
+      },
+      words);
+}
+TEST(model_notices_that_static_arrays_do_not_fit) {
+  expect_end([] { take(45 * 1024); }, "too much shared memory, static arrays included");
+  expect_end(
+      [] {
+        limit(227 * 1024);
+        take(0);
+      },
+      "a limit of dynamic shared memory that leaves no room for static arrays");
+}
+TEST(model_notices_a_device_that_changes) {
+  expect_end(
+      [] {
+        int bytes = 0;
+        for (; bytes == 0; cuda_model::settings.shared_per_block = 99 * 1024)
+          CHECK(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0) == cudaSuccess);
+        cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
+      },
+      "a device whose shared memory changed");
 }

@@ -84,6 +84,16 @@ TEST(similarity_of_kept_rows) {
   }
 }
 
+// Launches of one kernel that take more and less shared memory, whichever comes first.
+TEST(similarity_of_many_columns_beside_few) {
+  const Features<__nv_bfloat16> image(2, 512, 1), text(260, 512, 2), image2(2, 256, 3), text2(260, 256, 4);
+  for (const bool more_first : {false, true}) {
+    cuda_model::settings.device = 3 + 2 * int(cuda_model::settings.schedule) + more_first;
+    for (const bool more : {more_first, !more_first, more_first})
+      more ? check_against_definition(image, text) : check_against_definition(image2, text2);
+  }
+}
+
 TEST(similarity_as_it_is) {
   check_against_definition(Features<__nv_bfloat16>(66, 40, 1), Features<__nv_bfloat16>(7, 40, 2), false);
   check_against_definition(Features<__half>(3, 40, 1), Features<__half>(70, 40, 2), false);
@@ -144,7 +154,7 @@ static void check_batches(int64_t c) {
   const Features<T> image(200, 24, 1), text(c, 24, 2);
   const DeviceArray<float> whole = run(image.matrix(), text.matrix());
   for (const auto& [first, n, offset, padding] :
-       {std::array{71, 129, 0, 0}, {3, 5, 1, 0}, {190, 2, 0, 8}, {64, 3, 8, 3}}) {
+       {std::array{71, 129, 0, 0}, {3, 5, 1, 0}, {190, 2, 0, 8}, {64, 3, 8, 3}, {7, 1, 0, 1}}) {
     Features<T> part(n, 24, 9, offset, padding);
     for (int64_t i = 0; i < n; ++i) std::copy_n(image.data.data() + (first + i) * image.stride, 24, part.row(i));
     cuda_model::settings.multiprocessors = 1 + n % 3;

@@ -7,10 +7,10 @@ Everything else about the package is in pyproject.toml. Settings, by environment
                                         runs on its plain-torch reference path; require: fail instead; skip: do not try
     PYFASTCAL_CUDA=auto|0|1             the CUDA half. auto (default): where there is nvcc and torch has CUDA; 0: never;
                                         1: always, also beside a torch without CUDA, for use with another
-    PYFASTCAL_CUDA_ARCHS                what to compile for: default "sm_80 sm_90a sm_100a sm_120 compute_120", the last
-                                        being code for later GPUs
-    PYFASTCAL_TORCH                     the folder of a torch (with include and lib) to build against, where it is not the
-                                        installed one
+    PYFASTCAL_CUDA_ARCHS                what to compile for: default "sm_80 sm_90a sm_100 sm_120 compute_100", the last
+                                        being PTX, for 11.0 and later GPUs
+    PYFASTCAL_TORCH                     the folder of a torch (its include and lib) to build against, where it is not
+                                        the installed one
     PYFASTCAL_SANITIZE                  the CPU half with these sanitizers of GCC, as `make sanitize` builds it
     CUDA_HOME, CXX, CXXFLAGS            as usual
 """
@@ -33,7 +33,7 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).parent.resolve()
 WISH = os.environ.get("PYFASTCAL_BUILD", "auto")
 CUDA_WISH = os.environ.get("PYFASTCAL_CUDA", "auto")
-CUDA_ARCHS = os.environ.get("PYFASTCAL_CUDA_ARCHS", "sm_80 sm_90a sm_100a sm_120 compute_120").replace(",", " ").split()
+CUDA_ARCHS = os.environ.get("PYFASTCAL_CUDA_ARCHS", "sm_80 sm_90a sm_100 sm_120 compute_100").replace(",", " ").split()
 SANITIZE = os.environ.get("PYFASTCAL_SANITIZE", "")
 TORCH_TARGET = "2.11"
 FLAGS = ["-std=c++20", "-ffp-contract=off", "-fvisibility=hidden", "-fvisibility-inlines-hidden"]

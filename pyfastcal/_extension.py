@@ -44,12 +44,13 @@ def cuda_archs() -> list[str]:
 
 def runs_on(arch: str, capability: tuple[int, int]) -> bool:
     """Whether code for ``arch`` runs on a GPU of this compute capability: ``sm_80`` on its own and later minor
-    versions, ``sm_90a`` on exactly that one, ``compute_120`` (PTX) on all from that one on."""
+    versions, ``sm_90a`` on exactly that one, ``compute_100`` (PTX) on all from that one on, ``compute_100f`` on later
+    minor versions only."""
     kind, major, minor, suffix = re.fullmatch(r"(sm|compute)_(\d+)(\d)([a-z]?)", arch).groups()
     own = int(major), int(minor)
     if suffix == "a":
         return capability == own
-    return capability >= own and (kind == "compute" or capability[0] == own[0])
+    return capability >= own and ((kind == "compute" and not suffix) or capability[0] == own[0])
 
 
 def gpus() -> list[str]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ARCHS = ["sm_80", "sm_90a", "sm_100a", "sm_120"]
+ARCHS = ["sm_80", "sm_90a", "sm_100", "sm_120"]
 
 
 @dataclass

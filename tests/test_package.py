@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import torch
 import pyfastcal as fc
 from pyfastcal import _extension
 from pyfastcal.report.environment import cuda_kernels
+from scripts import cuda_check
 from scripts.cuda_check import find_nvcc
 
 ROOT = Path(__file__).parent.parent
@@ -190,15 +192,30 @@ def test_build_info():
         ("sm_80", [(8, 0), (8, 6), (8, 9)], [(7, 5), (9, 0), (10, 0)]),
         ("sm_86", [(8, 6), (8, 9)], [(8, 0)]),
         ("sm_90a", [(9, 0)], [(8, 9), (10, 0)]),
+        ("sm_100", [(10, 0), (10, 3)], [(9, 0), (11, 0), (12, 0)]),
         ("sm_100a", [(10, 0)], [(10, 3), (9, 0), (12, 0)]),
         ("sm_100f", [(10, 0), (10, 3)], [(11, 0), (12, 0)]),
         ("sm_120", [(12, 0), (12, 1)], [(10, 0), (13, 0)]),
-        ("compute_120", [(12, 0), (12, 1), (13, 0)], [(10, 3), (9, 0)]),
+        ("compute_100", [(10, 0), (10, 3), (11, 0), (12, 1), (13, 0)], [(8, 9), (9, 0)]),
+        ("compute_100a", [(10, 0)], [(10, 3), (11, 0)]),
+        ("compute_100f", [(10, 0), (10, 3)], [(11, 0), (12, 0)]),
     ],
 )
 def test_which_gpus_an_architecture_is_for(arch, runs, not_on):
     assert all(_extension.runs_on(arch, capability) for capability in runs)
     assert not any(_extension.runs_on(arch, capability) for capability in not_on)
+
+
+def test_default_architectures_are_the_same_everywhere():
+    """In both builds, in README's table and, but for PTX, in ``make cuda-check``."""
+    named = re.compile(r"\b(?:sm|compute)_\d+[af]?\b")
+    setup, cmake, readme = ((ROOT / name).read_text() for name in ("setup.py", "CMakeLists.txt", "README.md"))
+    archs = named.findall(re.search(r'"PYFASTCAL_CUDA_ARCHS", "(.*?)"', setup)[1])
+    assert archs and archs == named.findall(re.search(r'set\(PYFASTCAL_CUDA_ARCHS "(.*?)"', cmake)[1])
+    table = readme[readme.index("| GPU | compiled for |") :]
+    assert archs == named.findall(table[: table.index("\n\n")])
+    assert [arch for arch in archs if arch.startswith("sm_")] == cuda_check.ARCHS
+    assert archs == named.findall(re.search(r'default "(.*?)"', setup)[1])
 
 
 def test_what_is_said_of_a_gpu(monkeypatch):

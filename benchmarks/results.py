@@ -1,5 +1,6 @@
 """The files of measurements: what machine and what code they come from, and how they are written and found."""
 
+import hashlib
 import json
 import os
 import platform
@@ -43,10 +44,15 @@ def stamp(device: str = "cpu", **options: Any) -> dict[str, Any]:
 
 
 def commit() -> dict[str, Any]:
-    """The tree's commit, and whether it was changed since; of a copy without history what ``write_commit`` wrote."""
+    """The tree's commit, and whether it was changed since. Where a copy of the tree came without its history, or with
+    another, ``write_commit`` said, if it said so of these very files."""
+    if COMMIT.exists():
+        written = json.loads(COMMIT.read_text())
+        if written.pop("sources") == _digest():
+            return written
     head = _git("rev-parse", "HEAD")
     if head is None:
-        return json.loads(COMMIT.read_text()) if COMMIT.exists() else {"commit": None, "dirty": None}
+        return {"commit": None, "dirty": None}
     changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
     return {"commit": head, "dirty": bool(changes)}
 
@@ -54,8 +60,19 @@ def commit() -> dict[str, Any]:
 def write_commit() -> Path:
     """For a copy of this tree that will have no history: build/commit.json, which must be copied too."""
     COMMIT.parent.mkdir(exist_ok=True)
-    _write(COMMIT, commit())
+    COMMIT.unlink(missing_ok=True)
+    _write(COMMIT, commit() | {"sources": _digest()})
     return COMMIT
+
+
+def _digest() -> str:
+    """Of all that a figure depends on."""
+    digest = hashlib.sha256()
+    folders = (ROOT / name for name in ("csrc", "pyfastcal", "benchmarks"))
+    suffixes = (".cpp", ".h", ".cu", ".cuh", ".py")
+    for path in sorted(p for folder in folders for p in folder.rglob("*") if p.suffix in suffixes):
+        digest.update(f"{path.relative_to(ROOT)} {path.stat().st_size}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def gpu() -> dict[str, Any]:

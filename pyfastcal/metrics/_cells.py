@@ -1,4 +1,8 @@
-"""From counts to errors: every binned metric is a short formula of three integers per cell."""
+"""From counts to errors: every binned metric is a short formula of three integers per cell.
+
+The same bits on every device: each operation is one that rounds once. Divisors are tensors, since on a GPU torch
+multiplies by the reciprocal of a Python number.
+"""
 
 from typing import NamedTuple
 

@@ -136,4 +136,5 @@ def classwise_ece(probs: Tensor, labels: Tensor, n_bins: int = 10) -> Tensor:
     labels = check_probabilities(probs, labels, rows_sum_to_one=False)
     table = labels.new_zeros(4, probs.shape[1] * checks.integer("n_bins", n_bins, 1))
     add_classes(table, probs, labels, n_bins)
-    return absolute_excess(Cells.of(table)) / probs.numel()
+    cells = Cells.of(table)
+    return absolute_excess(cells) / cells.total

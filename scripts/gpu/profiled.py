@@ -9,11 +9,14 @@ import argparse
 
 import torch
 
-from benchmarks import confidence, knn, similarity_confidence
+import pyfastcal as fc
+from benchmarks import bins, confidence, data, knn, nll, similarity_confidence
 
 # the kernels, as a regular expression of their names, and for each a work: two waves of 128 queries for knn
-KERNELS = "^(confidence_of_short_rows|predict|scan)$"
+KERNELS = "^(confidence_of_short_rows|count_bins|nll_of_short_rows|predict|scan)$"
 WORKS = (
+    (bins, (100_000_000, "fp32")),
+    (nll, (1_000_000, 1000, "fp32")),
     (confidence, (1_000_000, 1000, "fp32")),
     (similarity_confidence, (500_000, 512, 1000, 2, "bf16")),
     (knn, (33_792, 1_280_000, 512, 10, "bf16")),
@@ -27,7 +30,10 @@ def main() -> None:
     options = parser.parse_args()
     for module, size in WORKS:
         size = module.GPU_QUICK[0] if options.quick else size
-        module.case(size, options.device).ours()
+        if module is confidence:  # whose case counts bins too
+            fc.confidence(data.clip_logits(*size[:2], device=options.device)[0])
+        else:
+            module.case(size, options.device).ours()
         if options.device == "cuda":
             torch.cuda.synchronize()
         print(f"{module.work(size)}: done", flush=True)

@@ -110,9 +110,10 @@ def test_a_target_may_be_a_time():
 
 
 def test_work_begun_too_late_is_a_row_that_says_so():
-    rows, agreed = command.measure(["bins"], True, harness.QUICK_SETTINGS, Console(stderr=True), budget=-1)
-    assert agreed and [row.note for row in rows] == ["not measured: out of time"]
-    assert "out of time" in tables.markdown(rows, results.stamp(quick=True, only=[]))
+    run = command.Run(results.stamp(quick=True, only=[]))
+    assert command.measure(["bins"], True, harness.QUICK_SETTINGS, Console(stderr=True), run, budget=-1)
+    assert [row.note for row in run.rows] == ["not measured: out of time"]
+    assert "out of time" in tables.markdown(run.rows, run.stamp)
 
 
 def test_too_little_memory_reduces_the_work(monkeypatch: pytest.MonkeyPatch):
@@ -210,7 +211,7 @@ def test_markdown_is_of_the_newest_complete_run(quick: Path, tmp_path: Path, cap
     fields = harness.Row.__dataclass_fields__
     rows = [harness.Row(**{k: v for k, v in row.items() if k in fields}) for row in run["rows"]]
     for date, only in (("2026-01-02", []), ("2026-01-01", []), ("2026-01-03", ["knn"])):
-        results.write(rows, run["stamp"] | {"date": date, "quick": False, "only": only}, tmp_path)
+        results.write(rows, run["stamp"] | {"date": date, "quick": False, "only": only}, tmp_path / f"{date}.json")
     capsys.readouterr()
     assert command.main(["--markdown", "--out", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -221,7 +222,7 @@ def test_markdown_is_of_the_newest_complete_run(quick: Path, tmp_path: Path, cap
 def test_a_failed_write_leaves_nothing(quick: Path, tmp_path: Path):
     stamp = json.loads(quick.read_text())["stamp"]
     with pytest.raises(TypeError):
-        results.write([], stamp | {"rounds": object()}, tmp_path)
+        results.write([], stamp | {"rounds": object()}, tmp_path / "rows.json")
     assert not list(tmp_path.iterdir())
 
 

@@ -1,72 +1,219 @@
-"""``make gpu`` as far as it goes without a GPU: its commands, its bookkeeping of time and failure, its calls of ops."""
+"""``make gpu`` as far as it goes without a GPU: its commands, what it leaves behind whatever ends a stage."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from scripts import gpu, gpu_ops
+from benchmarks import results
+from benchmarks.__main__ import Run
+from benchmarks.harness import Row
+from scripts.gpu import __main__ as command
+from scripts.gpu import ops, outcomes, stages
+from scripts.gpu.runner import Record, Stage, run_all, summary
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
-def step(code: str, name: str = "step", budget: float = 30, **options) -> gpu.Step:
-    return gpu.Step(name, [sys.executable, "-c", code], budget, **options)
+def stage(code: str, name: str = "stage", budget: float = 30, **options) -> Stage:
+    return Stage(name, [sys.executable, "-c", code], budget, **options)
 
 
-def test_commands(capsys: pytest.CaptureFixture):
-    assert gpu.main(["--dry-run"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["build", "tests", "ops", "memcheck", "racecheck", "benchmarks"]
-    assert "PYFASTCAL_CUDA_ARCHS=" in lines[0] and "--tool racecheck" in lines[4] and "--device cuda" in lines[5]
+def python(*arguments: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, **options)
 
 
-def test_steps_fit_in_eight_minutes(tmp_path: Path):
-    steps = gpu.plan("sm_90a", tmp_path)
-    assert gpu.TOTAL < 480
-    assert sum(s.budget for s in steps if not s.takes_the_rest) + 60 < gpu.TOTAL
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ([], stages.FIRST),
+        (["--second"], stages.SECOND),
+        (["--only", "ncu", "build"], ("ncu", "build")),
+    ],
+)
+def test_commands(options: list[str], names: tuple[str, ...], capsys: pytest.CaptureFixture):
+    assert command.main(["--dry-run", *options]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert tuple(lines) == names
+    assert "PYFASTCAL_CUDA_ARCHS=" in lines["build"]
+    for name, words in {
+        "tests": "tests -m gpu",
+        "racecheck": "--tool racecheck",
+        "floors": "--contenders floors",
+    }.items():
+        assert name not in lines or words in lines[name]
+
+
+def test_a_run_fits_in_its_time():
+    planned = stages.Stages("sm_90a", Path("out"), Path("nothing")).by_name
+    for names in (stages.FIRST, stages.SECOND):
+        assert sum(planned[name].budget for name in names) <= 400
+    with pytest.raises(SystemExit):
+        command.main(["--dry-run", "--only", "nothing"])
 
 
 def test_a_failure_stops_nothing_but_tells(tmp_path: Path, capsys: pytest.CaptureFixture):
-    steps = [
-        step("print('one'); raise SystemExit(3)", "first"),
-        step("import time; time.sleep(60)", "second", budget=0.5),
-        step("", "third", skip="no GPU"),
-        step("import os; print(os.environ['WORD'])", "fourth", environment={"WORD": "hello"}),
+    planned = [
+        stage("print('one'); raise SystemExit(3)", "first"),
+        stage("import time; time.sleep(60)", "second", budget=0.5),
+        stage("", "third", skip="no GPU"),
+        stage("import os; print(os.environ['WORD'])", "fourth", environment={"WORD": "hello"}),
     ]
-    outcomes = gpu.run_all(steps, 60, tmp_path / "log")
-    assert [o.result for o in outcomes] == ["failed", "out of time", "skipped", "ok"]
-    assert [o.good for o in outcomes] == [False, False, True, True]
-    assert outcomes[0].note == "exit code 3" and outcomes[1].seconds < 10
-    log = (tmp_path / "log").read_text()
-    assert "== first ==" in log and log.endswith("\nhello\n") and "\nhello\n" in capsys.readouterr().out
-    assert "second" in gpu.summary(outcomes)
+    done = run_all(planned, 60, Record(tmp_path))
+    assert [o.result for o in done] == ["failed", "out of time", "skipped", "ok"]
+    assert [o.good for o in done] == [False, False, True, True]
+    assert done[0].note == "exit code 3" and done[1].seconds < 10
+    log = (tmp_path / "log.txt").read_text()
+    assert "== first ==" in log and "\nhello\n" in log and "\nhello\n" in capsys.readouterr().out
+    assert "second" in summary(done)
 
 
-def test_the_last_step_gets_the_time_that_is_left(tmp_path: Path):
-    echo = step("import sys; print(sys.argv[1:])", takes_the_rest=True)
-    assert gpu.run_all([echo], 65.4, tmp_path / "log")[0].result == "ok"
-    assert "'--budget', '50'" in (tmp_path / "log").read_text()
-    assert gpu.run_all([step("", budget=30)], 5, None)[0].result == "out of time"
+def test_nothing_is_begun_after_a_vital_failure(tmp_path: Path):
+    planned = [stage("raise SystemExit(1)", "build", vital=True), stage("print('never')", "tests")]
+    done = run_all(planned, 60, Record(tmp_path))
+    assert [o.result for o in done] == ["failed", "not begun"] and done[1].note == "build did not succeed"
+    assert "\nnever" not in (tmp_path / "log.txt").read_text()
 
 
-def test_results_are_carried_to_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    out, carried = tmp_path / "results", tmp_path / "carried"
-    monkeypatch.setenv("OUT", str(carried))
-    code = f"from pathlib import Path; Path({str(out)!r}, 'rows.json').write_text('x')"
-    monkeypatch.setattr(gpu, "plan", lambda arch, out: [step(code)])
-    assert gpu.main(["--rehearse", "--out", str(out)]) == 0
-    assert (carried / "rows.json").read_text() == "x" and (carried / "gpu.log").exists()
-    assert json.loads((carried / "steps.json").read_text())["steps"][0]["result"] == "ok"
-    with pytest.raises(SystemExit):
-        gpu.main(["--rehearse", "--only", "nothing"])
+def test_time_is_shared(tmp_path: Path):
+    echo = stage("import sys; print(sys.argv[1:])", takes_the_rest=True, told_the_time=True)
+    assert run_all([echo], 66.4, Record(tmp_path))[0].result == "ok"
+    assert "'--budget', '50'" in (tmp_path / "log.txt").read_text()
+    assert run_all([stage("", budget=30)], 5, Record(tmp_path))[0].result == "not begun"
+
+
+def test_a_stage_is_asked_to_end_before_it_is_killed(tmp_path: Path):
+    """As pytest is, which then writes its report."""
+    code = f"""
+import pathlib, time
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    pathlib.Path({str(tmp_path / "report")!r}).write_text("so far")
+"""
+    assert run_all([stage(code, budget=4)], 60, Record(tmp_path))[0].result == "out of time"
+    assert (tmp_path / "report").read_text() == "so far"
+
+
+def test_what_a_stage_leaves_running_holds_nobody_up(tmp_path: Path):
+    code = "import subprocess; subprocess.Popen(['sleep', '30'], start_new_session=True); print('done')"
+    (done,) = run_all([stage(code)], 60, Record(tmp_path))
+    assert done.result == "ok" and done.seconds < 10
+
+
+def test_the_python_path_is_added_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    run_all([stage("import os; print(os.environ['PYTHONPATH'])")], 60, Record(tmp_path))
+    assert f"\n{ROOT}{os.pathsep}/elsewhere\n" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_rehearsal_survives_what_hangs_and_what_crashes(tmp_path: Path):
+    """The whole chain but for the build, on the CPU, with real commands."""
+    names = ["hangs", "ops", "crashes", "tests", "floors", "memcheck", "peers"]
+    done = python("-m", "scripts.gpu", "--rehearse", "--out", str(tmp_path), "--only", *names)
+    assert done.returncode == 1, done.stdout + done.stderr
+    found = {s["stage"]: s["result"] for s in json.loads((tmp_path / "stages.json").read_text())["stages"]}
+    assert found == {
+        **dict.fromkeys(("ops", "tests", "floors", "peers"), "ok"),
+        "hangs": "out of time",
+        "crashes": "failed",
+        "memcheck": "skipped",
+    }
+    tests = [json.loads(line) for line in (tmp_path / "tests.jsonl").read_text().splitlines()]
+    assert len(tests) > 20 and {t["outcome"] for t in tests} == {"passed"}
+    assert "<testsuite" in (tmp_path / "tests.xml").read_text()
+    stamp, rows = results.read(tmp_path / "rows.json")
+    assert {row.role for row in rows} == {"ours", "peer", "floor"} and stamp["quick"]
+    assert len(list(tmp_path.iterdir())) <= 8
+
+
+def test_outcomes_are_there_whatever_ends_the_tests(tmp_path: Path):
+    (tmp_path / "test_some.py").write_text(
+        "import os\ndef test_good(): pass\ndef test_bad(): assert 1 == 2\ndef test_end(): os._exit(7)\n"
+    )
+    (tmp_path / "test_broken.py").write_text("import nothing_of_the_kind\n")
+    file = tmp_path / "outcomes.jsonl"
+    options = ["--continue-on-collection-errors", "-p", "scripts.gpu.outcomes", "--outcomes", str(file)]
+    done = python("-m", "pytest", "-p", "no:cacheprovider", "-c", os.devnull, *options, str(tmp_path))
+    assert done.returncode == 7
+    lines = {line["test"].rpartition("/")[2]: line for line in map(json.loads, file.read_text().splitlines())}
+    assert {name: line["outcome"] for name, line in lines.items()} == {
+        "test_broken.py": "failed",
+        "test_some.py::test_good": "passed",
+        "test_some.py::test_bad": "failed",
+    }
+    assert "assert 1 == 2" in lines["test_some.py::test_bad"]["said"]
+    assert [name.rpartition("/")[2] for name in outcomes.failed(file)] == ["test_broken.py", "test_some.py::test_bad"]
+
+
+def test_the_second_run_repeats_what_failed(tmp_path: Path):
+    before = tmp_path / "tests.jsonl"
+    lines = [{"test": "tests/a.py::b[c-cuda]", "outcome": "failed"}, {"test": "tests/a.py::d", "outcome": "passed"}]
+    before.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = stages.Stages("sm_90a", tmp_path, before).by_name["failed"]
+    assert not found.skip and found.command[-1] == "tests/a.py::b[c-cuda]"
+    before.write_text(json.dumps(lines[1]) + "\n")
+    assert "nothing failed" in stages.Stages("sm_90a", tmp_path, before).by_name["failed"].skip
+
+
+def test_tests_that_touch_the_gpu_are_marked():
+    """As they are collected where torch finds a GPU: whatever runs on "cuda", and the tests that ask for one."""
+    code = """
+import sys, torch
+torch.cuda.is_available, torch.cuda.device_count = (lambda: True), (lambda: 1)
+torch.cuda.get_device_capability, torch.cuda.get_device_name = (lambda i: (9, 0)), (lambda i: "GPU")
+import pytest
+sys.exit(pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", *sys.argv[1:], "tests"]))
+"""
+    marked, others = (python("-c", code, "-m", which).stdout for which in ("gpu", "not gpu"))
+    total = sum(line.startswith("tests/") and int(line.rpartition(": ")[2]) for line in marked.splitlines())
+    assert total > 280
+    assert "test_cuda_launch.py" in marked and "test_cuda_launch.py" not in others
+    assert "cuda]" not in python("-c", code, "--collect-only", "-qq", "-m", "not gpu", "-v").stdout
+
+
+def test_results_are_written_after_every_work_and_replaced_by_more(tmp_path: Path):
+    stamp = {"commit": "c", "dirty": False, "cpu": "x", "quick": False, "only": [], "date": "2026-01-01"}
+    path = tmp_path / "rows.json"
+    run = Run(stamp, path)
+    run.add([Row("knn", "small", "pyfastcal", "ours", 2.0)])
+    assert [row.seconds for row in results.read(path)[1]] == [2.0]
+    run = Run(stamp | {"date": "2026-01-02"}, path)
+    run.add([Row("bins", "large", "pyfastcal", "ours", 5.0)])
+    run.add([Row("knn", "small", "pyfastcal", "ours", 1.0), Row("knn", "small", "torch eager", "peer", 3.0)])
+    run.add([Row("bins", "large", "pyfastcal", "ours", note="not measured: out of time")])
+    kept, rows = results.read(path)
+    assert [(row.work, row.seconds) for row in rows] == [("small", 1.0), ("small", 3.0), ("large", 5.0)]
+    assert kept["date"] == "2026-01-01"
+    with pytest.raises(ValueError, match="is of another commit: c"):
+        Run(stamp | {"commit": "d"}, path)
+
+
+def test_a_copied_tree_knows_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(results, "COMMIT", tmp_path / "commit.json")
+    monkeypatch.setattr(results, "_git", lambda *arguments: "a" * 40 if arguments[0] == "rev-parse" else "")
+    results.write_commit()
+    monkeypatch.setattr(results, "_git", lambda *arguments: "b" * 40)  # the copy's history is another's
+    assert results.commit() == {"commit": "a" * 40, "dirty": False}
+    monkeypatch.setattr(results, "_digest", lambda: "of other files")
+    assert results.commit() == {"commit": "b" * 40, "dirty": True}
+    monkeypatch.setattr(results, "_git", lambda *arguments: None)
+    assert results.commit() == {"commit": None, "dirty": None}
 
 
 def test_every_op_is_called():
-    names = [name for name, _, _ in gpu_ops.cases()]
+    names = [name for name, _, _ in ops.cases()]
     assert len(set(names)) == len(names)
-    for op in ("confidence", "bins", "similarity_confidence", "contrast_distance", "knn"):
+    for op in ("confidence", "bins", "nll", "log_density", "similarity", "similarity_confidence", "contrast", "knn"):
         assert any(name.startswith(op) for name in names)
-    done = subprocess.run([sys.executable, "-m", "scripts.gpu_ops", "--device", "cpu"], capture_output=True, text=True)
+    done = python("-m", "scripts.gpu.ops", "--device", "cpu")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all as on the CPU" in done.stdout
+
+
+def test_what_a_profiler_looks_at_runs():
+    done = python("-m", "scripts.gpu.profiled", "--quick", "--device", "cpu")
+    assert done.returncode == 0 and done.stdout.count("done") == len(stages.profiled.WORKS)

@@ -48,9 +48,9 @@ class Stages:
             self.ops(),
             self.tests("tests", ["tests", "-m", "gpu"] if arch else REHEARSED),
             self.failed(before),
-            self.benchmarks("floors", 90, ROWS, "--contenders", "floors"),
+            self.benchmarks("floors", 60, ROWS, "--contenders", "floors"),
             self.benchmarks("peers", 60, ROWS),
-            self.benchmarks("repeat", 60, "rows-repeated.json", "--contenders", "floors"),
+            self.benchmarks("repeat", 40, "rows-repeated.json", "--contenders", "floors"),
             self.check("memcheck"),
             self.check("racecheck"),
             self.profile(),
@@ -65,10 +65,10 @@ class Stages:
             settings = {"PYFASTCAL_BUILD": "require", "PYFASTCAL_CUDA": "0"}
             where = ["--build-lib", str(self.folder / "lib"), "--build-temp", str(self.folder / "temp")]
         command = [sys.executable, "setup.py", "build_ext", *where]
-        return Stage("build", command, 110 if self.arch else 600, settings, vital=True)
+        return Stage("build", command, 90 if self.arch else 600, settings, vital=True)
 
     def ops(self) -> Stage:
-        return Stage("ops", self._ops_command(), 40)
+        return Stage("ops", self._ops_command(), 30)
 
     def _ops_command(self) -> list[str]:
         return [sys.executable, "-m", "scripts.gpu.ops", "--device", "cuda" if self.arch else "cpu"]
@@ -79,7 +79,7 @@ class Stages:
         report = ["-p", "scripts.gpu.outcomes", "--outcomes", str(self.folder / f"{name}.jsonl")]
         report += [f"--junitxml={self.folder / f'{name}.xml'}", "--tb=short", "-rs", "-p", "no:cacheprovider"]
         command = [sys.executable, "-m", "pytest", "--continue-on-collection-errors", *parallel, *report, *chosen]
-        return Stage(name, command, 120)
+        return Stage(name, command, 100)
 
     def failed(self, before: Path) -> Stage:
         tests = outcomes.failed(before) if before.exists() else []
@@ -101,7 +101,7 @@ class Stages:
         # one allocation per tensor, so that what lies past its end is nobody's
         environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
         why_not = "no GPU" if not self.arch else "" if sanitizer else "compute-sanitizer was not found"
-        return Stage(tool, [*options, *self._ops_command()], 75, environment, why_not)
+        return Stage(tool, [*options, *self._ops_command()], 45 if tool == "memcheck" else 75, environment, why_not)
 
     def profile(self) -> Stage:
         """Counters of the hardware, of one launch of each kernel, at the clocks that the GPU has."""
@@ -112,7 +112,7 @@ class Stages:
         options += ["--kernel-name", f"regex:{profiled.KERNELS}", "--log-file", str(self.folder / "ncu.txt")]
         options += [word for section in sections.split() for word in ("--section", section)]
         why_not = "no GPU" if not self.arch else "" if ncu else "ncu was not found"
-        return Stage("ncu", [*options, sys.executable, "-m", "scripts.gpu.profiled"], 75, skip=why_not)
+        return Stage("ncu", [*options, sys.executable, "-m", "scripts.gpu.profiled"], 90, skip=why_not)
 
 
 def unruly() -> dict[str, Stage]:

@@ -116,22 +116,40 @@ class Run {
   uint64_t word_ = 0;
 };
 
-// Narrows the search: of each of kBuckets equal parts of [0, 1] the bins of its two ends. As many as there are banks.
-struct Buckets {
-  static constexpr int kBuckets = 32;
-  int2 bins[kBuckets];
+// The bin of an fp32 number without a search: [0, 1] in equal parts, a power of two of them, of which each holds at
+// most one interior edge. A part for 1 comes last.
+struct Parts {
+  static constexpr int kMost = 128;
+  struct Part {
+    float edge;  // the least number that reaches it; infinity where there is none
+    int below;   // the bin of smaller numbers
+  };
+  Part part[kMost + 1];
+  int crowded;  // whether one holds more, and bins must be searched for
 
-  template <class T>
-  __device__ __forceinline__ int find(T x, const float* edges, bool closed_right) const {
-    const int2 ends = bins[min(int(x * T(kBuckets)), kBuckets - 1)];
-    return find_bin(x, edges, ends.x, ends.y, closed_right);
-  }
-  __device__ void fill(const float* edges, int n_bins, bool closed_right) {  // by the block, which must wait for all
-    if (threadIdx.x < kBuckets) {
-      const float begin = float(threadIdx.x) / kBuckets, end = float(threadIdx.x + 1) / kBuckets;
-      bins[threadIdx.x] = {find_bin(begin, edges, 0, n_bins - 1, closed_right),
-                           find_bin(end, edges, 0, n_bins - 1, closed_right)};
+  // As few as hold one edge of equal-width bins each: the fewer, the fewer share a bank of shared memory.
+  __device__ static int count(int n_bins) { return n_bins <= 16 ? 16 : n_bins <= 32 ? 32 : n_bins <= 64 ? 64 : kMost; }
+
+  // By the block, which must wait for all before and after. `crowded` is 0 before.
+  __device__ void fill(const float* edges, int n_bins, bool closed_right, int parts) {
+    for (int i = int(threadIdx.x); i <= parts; i += int(blockDim.x)) {
+      const float begin = float(i) / float(parts), end = float(i + 1) / float(parts);
+      const int low = find_bin(begin, edges, 0, n_bins - 1, true), high = find_bin(end, edges, 0, n_bins - 1, true);
+      if (i == parts) {
+        part[i] = {kInfinity, find_bin(begin, edges, 0, n_bins - 1, closed_right)};
+      } else if (high == low) {
+        part[i] = {kInfinity, low};
+      } else {
+        const float edge = edges[low + 1];
+        part[i] = {closed_right ? __uint_as_float(__float_as_uint(fabsf(edge)) + 1) : edge, low};
+      }
+      if (i < parts && high - low > 1) crowded = 1;
     }
+  }
+  // Of any number: it must be in range only for the result to mean something.
+  __device__ __forceinline__ int find(float x, float parts) const {
+    const Part p = part[min(uint32_t(__float2int_rz(x * parts)), uint32_t(parts))];
+    return p.below + (x >= p.edge);
   }
 };
 
@@ -178,7 +196,7 @@ template <class T, class Histogram>
 __global__ void __launch_bounds__(kMostBinThreads) count_bins(BinArguments<T> a) {
   constexpr int kSize = Vector<T>::kSize, kVectors = kSamples / kSize;
   PYFASTCAL_SHARED(uint64_t, shared);
-  PYFASTCAL_STATIC_SHARED(Buckets, buckets);
+  PYFASTCAL_STATIC_SHARED(Parts, parts);
   const int64_t threads = blockDim.x, thread = threadIdx.x;
   const int n_bins = int(a.bins.n_bins), cells = n_bins * int(a.bins.n_groups);
   const bool closed_right = a.bins.closed_right;
@@ -192,29 +210,54 @@ __global__ void __launch_bounds__(kMostBinThreads) count_bins(BinArguments<T> a)
     edges = copy;
     __syncthreads();
   }
-  buckets.fill(edges, n_bins, closed_right);
+  const int n_parts = Parts::count(n_bins);
+  if (thread == 0) parts.crowded = 0;
+  __syncthreads();
+  parts.fill(edges, n_bins, closed_right, n_parts);
   if (a.single_block && thread == 0) *a.invalid = 0;
   __syncthreads();
+  const bool searched = std::is_same_v<T, double> || a.group || parts.crowded;
 
   uint32_t invalid = 0;
   const auto add = [&](Real<T> x, uint32_t correct, int64_t group) {
     if (valid_confidence(x) && uint64_t(group) < uint64_t(a.bins.n_groups))
-      histogram.add(int(group) * n_bins + buckets.find(x, edges, closed_right),
+      histogram.add(int(group) * n_bins + find_bin(x, edges, 0, n_bins - 1, closed_right),
                     Tally::pack(uint64_t(fixed_point(x)), correct));
     else
       ++invalid;
   };
 
   // A tile of samples in vectors: all loads first
-  const auto add_vectors = [&](int64_t begin) {
-    Vector<T> x[kVectors];
-    Booleans<kSize> correct[kVectors];
+  const auto load = [&](int64_t begin, Vector<T>(&x)[kVectors], Booleans<kSize>(&correct)[kVectors]) {
 #pragma unroll
     for (int j = 0; j < kVectors; ++j) {
       const int64_t i = begin + (j * threads + thread) * kSize;
       memcpy(&x[j], __builtin_assume_aligned(a.confidence + i, 16), 16);
       memcpy(&correct[j], __builtin_assume_aligned(a.correct + i, kSize), kSize);
     }
+  };
+  // without a branch
+  const auto add_found = [&](int64_t begin) {
+    Vector<T> x[kVectors];
+    Booleans<kSize> correct[kVectors];
+    load(begin, x, correct);
+#pragma unroll
+    for (int j = 0; j < kVectors; ++j) {
+      Real<T> real[kSize];
+      to_reals(x[j], real);
+#pragma unroll
+      for (int e = 0; e < kSize; ++e) {
+        const bool valid = valid_confidence(real[e]);
+        const uint64_t word = Tally::pack(uint64_t(fixed_point(real[e])), correct[j][e]);
+        histogram.add(parts.find(float(real[e]), float(n_parts)), word & (0 - uint64_t(valid)));
+        invalid += !valid;
+      }
+    }
+  };
+  const auto add_vectors = [&](int64_t begin) {
+    Vector<T> x[kVectors];
+    Booleans<kSize> correct[kVectors];
+    load(begin, x, correct);
 #pragma unroll
     for (int j = 0; j < kVectors; ++j) {
       Real<T> real[kSize];
@@ -239,10 +282,12 @@ __global__ void __launch_bounds__(kMostBinThreads) count_bins(BinArguments<T> a)
   const int64_t tile = threads * kSamples;
   uint32_t pending = 0;
   for (int64_t begin = blockIdx.x * tile; begin < a.n; begin += gridDim.x * tile) {
-    if (Histogram::kInShared && a.aligned && begin + tile <= a.n)
+    if (!Histogram::kInShared || !a.aligned || begin + tile > a.n)
+      add_singly(begin);
+    else if (searched)
       add_vectors(begin);
     else
-      add_singly(begin);
+      add_found(begin);
     pending += kSamples;
     if (pending + kSamples > Tally::kMostPacked) {
       histogram.flush(false);

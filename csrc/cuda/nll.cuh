@@ -31,20 +31,22 @@ class PowerMoments {
  public:
   __device__ __forceinline__ PowerMoments(float max, float beta2) : half_max_(0.5f * max), beta2_(2.0f * beta2) {}
 
-  __device__ __forceinline__ void add(float x) {
+  // Nothing, if x is not one of the row.
+  __device__ __forceinline__ void add(float x, bool inside = true) {
     float t = __fmaf_rn(x, 0.5f, -half_max_) * beta2_;
     t = t < kLowest ? kLowest : t;  // NaN stays; minus infinity would make it
+    t = inside ? t : kLowest;
     const float p = prim::exp2_approx(t), pt = p * t;
     sum += p;
     first += pt;
     second = __fmaf_rn(pt, t, second);
   }
   template <class T>
-  __device__ __forceinline__ void add(const Vector<T>& v) {
+  __device__ __forceinline__ void add(const Vector<T>& v, bool inside = true) {
     float x[Vector<T>::kSize];
     to_floats(v, x);
 #pragma unroll
-    for (int e = 0; e < Vector<T>::kSize; ++e) add(x[e]);
+    for (int e = 0; e < Vector<T>::kSize; ++e) add(x[e], inside);
   }
   __device__ __forceinline__ Powers take() {
     const Powers out{sum, first, second};
@@ -63,7 +65,7 @@ class PowerMoments {
 template <class T, class Group, int kVectors, bool kAligned>
 __device__ __forceinline__ Powers powers_of(const HeldRow<T, Group, kVectors, kAligned>& row, float max, float beta2) {
   PowerMoments moments(max, beta2);
-  row.each([&](const Vector<T>& v) { moments.add(v); }, [&](float x) { moments.add(x); });
+  row.each([&](const Vector<T>& v, bool inside) { moments.add(v, inside); }, [&](float x) { moments.add(x); });
   return {Group::reduce(moments.sum, Plus()), Group::reduce(moments.first, Plus()),
           Group::reduce(moments.second, Plus())};
 }
@@ -73,7 +75,7 @@ template <class T, class Group, bool kAligned>
 __device__ __forceinline__ Powers powers_of(const StreamedRow<T, Group, kAligned>& row, float max, float beta2) {
   PowerMoments moments(max, beta2);
   Powers total{0, 0, 0};
-  row.each([&](const Vector<T>& v) { moments.add(v); }, [&](float x) { moments.add(x); },
+  row.each([&](const Vector<T>& v, bool inside) { moments.add(v, inside); }, [&](float x) { moments.add(x); },
            [&] {
              const Powers run = moments.take();
              total.sum += run.sum;
@@ -107,8 +109,7 @@ class RowTotals {
 };
 
 template <class T>
-__device__ __forceinline__ float label_logit(const NllArguments<T>& a, int64_t row) {
-  const int64_t label = a.labels[row];
+__device__ __forceinline__ float label_logit(const NllArguments<T>& a, int64_t row, int64_t label) {
   return uint64_t(label) < a.cols ? to_float(a.logits[row * a.stride + label]) : kNaN;
 }
 
@@ -117,16 +118,20 @@ __device__ __forceinline__ NllTotals reduce_totals(const NllTotals& x) {
   return {Block::reduce(x.value, Plus()), Block::reduce(x.slope, Plus()), Block::reduce(x.curvature, Plus())};
 }
 
-// f(row, whether it is one of the part, the totals so far) for each of a group's rows of the part, one after the other.
+// f(row, its label, whether it is one of the part, the totals so far) for each of a group's rows of the part, one after
+// the other. A label is read a row ahead: what it is for is behind it in memory's queue.
 template <int kThreads, class Group, class T, class F>
 __device__ __forceinline__ void total_of_part(const NllArguments<T>& a, const F& f) {
   constexpr int kRows = kThreads / Group::kSize;
   const int64_t begin = blockIdx.x * a.rows_per_part,
                 end = begin + a.rows_per_part < a.rows ? begin + a.rows_per_part : a.rows;
   RowTotals totals;
+  const auto row_of = [&](int64_t first) { return min(first + threadIdx.x / Group::kSize, end - 1); };
+  int64_t label = a.labels[row_of(begin)];
   for (int64_t first = begin; first < end; first += kRows) {
-    const int64_t row = first + threadIdx.x / Group::kSize;
-    f(row < end ? row : end - 1, row < end, totals);  // whole warps take part
+    const int64_t next_label = a.labels[row_of(first + kRows)];
+    f(row_of(first), label, first + threadIdx.x / Group::kSize < end, totals);  // whole warps take part
+    label = next_label;
   }
   NllTotals of_group = totals.take();
   if (Group::rank() != 0) of_group = NllTotals();
@@ -144,10 +149,10 @@ inline constexpr int kNllResident = kVectors > 8   ? 3
 template <class T, class Group, int kVectors, bool kAligned>
 __global__ void __launch_bounds__(kShortNllThreads, kNllResident<kVectors, kAligned>)
     nll_of_short_rows(NllArguments<T> a) {
-  total_of_part<kShortNllThreads, Group>(a, [&](int64_t i, bool mine, RowTotals& totals) {
-    const float y = label_logit(a, i);
+  total_of_part<kShortNllThreads, Group>(a, [&](int64_t i, int64_t label, bool mine, RowTotals& totals) {
     const HeldRow<T, Group, kVectors, kAligned> row(a.logits + i * a.stride, a.cols);
     const Peak peak = row.find_peak();
+    const float y = label_logit(a, i, label);  // which L1 has by now
     const Powers powers = powers_of(row, peak.max, a.beta2);
     if (mine) totals.add(peak, powers, (double(y) - double(peak.max)) * double(a.beta2));
   });
@@ -156,10 +161,10 @@ __global__ void __launch_bounds__(kShortNllThreads, kNllResident<kVectors, kAlig
 template <class T, bool kAligned>
 __global__ void __launch_bounds__(kLongNllThreads, 1) nll_of_long_rows(NllArguments<T> a) {
   using Group = Block<kLongNllThreads>;
-  total_of_part<kLongNllThreads, Group>(a, [&](int64_t i, bool, RowTotals& totals) {
-    const float y = label_logit(a, i);
+  total_of_part<kLongNllThreads, Group>(a, [&](int64_t i, int64_t label, bool, RowTotals& totals) {
     const StreamedRow<T, Group, kAligned> row(a.logits + i * a.stride, a.cols);
     const Peak peak = row.find_peak();
+    const float y = label_logit(a, i, label);
     totals.add(peak, powers_of(row, peak.max, a.beta2), (double(y) - double(peak.max)) * double(a.beta2));
   });
 }

@@ -76,6 +76,15 @@ __device__ __forceinline__ void wait_copies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
+// Where the condition holds x, else y; x is made in any case: the compiler would make it a branch.
+__device__ __forceinline__ float select(bool condition, float x, float y) {
+  float out;
+  asm("{.reg .pred p; setp.ne.u32 p, %1, 0; selp.f32 %0, %2, %3, p;}"
+      : "=f"(out)
+      : "r"(uint32_t(condition)), "f"(x), "f"(y));
+  return out;
+}
+
 // 2^x within 2 ulp; denormals count as zero, as argument and as result.
 __device__ __forceinline__ float exp2_approx(float x) {
   float out;

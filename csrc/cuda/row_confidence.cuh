@@ -92,11 +92,15 @@ __device__ __forceinline__ float confidence_of(const Peak& peak, Sum sum) {
 }
 
 // A row that the threads of a Group hold in registers: in vectors, and what is left over one by one.
+//
+// Vectors past its end hold NaN, which extremes pass over, and count nothing in sums. Were these branches, the compiler
+// would put each load before the branch that needs it, and the row would wait for memory as often as it has vectors.
 template <class T, class Group, int kVectors, bool kAligned>
 class HeldRow {
  public:
   __device__ __forceinline__ HeldRow(const T* row, uint32_t cols)
       : vectors_(cols / Vector<T>::kSize), has_rest_(Group::rank() < cols % Vector<T>::kSize) {
+    fill_with_nan(held_);
     load_vectors<kAligned>(held_, row, Group::rank(), Group::kSize, vectors_);
     if (has_rest_) rest_ = row[vectors_ * Vector<T>::kSize + Group::rank()];
   }
@@ -104,8 +108,7 @@ class HeldRow {
   __device__ __forceinline__ Peak find_peak() const {
     Peak peak;
 #pragma unroll
-    for (int j = 0; j < kVectors; ++j)
-      if (number(j) < vectors_) peak.add(extremes(held_[j]), number(j));
+    for (int j = 0; j < kVectors; ++j) peak.add(extremes(held_[j]), number(j));
     if (has_rest_) peak.add({to_float(rest_), to_float(rest_)}, vectors_);
     return Group::reduce(peak, Higher());
   }
@@ -113,18 +116,16 @@ class HeldRow {
   __device__ __forceinline__ float sum(const RelativePower& power) const {
     float sum = 0;
 #pragma unroll
-    for (int j = 0; j < kVectors; ++j)
-      if (number(j) < vectors_) sum += power.sum(held_[j]);
+    for (int j = 0; j < kVectors; ++j) sum += prim::select(number(j) < vectors_, power.sum(held_[j]), 0.0f);
     if (has_rest_) sum += power(to_float(rest_));
     return Group::reduce(sum, Plus());
   }
 
-  // f(vector) for each of this thread's, then g(number) of those that fill none
+  // f(vector, whether it is one of the row) for each of this thread's, then g(number) of those that fill none
   template <class F, class G>
   __device__ __forceinline__ void each(const F& f, const G& g) const {
 #pragma unroll
-    for (int j = 0; j < kVectors; ++j)
-      if (number(j) < vectors_) f(held_[j]);
+    for (int j = 0; j < kVectors; ++j) f(held_[j], number(j) < vectors_);
     if (has_rest_) g(to_float(rest_));
   }
 
@@ -154,7 +155,7 @@ class StreamedRow {
   __device__ double sum(const RelativePower& power) const {
     double total = has_rest_ ? power(rest()) : 0;
     float run = 0;
-    each_run([&](const Vector<T>& v, uint32_t) { run += power.sum(v); },
+    each_run([&](const Vector<T>& v, uint32_t number) { run += prim::select(number < vectors_, power.sum(v), 0.0f); },
              [&] {
                total += run;
                run = 0;
@@ -162,26 +163,28 @@ class StreamedRow {
     return Group::reduce(total, Plus());
   }
 
-  // g(number) of those of this thread's that fill no vector, then f(vector) for each; end_run() after each and a few
+  // g(number) of those of this thread's that fill no vector, then f(vector, whether it is one of the row) for each;
+  // end_run() after each and a few
   template <class F, class G, class H>
   __device__ __forceinline__ void each(const F& f, const G& g, const H& end_run) const {
     if (has_rest_) g(rest());
-    each_run([&](const Vector<T>& v, uint32_t) { f(v); }, end_run);
+    each_run([&](const Vector<T>& v, uint32_t number) { f(v, number < vectors_); }, end_run);
     end_run();
   }
 
  private:
   static constexpr int kRun = 4;
 
-  // f(vector, its number) of this thread's vectors, numbers ascending; end_run() after every kRun
+  // f(vector, its number) of this thread's vectors, numbers ascending, the last run filled up with vectors of NaN past
+  // the row's end; end_run() after every kRun
   template <class F, class G>
   __device__ __forceinline__ void each_run(const F& f, const G& end_run) const {
     for (uint32_t first = Group::rank(); first < vectors_; first += kRun * Group::kSize) {
       Vector<T> v[kRun];
+      fill_with_nan(v);
       load_vectors<kAligned>(v, row_, first, Group::kSize, vectors_);
 #pragma unroll
-      for (uint32_t j = 0; j < kRun; ++j)
-        if (first + j * Group::kSize < vectors_) f(v[j], first + j * Group::kSize);
+      for (uint32_t j = 0; j < kRun; ++j) f(v[j], first + j * Group::kSize);
       end_run();
     }
   }

@@ -77,6 +77,14 @@ __device__ __forceinline__ void load_vectors(Vector<T> (&v)[kVectors], const T* 
     }
 }
 
+template <class T, int kVectors>
+__device__ __forceinline__ void fill_with_nan(Vector<T> (&v)[kVectors]) {
+#pragma unroll
+  for (Vector<T>& one : v)
+#pragma unroll
+    for (uint32_t& word : one.word) word = ~0u;
+}
+
 template <class T>
 __device__ __forceinline__ Pair<T> to_pair(uint32_t word) {
   Pair<T> pair;

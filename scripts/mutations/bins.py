@@ -39,9 +39,7 @@ MUTATIONS = [
     Mutation(
         "no barrier after the edges were copied", FILE, "    edges = copy;\n    __syncthreads();", "    edges = copy;"
     ),
-    Mutation(
-        "no barrier after the buckets were filled", FILE, "*a.invalid = 0;\n  __syncthreads();", "*a.invalid = 0;"
-    ),
+    Mutation("no barrier after the parts were filled", FILE, "*a.invalid = 0;\n  __syncthreads();", "*a.invalid = 0;"),
     Mutation(
         "totals are added without atomics",
         FILE,
@@ -75,17 +73,42 @@ MUTATIONS = [
         "    totals_.add(cell_, t);",
     ),
     Mutation(
-        "1 falls in a bucket that is not there", FILE, "min(int(x * T(kBuckets)), kBuckets - 1)", "int(x * T(kBuckets))"
+        "numbers out of range fall in parts that are not there",
+        FILE,
+        "part[min(uint32_t(__float2int_rz(x * parts)), uint32_t(parts))]",
+        "part[__float2int_rz(x * parts)]",
+    ),
+    Mutation("there is no part for 1", FILE, "uint32_t(parts))];", "uint32_t(parts) - 1)];"),
+    Mutation(
+        "a part ends where it begins", FILE, "end = float(i + 1) / float(parts);", "end = float(i) / float(parts);"
     ),
     Mutation(
-        "a bucket ends where it begins", FILE, "float(threadIdx.x + 1) / kBuckets;", "float(threadIdx.x) / kBuckets;"
+        "parts with two edges are not noticed", FILE, "high - low > 1) crowded = 1;", "high - low > 2) crowded = 1;"
     ),
     Mutation(
-        "buckets are of half-open bins only",
+        "too few parts", FILE, "n_bins <= 16 ? 16 :", "n_bins <= 20 ? 16 :", survives="they are crowded: a search"
+    ),
+    Mutation(
+        "an edge belongs to the bin below it whichever side is closed",
+        FILE,
+        "closed_right ? __uint_as_float(__float_as_uint(fabsf(edge)) + 1) : edge",
+        "edge",
+    ),
+    Mutation(
+        "1 lies in half-open bins only",
         FILE,
         "find_bin(begin, edges, 0, n_bins - 1, closed_right)",
         "find_bin(begin, edges, 0, n_bins - 1, false)",
     ),
+    Mutation(
+        "no barrier between clearing and finding crowded parts",
+        FILE,
+        "parts.crowded = 0;\n  __syncthreads();",
+        "parts.crowded = 0;",
+    ),
+    Mutation("invalid samples are counted where they seem to fall", FILE, "word & (0 - uint64_t(valid))", "word"),
+    Mutation("samples of groups are taken for those of the first", FILE, "|| a.group || parts", "|| parts"),
+    Mutation("crowded parts are not searched", FILE, "|| a.group || parts.crowded;", "|| a.group;"),
     Mutation("booleans of a vector are in reverse", FILE, "bytes >> (8 * e)", "bytes >> (8 * (kSize - 1 - e))"),
     Mutation(
         "groups that do not exist are counted",
@@ -93,12 +116,12 @@ MUTATIONS = [
         "uint64_t(group) < uint64_t(a.bins.n_groups)",
         "group < a.bins.n_groups",
     ),
-    Mutation("samples of a tile that is not full are read past the end", FILE, "begin + tile <= a.n)", "begin <= a.n)"),
+    Mutation("samples of a tile that is not full are read past the end", FILE, "begin + tile > a.n)", "begin > a.n)"),
     Mutation(
         "unaligned samples are loaded in vectors",
         FILE,
-        "Histogram::kInShared && a.aligned && begin",
-        "Histogram::kInShared && begin",
+        "!Histogram::kInShared || !a.aligned || begin",
+        "!Histogram::kInShared || begin",
     ),
     Mutation(
         "a block's next tile is the next block's",

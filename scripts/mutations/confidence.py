@@ -69,8 +69,19 @@ MUTATIONS = [
     ),
     Mutation("runs of a long row are not emptied", ROW, "               run = 0;\n", ""),
     Mutation(
-        "a long row's vectors past the end are read", ROW, "if (first + j * Group::kSize < vectors_) f(v[j]", "f(v[j]"
+        "a long row's vectors past the end count",
+        ROW,
+        "run += prim::select(number < vectors_, power.sum(v), 0.0f);",
+        "run += power.sum(v);",
     ),
+    Mutation(
+        "vectors past the end count",
+        ROW,
+        "prim::select(number(j) < vectors_, power.sum(held_[j]), 0.0f)",
+        "power.sum(held_[j])",
+    ),
+    Mutation("vectors past the end are not filled", ROW, "    fill_with_nan(held_);\n", ""),
+    Mutation("runs past the end are not filled", ROW, "      fill_with_nan(v);\n", ""),
     Mutation(
         "a tree of a reduction has a step too few",
         ROWS,

@@ -7,8 +7,8 @@ MUTATIONS = [
     Mutation(
         "rows past the end are read",
         FILE,
-        "f(row < end ? row : end - 1, row < end, totals);",
-        "f(row, row < end, totals);",
+        "return min(first + threadIdx.x / Group::kSize, end - 1);",
+        "return first + threadIdx.x / Group::kSize;",
     ),
     Mutation(
         "a part ends after the last row",
@@ -23,9 +23,11 @@ MUTATIONS = [
     Mutation(
         "a row's place is computed in 32 bits",
         FILE,
-        "row(a.logits + i * a.stride, a.cols);\n    const Peak peak = row.find_peak();\n    const Powers",
-        "row(a.logits + int(i * a.stride), a.cols);\n    const Peak peak = row.find_peak();\n    const Powers",
+        "HeldRow<T, Group, kVectors, kAligned> row(a.logits + i * a.stride, a.cols);",
+        "HeldRow<T, Group, kVectors, kAligned> row(a.logits + int(i * a.stride), a.cols);",
     ),
+    Mutation("every row has the label of the one before", FILE, "    label = next_label;\n", ""),
+    Mutation("vectors past the end of a row count", FILE, "    t = inside ? t : kLowest;\n", ""),
     Mutation("a label may point anywhere", FILE, "uint64_t(label) < a.cols ?", "label < int64_t(a.cols) ?"),
     Mutation(
         "the label after the last class is one", FILE, "uint64_t(label) < a.cols ?", "uint64_t(label) <= a.cols ?"

@@ -85,6 +85,7 @@ inline void wait_copies() {
     if (!cuda_model::settings.copies_land_early) cuda_model::land(copy);
 }
 
+inline float select(bool condition, float x, float y) { return condition ? x : y; }
 inline float exp2_approx(float x) { return cuda_model::exp2_approx(x); }
 
 }  // namespace pyfastcal::cuda::prim

@@ -15,6 +15,7 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <climits>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -297,7 +298,9 @@ inline unsigned __brev(unsigned x) {
   return out;
 }
 inline int __float2int_rn(float x) { return int(std::nearbyint(x)); }
-inline int __float2int_rz(float x) { return int(x); }
+inline int __float2int_rz(float x) {  // saturates; NaN is 0
+  return x >= 0x1p31f ? INT_MAX : x <= -0x1p31f ? INT_MIN : std::isnan(x) ? 0 : int(x);
+}
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __fmul_rn(float a, float b) { return a * b; }

@@ -73,10 +73,16 @@ def fetch(version: str) -> Path:
 
 
 def fetch_newest() -> Path:
-    """Earlier ones that were the newest are deleted."""
-    newest = fetch(newest_version())
-    for folder in cache().iterdir():
-        if folder.name not in (OLDEST, newest.name) and not folder.name.startswith("unfinished-"):
+    """The one that pip finds, or was kept where pip finds none; earlier ones are deleted."""
+    kept = [folder for folder in cache().glob("[0-9]*") if folder.name != OLDEST]
+    try:
+        newest = fetch(newest_version())
+    except UnavailableError:
+        if not kept:
+            raise
+        return kept[0]
+    for folder in kept:
+        if folder != newest:
             shutil.rmtree(folder, ignore_errors=True)
     return newest
 

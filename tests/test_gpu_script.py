@@ -151,10 +151,21 @@ def test_outcomes_are_there_whatever_ends_the_tests(tmp_path: Path):
 
 def test_the_second_run_repeats_what_failed(tmp_path: Path):
     before = tmp_path / "tests.jsonl"
-    lines = [{"test": "tests/a.py::b[c-cuda]", "outcome": "failed"}, {"test": "tests/a.py::d", "outcome": "passed"}]
+    lines = [
+        {"test": "tests/test_methods.py::test_gives_what_the_calibrator_gives[of-another-day]", "outcome": "failed"},
+        {"test": "tests/test_io.py::test_round_trip[dtype0]", "outcome": "passed"},
+    ]
     before.write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = stages.Stages("sm_90a", tmp_path, before).by_name["failed"]
-    assert not found.skip and found.command[-1] == "tests/a.py::b[c-cuda]"
+    assert not found.skip and "tests/test_methods.py" in found.command and "tests/test_io.py" not in found.command
+    select = ["-p", "scripts.gpu.outcomes", "--failed-in", str(before), "--collect-only"]
+    done = python("-m", "pytest", "-p", "no:cacheprovider", *select, "tests/test_methods.py", "tests/test_io.py")
+    names = [line.rpartition("::")[2].partition("[")[0] for line in done.stdout.splitlines() if "::" in line]
+    assert len(names) > 1 and set(names) == {"test_gives_what_the_calibrator_gives"}
+    before.write_text(json.dumps({"test": "tests/test_io.py", "outcome": "failed"}) + "\n")
+    done = python("-m", "pytest", "-p", "no:cacheprovider", *select, "tests/test_methods.py", "tests/test_io.py")
+    assert "tests/test_io.py: " in done.stdout or "tests/test_io.py::" in done.stdout
+    assert "tests/test_methods.py" not in done.stdout
     before.write_text(json.dumps(lines[1]) + "\n")
     assert "nothing failed" in stages.Stages("sm_90a", tmp_path, before).by_name["failed"].skip
 

@@ -143,7 +143,7 @@ struct Parts {
         const float edge = edges[low + 1];
         part[i] = {closed_right ? __uint_as_float(__float_as_uint(fabsf(edge)) + 1) : edge, low};
       }
-      if (i < parts && high - low > 1) crowded = 1;
+      if (i < parts && high - low > 1) atomicExch(&crowded, 1);
     }
   }
   // Of any number: it must be in range only for the result to mean something.
@@ -210,13 +210,18 @@ __global__ void __launch_bounds__(kMostBinThreads) count_bins(BinArguments<T> a)
     edges = copy;
     __syncthreads();
   }
+  const int64_t tile = threads * kSamples;
   const int n_parts = Parts::count(n_bins);
-  if (thread == 0) parts.crowded = 0;
-  __syncthreads();
-  parts.fill(edges, n_bins, closed_right, n_parts);
-  if (a.single_block && thread == 0) *a.invalid = 0;
-  __syncthreads();
-  const bool searched = std::is_same_v<T, double> || a.group || parts.crowded;
+  // whole tiles, that is, vectors, are worth the parts
+  bool searched = !Histogram::kInShared || std::is_same_v<T, double> || a.group || !a.aligned || a.n < tile;
+  if (!searched) {
+    if (thread == 0) parts.crowded = 0;
+    __syncthreads();
+    parts.fill(edges, n_bins, closed_right, n_parts);
+    __syncthreads();
+    searched = parts.crowded;
+  }
+  if (a.single_block && thread == 0) *a.invalid = 0;  // before the barriers of the first flush
 
   uint32_t invalid = 0;
   const auto add = [&](Real<T> x, uint32_t correct, int64_t group) {
@@ -279,7 +284,6 @@ __global__ void __launch_bounds__(kMostBinThreads) count_bins(BinArguments<T> a)
     }
   };
 
-  const int64_t tile = threads * kSamples;
   uint32_t pending = 0;
   for (int64_t begin = blockIdx.x * tile; begin < a.n; begin += gridDim.x * tile) {
     if (!Histogram::kInShared || !a.aligned || begin + tile > a.n)

@@ -1,6 +1,7 @@
-"""A pytest plugin: writes a line of JSON for every test that ends, so that whatever ends the run, they are there.
+"""A pytest plugin: writes a line of JSON for every test that ends, so that whatever ends the run, they are there; and
+runs the tests that failed in such a file.
 
-pytest -p scripts.gpu.outcomes --outcomes FILE
+pytest -p scripts.gpu.outcomes --outcomes FILE [--failed-in FILE]
 """
 
 import json
@@ -11,12 +12,25 @@ import pytest
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--outcomes", type=Path, help="a line of JSON per test goes there")
+    parser.addoption(
+        "--failed-in", type=Path, help="only tests that failed there, with whatever parameters they have now"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     path = config.getoption("--outcomes")
     if path is not None and not hasattr(config, "workerinput"):  # xdist's workers report to this process
         config.pluginmanager.register(Writer(path))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    path = config.getoption("--failed-in")
+    if path is None:
+        return
+    wanted = {test.partition("[")[0] for test in failed(path)}  # tests, and files that could not be collected
+    chosen = [item for item in items if {item.nodeid.partition("[")[0], item.nodeid.partition("::")[0]} & wanted]
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = chosen
 
 
 class Writer:

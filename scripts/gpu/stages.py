@@ -82,8 +82,11 @@ class Stages:
         return Stage(name, command, 100)
 
     def failed(self, before: Path) -> Stage:
+        """Also those parameters of a failed test that passed, or that there were not: mending may change them."""
         tests = outcomes.failed(before) if before.exists() else []
-        stage = self.tests("failed", tests)
+        files = sorted({test.partition("::")[0] for test in tests})
+        which = ["-m", "gpu"] if self.arch else []
+        stage = self.tests("failed", [*files, "--failed-in", str(before), *which])
         if not tests:
             stage.skip = f"nothing failed in {before}" if before.exists() else f"there is no {before}"
         return stage

@@ -39,7 +39,7 @@ MUTATIONS = [
     Mutation(
         "no barrier after the edges were copied", FILE, "    edges = copy;\n    __syncthreads();", "    edges = copy;"
     ),
-    Mutation("no barrier after the parts were filled", FILE, "*a.invalid = 0;\n  __syncthreads();", "*a.invalid = 0;"),
+    Mutation("no barrier after the parts were filled", FILE, "n_parts);\n    __syncthreads();", "n_parts);"),
     Mutation(
         "totals are added without atomics",
         FILE,
@@ -57,6 +57,12 @@ MUTATIONS = [
         FILE,
         "store ? totals_.store(c, t) : totals_.add(c, t)",
         "totals_.add(c, t)",
+    ),
+    Mutation(
+        "one block does not clear the number of invalid samples",
+        FILE,
+        "if (a.single_block && thread == 0) *a.invalid = 0;",
+        "",
     ),
     Mutation("the number of invalid samples is not cleared", FILE, "  if (first == 0) *invalid = 0;\n", ""),
     Mutation("totals are not cleared", FILE, "i < n; i += step) totals[i] = 0;", "i < n; i += step) totals[i] += 0;"),
@@ -82,9 +88,7 @@ MUTATIONS = [
     Mutation(
         "a part ends where it begins", FILE, "end = float(i + 1) / float(parts);", "end = float(i) / float(parts);"
     ),
-    Mutation(
-        "parts with two edges are not noticed", FILE, "high - low > 1) crowded = 1;", "high - low > 2) crowded = 1;"
-    ),
+    Mutation("parts with two edges are not noticed", FILE, "high - low > 1) atomicExch", "high - low > 2) atomicExch"),
     Mutation(
         "too few parts", FILE, "n_bins <= 16 ? 16 :", "n_bins <= 20 ? 16 :", survives="they are crowded: a search"
     ),
@@ -103,12 +107,12 @@ MUTATIONS = [
     Mutation(
         "no barrier between clearing and finding crowded parts",
         FILE,
-        "parts.crowded = 0;\n  __syncthreads();",
+        "parts.crowded = 0;\n    __syncthreads();",
         "parts.crowded = 0;",
     ),
     Mutation("invalid samples are counted where they seem to fall", FILE, "word & (0 - uint64_t(valid))", "word"),
-    Mutation("samples of groups are taken for those of the first", FILE, "|| a.group || parts", "|| parts"),
-    Mutation("crowded parts are not searched", FILE, "|| a.group || parts.crowded;", "|| a.group;"),
+    Mutation("samples of groups are taken for those of the first", FILE, "|| a.group || !a.aligned", "|| !a.aligned"),
+    Mutation("crowded parts are not searched", FILE, "    searched = parts.crowded;\n", ""),
     Mutation("booleans of a vector are in reverse", FILE, "bytes >> (8 * e)", "bytes >> (8 * (kSize - 1 - e))"),
     Mutation(
         "groups that do not exist are counted",

@@ -79,7 +79,7 @@ __device__ inline bool spoilt(const Search& s, int64_t query) {
 
 __global__ void __launch_bounds__(kFinishThreads) finish(const __grid_constant__ Search s) {
   PYFASTCAL_STATIC_SHARED(Finalists::Shared, shared);
-  PYFASTCAL_STATIC_SHARED(int[32], reach);
+  PYFASTCAL_STATIC_SHARED(Digits, digits);
   const int64_t query = blockIdx.x;
   const QueryFacts facts = s.query_facts[query];
   float* const distances = s.distances + query * s.k;
@@ -98,9 +98,21 @@ __global__ void __launch_bounds__(kFinishThreads) finish(const __grid_constant__
     const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
     const auto list = [&](int split) { return s.lists + (split * s.queries.rows + query) * s.capacity; };
     const auto count = [&](int split) { return split < s.splits ? s.counts[split * s.queries.rows + query] : 0; };
-    const uint32_t kth = block_kth_largest(s.kept, reach, [&](const auto& visit) {
-      for (int split = warp; split < s.splits; split += kWarps)
-        for (int i = lane, n = count(split); i < n; i += 32) visit(to_key(list(split)[i].score));
+    const uint32_t kth = block_kth_largest(s.kept, digits, [&](const auto& visit) {
+      // a list's length is read a list ahead, and four of its scores at once
+      int n = count(warp);
+      for (int split = warp; split < s.splits; split += kWarps) {
+        const int next = count(split + kWarps);
+        const Candidate* const from = list(split);
+        for (int i = lane; i < n; i += 4 * 32) {
+          float score[4];
+#pragma unroll
+          for (int j = 0; j < 4; ++j) score[j] = i + 32 * j < n ? from[i + 32 * j].score : 0;
+#pragma unroll
+          for (int j = 0; j < 4; ++j) visit(i + 32 * j < n ? to_key(score[j]) : 0);
+        }
+        n = next;
+      }
     });
     const float low = from_key(kth) - slack(s, facts);
     for (int first = 0; first < s.splits; first += kWarps)

@@ -1,5 +1,5 @@
-// The k-th largest of a set of scores, for a warp that holds them in registers and for a block that reads them: bit by
-// bit from the top, the largest number that at least k keys reach.
+// The k-th largest of a set of scores: for a warp that holds them in registers bit by bit from the top, the largest
+// number that at least k keys reach; for a block, which must read them each time anew, eight bits at a time.
 #pragma once
 #include "primitives.cuh"
 
@@ -34,21 +34,48 @@ __device__ inline uint32_t warp_kth_largest(const uint32_t (&keys)[N], int n, in
   return kth;
 }
 
+struct Digits {
+  int count[256];   // of the keys that share all digits before: how many have this one
+  int digit, left;  // the k-th largest key's, and which of these keys it is; 0: there are fewer than k
+};
+
 // The k-th largest of a block's keys; 0 as above. visit_all(f) calls f(key) for each of a thread's keys, as often as it
-// is called. `reach`: 32 counters in shared memory.
+// is called; keys of 0 do not count.
 template <class VisitAll>
-__device__ uint32_t block_kth_largest(int k, int (&reach)[32], const VisitAll& visit_all) {
-  if (threadIdx.x < 32) reach[threadIdx.x] = 0;
-  __syncthreads();
+__device__ uint32_t block_kth_largest(int k, Digits& digits, const VisitAll& visit_all) {
   uint32_t kth = 0;
-  for (int bit = 31; bit >= 0; --bit) {
-    const uint32_t trial = kth | 1u << bit;
-    int mine = 0;
-    visit_all([&](uint32_t key) { mine += key >= trial; });
-    mine = __reduce_add_sync(kWholeWarp, mine);
-    if (threadIdx.x % 32 == 0 && mine) atomicAdd(&reach[bit], mine);
+  for (int shift = 24; shift >= 0; shift -= 8) {
+    for (int i = int(threadIdx.x); i < 256; i += int(blockDim.x)) digits.count[i] = 0;
     __syncthreads();
-    if (reach[bit] >= k) kth = trial;
+    visit_all([&](uint32_t key) {
+      if (key != 0 && uint64_t(key ^ kth) >> (shift + 8) == 0) atomicAdd(&digits.count[key >> shift & 255], 1);
+    });
+    __syncthreads();
+    if (threadIdx.x < 32) {
+      // lane l has eight digits, from 255 - 8 l down
+      const int first = 255 - 8 * int(threadIdx.x);
+      int mine = 0;
+#pragma unroll
+      for (int i = 0; i < 8; ++i) mine += digits.count[first - i];
+      int larger = mine;  // keys, with larger digits and these
+#pragma unroll
+      for (int step = 1; step < 32; step *= 2) {
+        const int of_lane = __shfl_up_sync(kWholeWarp, larger, step);
+        if (int(threadIdx.x) >= step) larger += of_lane;
+      }
+      if (threadIdx.x == 31 && larger < k) digits.left = 0;
+      larger -= mine;
+      if (larger < k && larger + mine >= k) {
+        int digit = first;
+        while (larger + digits.count[digit] < k) larger += digits.count[digit--];
+        digits.digit = digit;
+        digits.left = k - larger;
+      }
+    }
+    __syncthreads();
+    k = digits.left;
+    if (k == 0) return 0;
+    kth |= uint32_t(digits.digit) << shift;
   }
   return kth;
 }

@@ -131,8 +131,25 @@ MUTATIONS = [
         "return bits | 0x80000000u;",
     ),
     Mutation(
-        "a block's k-th largest is the one before", "select.cuh", "if (reach[bit] >= k)", "if (reach[bit] >= k - 1)"
+        "a block's k-th largest is the one before",
+        "select.cuh",
+        "while (larger + digits.count[digit] < k)",
+        "while (larger + digits.count[digit] < k - 1)",
     ),
+    Mutation("a digit's rank is among all keys", "select.cuh", "digits.left = k - larger;", "digits.left = k;"),
+    Mutation("keys with other digits before count", "select.cuh", "uint64_t(key ^ kth) >> (shift + 8) == 0", "true"),
+    Mutation("keys of nothing count", "select.cuh", "if (key != 0 && uint64_t", "if (uint64_t"),
+    Mutation("counts of digits are not cleared", "select.cuh", "digits.count[i] = 0;", ";"),
+    Mutation(
+        "fewer than k keys have a k-th largest", "select.cuh", "larger < k) digits.left = 0;", "false) digits.left = 0;"
+    ),
+    Mutation(
+        "no barrier before digits are counted",
+        "select.cuh",
+        "digits.count[i] = 0;\n    __syncthreads();",
+        "digits.count[i] = 0;",
+    ),
+    Mutation("a list has the length of the one before", "knn_finish.cuh", "        n = next;\n", ""),
     Mutation(
         "equal rows are apart: one product is fused",
         "distance.cuh",

@@ -41,26 +41,32 @@ struct Arguments {
 };
 
 // The tiles of a block: row tile by row tile, in each of kSweeps sweeps the column tiles, every one for both models.
+// What takes a division is found once: the product asks for tiles all the time.
 template <class T, int kSweeps>
-struct Steps {
-  const Arguments<T>& a;
+class Steps {
+ public:
+  __device__ explicit Steps(const Arguments<T>& a) : a_(a) {
+    const int row_tiles = (a.row_tiles - int(blockIdx.x) + int(gridDim.x) - 1) / int(gridDim.x);
+    size_ = row_tiles * kSweeps * a.col_tiles.divisor() * kModels;
+  }
 
   struct Step {
     int row, sweep, col_tile, model;
   };
-  __device__ int size() const {
-    return (a.row_tiles - int(blockIdx.x) + int(gridDim.x) - 1) / int(gridDim.x) * kSweeps * a.col_tiles.divisor() *
-           kModels;
-  }
+  __device__ int size() const { return size_; }
   __device__ Step step(int i) const {
-    const int of_tiles = i / kModels, of_rows = a.col_tiles.quotient(of_tiles), row_tile = of_rows / kSweeps;
+    const int of_tiles = i / kModels, of_rows = a_.col_tiles.quotient(of_tiles), row_tile = of_rows / kSweeps;
     return {(row_tile * int(gridDim.x) + int(blockIdx.x)) * kTileRows, of_rows % kSweeps,
-            of_tiles - of_rows * a.col_tiles.divisor(), i % kModels};
+            of_tiles - of_rows * a_.col_tiles.divisor(), i % kModels};
   }
   __device__ Tile<T> operator[](int i) const {
     const Step s = step(i);
-    return {&a.models[s.model].product, s.row, int64_t(s.col_tile) * kTileCols};
+    return {&a_.models[s.model].product, s.row, int64_t(s.col_tile) * kTileCols};
   }
+
+ private:
+  const Arguments<T>& a_;
+  int size_;
 };
 
 template <class T, bool kProbability>
@@ -230,7 +236,7 @@ template <class T, bool kProbability>
 __global__ void __launch_bounds__(kProductThreads, 1) measure(const __grid_constant__ Arguments<T> a) {
   PYFASTCAL_SHARED(unsigned char, shared);
   using E = Epilogue<T, kProbability>;
-  const typename E::Sequence steps{a};
+  const typename E::Sequence steps(a);
   multiply_tiles<T>(steps, a.slots, shared, E(a, steps, shared + a.slots.bytes()));
 }
 

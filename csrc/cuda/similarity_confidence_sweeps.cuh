@@ -25,24 +25,34 @@ struct Arguments {
   int64_t* prediction;
 };
 
-// The tiles of a block: row tile by row tile, each swept once or twice; or some of one row tile.
+// The tiles of a block: row tile by row tile, each swept once or twice; or some of one row tile. What takes a division
+// is found once: the product asks for tiles all the time.
 template <class T>
 class Sweeps {
  public:
-  __device__ Sweeps(const Arguments<T>& a, int count) : a_(a), count_(count), split_(int(blockIdx.x) % a.splits) {}
+  __device__ Sweeps(const Arguments<T>& a, int count) : a_(a), count_(count) {
+    const int block = int(blockIdx.x), blocks = int(gridDim.x);
+    if (a.parts) {
+      const int split = block % a.splits;
+      first_row_ = block / a.splits * kTileRows;
+      first_col_ = split * a.col_tiles.divisor() / a.splits;
+      size_ = (split + 1) * a.col_tiles.divisor() / a.splits - first_col_;
+    } else {
+      first_row_ = block * kTileRows;
+      first_col_ = 0;
+      size_ = (a.row_tiles - block + blocks - 1) / blocks * count * a.col_tiles.divisor();
+    }
+  }
 
   struct Step {
     int row, sweep, col_tile;
   };
   __device__ int count() const { return count_; }
-  __device__ int size() const {
-    if (a_.parts) return first_tile(split_ + 1) - first_tile(split_);
-    return (a_.row_tiles - int(blockIdx.x) + int(gridDim.x) - 1) / int(gridDim.x) * count_ * a_.col_tiles.divisor();
-  }
+  __device__ int size() const { return size_; }
   __device__ Step step(int i) const {
-    if (a_.parts) return {int(blockIdx.x) / a_.splits * kTileRows, 0, first_tile(split_) + i};
+    if (a_.parts) return {first_row_, 0, first_col_ + i};
     const int of_rows = a_.col_tiles.quotient(i), row_tile = count_ == 1 ? of_rows : of_rows / 2;
-    return {(row_tile * int(gridDim.x) + int(blockIdx.x)) * kTileRows, of_rows - row_tile * count_,
+    return {row_tile * int(gridDim.x) * kTileRows + first_row_, of_rows - row_tile * count_,
             i - of_rows * a_.col_tiles.divisor()};
   }
   // Whether tile i is the block's first of its rows.
@@ -56,10 +66,9 @@ class Sweeps {
   }
 
  private:
-  __device__ int first_tile(int split) const { return split * a_.col_tiles.divisor() / a_.splits; }
-
   const Arguments<T>& a_;
-  const int count_, split_;
+  const int count_;
+  int first_row_, first_col_, size_;
 };
 
 }  // namespace pyfastcal::cuda::similarity_confidence

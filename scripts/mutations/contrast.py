@@ -6,8 +6,8 @@ MUTATIONS = [
     Mutation(
         "the models change places between sweeps",
         FILE,
-        "of_tiles - of_rows * a.col_tiles.divisor(), i % kModels}",
-        "of_tiles - of_rows * a.col_tiles.divisor(), (i + of_rows) % kModels}",
+        "of_tiles - of_rows * a_.col_tiles.divisor(), i % kModels}",
+        "of_tiles - of_rows * a_.col_tiles.divisor(), (i + of_rows) % kModels}",
     ),
     Mutation(
         "both models take the tuned one's factors",

@@ -193,8 +193,18 @@ MUTATIONS = [
     Mutation(
         "the last tile of a quotient is the next", DIVISOR, "factor_ >> (31 + shift_)", "(factor_ + 1) >> (30 + shift_)"
     ),
-    Mutation("blocks that share rows leave tiles out", SWEEPS, "first_tile(split_ + 1) - first_tile(split_)", "1"),
-    Mutation("blocks that share rows share the first ones", SWEEPS, "int(blockIdx.x) / a_.splits * kTileRows", "0"),
+    Mutation(
+        "blocks that share rows leave tiles out",
+        SWEEPS,
+        "size_ = (split + 1) * a.col_tiles.divisor() / a.splits - first_col_;",
+        "size_ = 1;",
+    ),
+    Mutation(
+        "blocks that share rows share the first ones",
+        SWEEPS,
+        "first_row_ = block / a.splits * kTileRows;",
+        "first_row_ = 0;",
+    ),
     Mutation(
         "a part carries on from the block's last tile",
         EPILOGUE,

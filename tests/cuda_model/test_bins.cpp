@@ -28,6 +28,16 @@ static Samples random_samples(size_t n, uint32_t seed, int64_t n_groups = 1) {
   return s;
 }
 
+// The same over and over, n in all: enough for whole tiles, whose samples are not searched for.
+static Samples repeated(const Samples& s, size_t n) {
+  Samples out;
+  for (size_t i = 0; i < n; ++i) {
+    out.confidence.push_back(s.confidence[i % s.confidence.size()]);
+    out.correct.push_back(s.correct[i % s.correct.size()]);
+  }
+  return out;
+}
+
 struct Options {
   int64_t n_bins = 10, n_groups = 1;
   bool closed_right = false;
@@ -144,7 +154,7 @@ TEST(bins_after_fewer_bins) {
 }
 
 TEST(bins_edges_and_their_neighbours) {
-  for (const int64_t n_bins : {1, 2, 3, 7, 10, 15, 100, 333}) {
+  for (const int64_t n_bins : {1, 2, 3, 7, 10, 15, 16, 17, 32, 33, 64, 100, 128, 129, 333}) {
     Samples s;
     for (int64_t i = 0; i <= n_bins; ++i) {
       const float edge = float(double(i) / double(n_bins));
@@ -156,6 +166,7 @@ TEST(bins_edges_and_their_neighbours) {
     for (const bool closed_right : {false, true}) {
       check<float>(s, {.n_bins = n_bins, .closed_right = closed_right});
       check<double>(s, {.n_bins = n_bins, .closed_right = closed_right});
+      check<float>(repeated(s, 4500), {.n_bins = n_bins, .closed_right = closed_right});
     }
   }
 }
@@ -169,6 +180,9 @@ TEST(bins_of_any_edges) {
       {-1.0f, -0.5f, 0.3f, 0.9f, 1.0f, 2.0f, 3.0f},
       {0.0f, -0.0f, 0.0f, 0.0f},
       {0.5f, 1.0f, 1.0f, 1.0f},
+      {0.0f, 0.25f, 1.0f, 1.0f},
+      {0.0f, 0.0f, 0.0625f, 0.5f, 1.0f},
+      {0.0f, 0.5f, 0.53f, 1.0f},
   };
   std::vector<float> crowded = {0};
   for (int i = 0; i < 100; ++i) crowded.push_back(0.7f + float(i) * 0x1p-20f);
@@ -182,6 +196,8 @@ TEST(bins_of_any_edges) {
       check<float>(s, o);
       check<double>(s, o);
       check<__half>(s, o);
+      check<float>(repeated(s, 4500), o);
+      check<__half>(repeated(s, 4500), o);
     }
   std::vector<float> many;
   for (int i = 0; i <= 5000; ++i) many.push_back(float(std::sqrt(i / 5000.0)));
@@ -223,6 +239,9 @@ TEST(bins_leave_out_what_is_invalid) {
       check<float>(s, {.n_bins = n_bins, .n_groups = 3});
       check<double>(s, {.n_bins = n_bins, .n_groups = 3});
       check<float>(s, {.n_bins = n_bins, .n_groups = 3, .offset = 1});
+      s.group.clear();
+      check<float>(s, {.n_bins = n_bins});
+      check<__half>(s, {.n_bins = n_bins});
     }
 }
 

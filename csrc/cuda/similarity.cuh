@@ -71,6 +71,7 @@ __global__ void __launch_bounds__(kProductThreads, 1) multiply(const __grid_cons
     const Tile<T> tile = share[i];
     const int64_t rows = a.product.a.rows, classes = a.product.b.rows, first_class = tile.col + Place::warp_col();
     if (first_class >= classes) return;
+    const bool whole = classes % 2 == 0 && first_class + kWarpCols <= classes;  // then no store needs a branch
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       float of_row[4];
@@ -82,11 +83,15 @@ __global__ void __launch_bounds__(kProductThreads, 1) multiply(const __grid_cons
       for (int m = 0; m < 4; ++m) {
         const int64_t row = tile.row + Place::row(m, half);
         if (row >= rows) continue;
+        float* const to = a.out + row * classes + tile.col + Place::col(0, 0);
+        if (whole) {
 #pragma unroll
-        for (int n = 0; n < 8; ++n) {
-          const int64_t col = tile.col + Place::col(n, 0);
-          store_pair(a.out + row * classes + col, acc[m][n][2 * half], acc[m][n][2 * half + 1],
-                     int(min(classes - col, int64_t(2))), classes % 2 == 0);
+          for (int n = 0; n < 8; ++n) store_pair(to + n * 8, acc[m][n][2 * half], acc[m][n][2 * half + 1], 2, true);
+        } else {
+          const int left = int(classes - tile.col) - Place::col(0, 0);
+#pragma unroll
+          for (int n = 0; n < 8; ++n)
+            store_pair(to + n * 8, acc[m][n][2 * half], acc[m][n][2 * half + 1], left - n * 8, classes % 2 == 0);
         }
       }
     }

@@ -27,11 +27,23 @@ MUTATIONS = [
     Mutation(
         "classes past the end are written",
         FILE,
-        "int(min(classes - col, int64_t(2)))",
-        "int(max(min(classes - col, int64_t(2)), int64_t(1)))",
+        "left - n * 8, classes % 2 == 0",
+        "max(left - n * 8, 1), classes % 2 == 0",
     ),
     Mutation(
         "an odd class past the end is written", FILE, "if (left >= 2) __stcs(to + 1, odd);", "__stcs(to + 1, odd);"
+    ),
+    Mutation(
+        "a warp's part that crosses the last class is whole",
+        FILE,
+        "first_class + kWarpCols <= classes;",
+        "first_class + kWarpCols <= classes + 8;",
+    ),
+    Mutation(
+        "rows of an odd number of classes are aligned",
+        FILE,
+        "whole = classes % 2 == 0 && first_class",
+        "whole = first_class",
     ),
     Mutation(
         "the last of an odd number of classes is left out",
@@ -74,7 +86,10 @@ MUTATIONS = [
         "a.columns + tile.col,",
     ),
     Mutation(
-        "rows lie as far apart as padded classes", FILE, "row * classes + col", "row * ((classes + 7) / 8 * 8) + col"
+        "rows lie as far apart as padded classes",
+        FILE,
+        "row * classes + tile.col",
+        "row * ((classes + 7) / 8 * 8) + tile.col",
     ),
     Mutation("fp16 is multiplied as bf16", FILE, "!split_ && image.dtype == Dtype::kHalf", "!split_ && false"),
     Mutation(

@@ -112,6 +112,7 @@ def test_the_python_path_is_added_to(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_rehearsal_survives_what_hangs_and_what_crashes(tmp_path: Path):
     """The whole chain but for the build, on the CPU, with real commands."""
+    (tmp_path / "rows.json").write_text('{"stamp": {"commit": "of an earlier run"}, "rows": []}')
     names = ["hangs", "ops", "crashes", "tests", "floors", "memcheck", "peers"]
     done = python("-m", "scripts.gpu", "--rehearse", "--out", str(tmp_path), "--only", *names)
     assert done.returncode == 1, done.stdout + done.stderr

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmarks import results
 from scripts.gpu.runner import ROOT, Record, run_all, summary
-from scripts.gpu.stages import FIRST, ROWS, SECOND, Stages, gpu_arch, unruly
+from scripts.gpu.stages import BEGUN_BY, FIRST, ROWS, SECOND, Stages, gpu_arch, unruly
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,6 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
         for stage in stages:
             print(f"{stage.name} ({stage.budget:.0f} s): {stage.line()}{' -- ' * bool(stage.skip)}{stage.skip}")
         return 0
+    for name in set(names) & set(BEGUN_BY):  # what an earlier run left
+        (folder / BEGUN_BY[name]).unlink(missing_ok=True)
     record = Record(folder, arch=arch, **results.commit())
     outcomes = run_all(stages, options.seconds, record)
     record.say(f"\n{summary(outcomes)}")

@@ -9,7 +9,8 @@ from pathlib import Path
 from scripts.gpu import outcomes, profiled
 from scripts.gpu.runner import Stage
 
-ROWS = "rows.json"  # what was measured
+ROWS, REPEATED = "rows.json", "rows-repeated.json"  # what was measured, and measured again
+BEGUN_BY = {"floors": ROWS, "repeat": REPEATED}  # the stages that begin these files; "peers" adds to the first
 # what a rehearsal tests in place of what touches the GPU
 REHEARSED = ["tests/ops/test_similarity.py"]
 
@@ -50,7 +51,7 @@ class Stages:
             self.failed(before),
             self.benchmarks("floors", 60, ROWS, "--contenders", "floors"),
             self.benchmarks("peers", 60, ROWS),
-            self.benchmarks("repeat", 40, "rows-repeated.json", "--contenders", "floors"),
+            self.benchmarks("repeat", 40, REPEATED, "--contenders", "floors"),
             self.check("memcheck"),
             self.check("racecheck"),
             self.profile(),

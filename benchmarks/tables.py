@@ -62,7 +62,8 @@ def markdown(rows: list[Row], stamp: dict[str, Any]) -> str:
     """One line per work: how many times faster than each peer, and how far from the floor (on a GPU: the time, and what
     share of the floor's rate is reached). Times of a shared processor are no claim: the results file has them."""
     on_gpu = stamp.get("device") == "cuda"
-    heads = ["work", *(["time"] if on_gpu else []), "vs torch", "vs torch.compile", "vs peer", "vs floor", "memory"]
+    heads = ["work", *(["time"] if on_gpu else []), "vs torch", "vs torch.compile", "vs peer", "vs floor"]
+    heads += [] if on_gpu else ["memory"]
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for work in dict.fromkeys(row.work for row in rows):
         mine = {row.contender: row for row in rows if row.work == work}
@@ -82,7 +83,7 @@ def markdown(rows: list[Row], stamp: dict[str, Any]) -> str:
             "; ".join(
                 f"{1 / r.figure:.0%} of {r.contender}" if on_gpu else f"{r.figure:.2f}x {r.contender}" for r in floors
             ),
-            figure(peak, peak.figure) if peak else "",
+            *([] if on_gpu else [figure(peak, peak.figure) if peak else ""]),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", headline(stamp) + "."])
@@ -95,7 +96,7 @@ def _times(row: Row | None) -> str:
 
 
 def headline(stamp: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {v}" for name, v in stamp["versions"].items() if v)
+    versions = ", ".join(f"{name} {v}" for name, v in stamp["versions"].items() if v and v != "unknown")
     commit = (stamp["commit"] or "unknown")[:10] + (" with changes" if stamp["dirty"] else "")
     machine = f"{stamp['cpu']}, {stamp['threads']} threads, {stamp['capability'] or 'no kernels'}"
     if stamp.get("gpu"):

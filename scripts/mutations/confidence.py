@@ -81,7 +81,13 @@ MUTATIONS = [
         "power.sum(held_[j])",
     ),
     Mutation("vectors past the end are not filled", ROW, "    fill_with_nan(held_);\n", ""),
-    Mutation("runs past the end are not filled", ROW, "      fill_with_nan(v);\n", ""),
+    Mutation(
+        "runs past the end are not filled",
+        ROW,
+        "      fill_with_nan(v);\n",
+        "",
+        survives="what the model leaves in them is a negative number, which is no maximum",
+    ),
     Mutation(
         "a tree of a reduction has a step too few",
         ROWS,

@@ -39,7 +39,8 @@ class MaPLe(PromptLearner):
 
     def vision_prompts(self) -> list[Tensor]:
         """P~_0 ... P~_{J-1}, each (n_context, image_width)."""
-        return [f(p) for f, p in zip(self.coupling, [self.context, *self.deep_context], strict=True)]
+        # (a list first: torch.compile of 2.11 does not unpack a ParameterList)
+        return [f(p) for f, p in zip(self.coupling, [self.context, *list(self.deep_context)], strict=True)]
 
     def encode_prompts(self, prompts: Prompts) -> Tensor:
         return self.encode_text(self.insert(prompts, self.context), prompts.ends, list(self.deep_context))

@@ -79,6 +79,7 @@ double scale_of(const float* row, int64_t n, bool normalize) {
 struct Options {
   bool exclude_self = false, normalize = true;
   int64_t list_bytes = int64_t(1) << 29;
+  unsigned char workspace = 0xff;  // of which bytes it is full before: NaN
 };
 
 void check(const Vectors& queries, const Vectors& bank, int64_t k, Options options = {}) {
@@ -88,6 +89,7 @@ void check(const Vectors& queries, const Vectors& bank, int64_t k, Options optio
   knn::Plan plan;
   CHECK(plan_knn(queries.matrix(), bank.matrix(), k, options.exclude_self, plan, options.list_bytes) == cudaSuccess);
   DeviceArray<unsigned char> workspace(plan.bytes);
+  std::memset(workspace.data(), options.workspace, workspace.size());
   CHECK(launch_knn(queries.matrix(), bank.matrix(), options.exclude_self, options.normalize, distances.data(),
                    indices.data(), plan, workspace.data(), nullptr) == cudaSuccess);
   record(distances);
@@ -129,6 +131,13 @@ std::vector<float> cluster(int64_t rows, int64_t cols, float spread, uint32_t se
 constexpr Dtype kDtypes[] = {Dtype::kFloat, Dtype::kHalf, Dtype::kBFloat16};
 
 }  // namespace
+
+// Past the end of a list lie the best of scores.
+TEST(knn_of_lists_of_different_lengths) {
+  cuda_model::settings.multiprocessors = 16;
+  for (const uint32_t seed : {1u, 2u, 3u})
+    check(Vectors::normal(3, 24, seed), Vectors::normal(15 * 256 + 2, 24, seed + 10), 4, {.workspace = 0x7f});
+}
 
 TEST(knn_of_few_rows) {
   check(Vectors::normal(1, 1, 0), Vectors::normal(1, 1, 1), 1);

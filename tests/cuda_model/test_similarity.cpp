@@ -73,6 +73,12 @@ TEST(similarity_of_tiles_shared_out) {
   }
 }
 
+// A warp's classes that are all there, and those that lack a few, in rows of even and odd length.
+TEST(similarity_at_the_last_classes) {
+  for (const int64_t classes : {62, 63, 64, 65, 126, 128, 316, 318, 320})
+    check_against_definition(Features<__nv_bfloat16>(3, 16, 1), Features<__nv_bfloat16>(classes, 16, 2));
+}
+
 // Rows that a block keeps between tiles, and devices with less shared memory.
 TEST(similarity_of_kept_rows) {
   cuda_model::settings.multiprocessors = 1;

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -176,13 +177,13 @@ def test_tests_that_touch_the_gpu_are_marked():
     code = """
 import sys, torch
 torch.cuda.is_available, torch.cuda.device_count = (lambda: True), (lambda: 1)
-torch.cuda.get_device_capability, torch.cuda.get_device_name = (lambda i: (9, 0)), (lambda i: "GPU")
+torch.cuda.get_device_capability, torch.cuda.get_device_name = (lambda i=0: (9, 0)), (lambda i=0: "GPU")
 import pytest
 sys.exit(pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", *sys.argv[1:], "tests"]))
 """
     marked, others = (python("-c", code, "-m", which).stdout for which in ("gpu", "not gpu"))
-    total = sum(line.startswith("tests/") and int(line.rpartition(": ")[2]) for line in marked.splitlines())
-    assert total > 280
+    assert "ERROR" not in marked, marked
+    assert sum(map(int, re.findall(r"^tests/\S+: (\d+)$", marked, re.MULTILINE))) > 280
     assert "test_cuda_launch.py" in marked and "test_cuda_launch.py" not in others
     assert "cuda]" not in python("-c", code, "--collect-only", "-qq", "-m", "not gpu", "-v").stdout
 

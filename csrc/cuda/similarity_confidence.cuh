@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kProductThreads, 1) predict(const __grid_const
   const bool few = n_weights <= kFewWeights, store_scores = !few && a.scores;
   const Sweeps<T> sweeps(a, few || store_scores ? 1 : 2);
   const int n_sums = few ? n_weights : store_scores ? 0 : 1;
-  Epilogue<T, kBias> epilogue(a, sweeps, n_sums, store_scores, shared + a.slots.bytes());
+  Epilogue<T, kBias> epilogue(a, sweeps, n_sums, shared + a.slots.bytes());
   multiply_tiles<T>(sweeps, a.slots, shared, epilogue, epilogue);
 }
 
@@ -118,8 +118,8 @@ class SimilarityConfidencePlan {
     const Product<T> product{operand_of<T>(s.image, split_, image_), operand_of<T>(s.text, split_, text_),
                              int(s.image.cols), split_ ? kSplitPairs : 1};
     const similarity_confidence::Arguments<T> a{
-        product, slots_, row_factor_,   columns_,   s.logit_scale, s.normalize,         s.factors,  weights_,
-        scores_, parts_, found_factor_, row_tiles_, splits_,       Divisor(col_tiles_), confidence, prediction};
+        product, slots_, row_factor_,   columns_,   s.logit_scale,    s.normalize,         s.factors,  weights_,
+        scores_, parts_, found_factor_, row_tiles_, Divisor(splits_), Divisor(col_tiles_), confidence, prediction};
     const size_t shared = slots_.bytes() + similarity_confidence::kSharedBytes;
     if (const auto error = PYFASTCAL_LAUNCH((similarity_confidence::predict<T, kBias>), unsigned(blocks_),
                                             kProductThreads, shared, stream, a))

@@ -12,8 +12,8 @@ template <class T, bool kBias>
 class Epilogue {
  public:
   // n_sums: of each row; 0 where scores are stored
-  __device__ Epilogue(const Arguments<T>& a, const Sweeps<T>& sweeps, int n_sums, bool store_scores, void* shared)
-      : a_(a), sweeps_(sweeps), n_sums_(n_sums), store_scores_(store_scores), shared_(static_cast<float*>(shared)) {}
+  __device__ Epilogue(const Arguments<T>& a, const Sweeps<T>& sweeps, int n_sums, void* shared)
+      : a_(a), sweeps_(sweeps), n_sums_(n_sums), shared_(static_cast<float*>(shared)) {}
 
   // The product's inspector.
   __device__ __forceinline__ bool begin(int i) {
@@ -33,7 +33,7 @@ class Epilogue {
       for (int half = 0; half < 2; ++half) {
         Part& part = part_[half];
         make_logits(acc, half, first_class);
-        if (store_scores_) store(acc, half, step.row, first_class);
+        if (n_sums_ == 0) store(acc, half, step.row, first_class);
         const float top = step.sweep == 0 ? find_top(acc, half, first_class) : part.top;
         if (last_sweep && n_sums_ > 0) {
           float gain = row_gain(step.row, half);
@@ -53,7 +53,7 @@ class Epilogue {
     if (step.col_tile + 1 < a_.col_tiles.divisor()) return;
     if (step.sweep == 0) decide(step.row);
     if (!last_sweep) return;
-    if (store_scores_)
+    if (n_sums_ == 0)
       sum_scores(step.row);
     else
       combine_sums(step.row);
@@ -98,7 +98,7 @@ class Epilogue {
       row_factor()[threadIdx.x] = a_.row_factor[min(first_row + int(threadIdx.x), rows() - 1)];
     __syncthreads();
     const int i = first_row + int(threadIdx.x);
-    if (a_.parts && threadIdx.x < kTileRows && i < rows() && int(blockIdx.x) % a_.splits == 0)
+    if (a_.parts && threadIdx.x < kTileRows && i < rows() && a_.splits.remainder(int(blockIdx.x)) == 0)
       a_.found_factor[i] = row_factor()[threadIdx.x];
   }
 
@@ -218,7 +218,6 @@ class Epilogue {
   const Arguments<T>& a_;
   const Sweeps<T>& sweeps_;
   const int n_sums_;
-  const bool store_scores_;
   float* const shared_;
   Part part_[2];  // of row(half): the warp's classes so far
   InspectedRows<T> inspected_;

@@ -19,29 +19,21 @@ struct Arguments {
   float* scores;           // of all tiles' columns, for kTileRows of each block or, with parts, for all rows; or null
   Part* parts;             // [row][column tile][warp], where `splits` blocks share a row tile; or null
   float* found_factor;     // with parts: where the rows' factors go
-  int row_tiles, splits;
-  Divisor col_tiles;
+  int row_tiles;
+  Divisor splits, col_tiles;
   float* confidence;
   int64_t* prediction;
 };
 
-// The tiles of a block: row tile by row tile, each swept once or twice; or some of one row tile. What takes a division
-// is found once: the product asks for tiles all the time.
+// The tiles of a block: row tile by row tile, each swept once or twice; or some of one row tile. How many is found
+// once, for it takes a division and the product asks all the time; more would be too many registers.
 template <class T>
 class Sweeps {
  public:
   __device__ Sweeps(const Arguments<T>& a, int count) : a_(a), count_(count) {
-    const int block = int(blockIdx.x), blocks = int(gridDim.x);
-    if (a.parts) {
-      const int split = block % a.splits;
-      first_row_ = block / a.splits * kTileRows;
-      first_col_ = split * a.col_tiles.divisor() / a.splits;
-      size_ = (split + 1) * a.col_tiles.divisor() / a.splits - first_col_;
-    } else {
-      first_row_ = block * kTileRows;
-      first_col_ = 0;
-      size_ = (a.row_tiles - block + blocks - 1) / blocks * count * a.col_tiles.divisor();
-    }
+    const int split = a.splits.remainder(int(blockIdx.x)), blocks = int(gridDim.x);
+    size_ = a.parts ? first_tile(split + 1) - first_tile(split)
+                    : (a.row_tiles - int(blockIdx.x) + blocks - 1) / blocks * count * a.col_tiles.divisor();
   }
 
   struct Step {
@@ -50,9 +42,10 @@ class Sweeps {
   __device__ int count() const { return count_; }
   __device__ int size() const { return size_; }
   __device__ Step step(int i) const {
-    if (a_.parts) return {first_row_, 0, first_col_ + i};
+    if (a_.parts)
+      return {a_.splits.quotient(int(blockIdx.x)) * kTileRows, 0, first_tile(a_.splits.remainder(int(blockIdx.x))) + i};
     const int of_rows = a_.col_tiles.quotient(i), row_tile = count_ == 1 ? of_rows : of_rows / 2;
-    return {row_tile * int(gridDim.x) * kTileRows + first_row_, of_rows - row_tile * count_,
+    return {(row_tile * int(gridDim.x) + int(blockIdx.x)) * kTileRows, of_rows - row_tile * count_,
             i - of_rows * a_.col_tiles.divisor()};
   }
   // Whether tile i is the block's first of its rows.
@@ -66,9 +59,11 @@ class Sweeps {
   }
 
  private:
+  __device__ int first_tile(int split) const { return a_.splits.quotient(split * a_.col_tiles.divisor()); }
+
   const Arguments<T>& a_;
   const int count_;
-  int first_row_, first_col_, size_;
+  int size_;
 };
 
 }  // namespace pyfastcal::cuda::similarity_confidence

@@ -196,14 +196,14 @@ MUTATIONS = [
     Mutation(
         "blocks that share rows leave tiles out",
         SWEEPS,
-        "size_ = (split + 1) * a.col_tiles.divisor() / a.splits - first_col_;",
-        "size_ = 1;",
+        "first_tile(split + 1) - first_tile(split)",
+        "1",
     ),
     Mutation(
         "blocks that share rows share the first ones",
         SWEEPS,
-        "first_row_ = block / a.splits * kTileRows;",
-        "first_row_ = 0;",
+        "a_.splits.quotient(int(blockIdx.x)) * kTileRows",
+        "0",
     ),
     Mutation(
         "a part carries on from the block's last tile",

@@ -80,12 +80,16 @@ def demangle(names: list[str]) -> dict[str, str]:
     return short
 
 
+def compiler(nvcc: str, arch: str) -> list[str]:
+    """The call of the compiler, but for what it is to make of which source."""
+    command = [nvcc, "-std=c++20", "-O3", f"-arch={arch}", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
+    include = torch_include()
+    return command + (["-isystem", str(include)] if include else [])
+
+
 def compile_source(nvcc: str, source: Path, arch: str) -> tuple[str, list[Usage]]:
     """The compiler's complaints, or nothing; and what the kernels use."""
-    command = [nvcc, "-std=c++20", "-O3", f"-arch={arch}", "-Xptxas=-v", "-cubin", "-o", os.devnull, str(source)]
-    command += ["-DTORCH_TARGET_VERSION=0x020b000000000000"]
-    if include := torch_include():
-        command += ["-isystem", str(include)]
+    command = [*compiler(nvcc, arch), "-Xptxas=-v", "-cubin", "-o", os.devnull, str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
     losses = [line for line in done.stderr.splitlines() if "Potential Performance Loss" in line]
     return (done.stderr if done.returncode else "\n".join(losses)), parse(done.stderr)

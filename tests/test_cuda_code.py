@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.cuda_check import find_nvcc, torch_include
+from scripts.cuda_check import compiler, find_nvcc, torch_include
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.skipif(find_nvcc() is None or torch_include() is None, reason="needs nvcc and torch's headers")
@@ -16,9 +16,8 @@ pytestmark = pytest.mark.skipif(find_nvcc() is None or torch_include() is None, 
 def compiled(kind: str, source: str, folder: Path) -> Path:
     """``kind``: ptx or cubin."""
     out = folder / f"{source}.{kind}"
-    command = [find_nvcc(), "-std=c++20", "-O3", "-arch=sm_90a", f"-{kind}", "-o", out, ROOT / f"csrc/cuda/{source}.cu"]
-    command += ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-isystem", torch_include()]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    command = [*compiler(find_nvcc(), "sm_90a"), f"-{kind}", "-o", str(out), str(ROOT / f"csrc/cuda/{source}.cu")]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return out
 

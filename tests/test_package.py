@@ -18,6 +18,7 @@ from pyfastcal import _extension
 from pyfastcal.report.environment import cuda_kernels
 from scripts import cuda_check
 from scripts.cuda_check import find_nvcc
+from scripts.torch_versions import copy_sources
 
 ROOT = Path(__file__).parent.parent
 PUBLIC = {
@@ -37,10 +38,7 @@ def run(*command: object, **options) -> str:
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     """A clean copy of the source tree."""
-    leave = shutil.ignore_patterns(
-        ".git", ".venv", "build", "dist", "out", "*.so", "*.egg-info", "__pycache__", ".*_cache"
-    )
-    return Path(shutil.copytree(ROOT, tmp_path / "source", ignore=leave))
+    return copy_sources(tmp_path / "source")
 
 
 def wheel(source: Path, **environment: str) -> Path:

@@ -239,49 +239,38 @@ __global__ void PYFASTCAL_BIN_BOUNDS count_bins(BinArguments<T> a) {
       ++invalid;
   };
 
-  // A tile of samples in vectors: all loads first
-  const auto load = [&](int64_t begin, Vector<T>(&x)[kVectors], Booleans<kSize>(&correct)[kVectors]) {
+  // f(numbers, whether they are correct, the first one's place) of a thread's vectors of a tile: all loads first
+  const auto each_vector = [&](int64_t begin, const auto& f) {
+    Vector<T> x[kVectors];
+    Booleans<kSize> correct[kVectors];
+    const auto place = [&](int j) { return begin + (j * threads + thread) * kSize; };
 #pragma unroll
     for (int j = 0; j < kVectors; ++j) {
-      const int64_t i = begin + (j * threads + thread) * kSize;
-      memcpy(&x[j], __builtin_assume_aligned(a.confidence + i, 16), 16);
-      memcpy(&correct[j], __builtin_assume_aligned(a.correct + i, kSize), kSize);
+      memcpy(&x[j], __builtin_assume_aligned(a.confidence + place(j), 16), 16);
+      memcpy(&correct[j], __builtin_assume_aligned(a.correct + place(j), kSize), kSize);
+    }
+#pragma unroll
+    for (int j = 0; j < kVectors; ++j) {
+      Real<T> real[kSize];
+      to_reals(x[j], real);
+      f(real, correct[j], place(j));
     }
   };
   // without a branch
-  const auto add_found = [&](int64_t begin) {
-    Vector<T> x[kVectors];
-    Booleans<kSize> correct[kVectors];
-    load(begin, x, correct);
+  const auto add_found = [&](const Real<T>(&x)[kSize], const Booleans<kSize>& correct, int64_t) {
 #pragma unroll
-    for (int j = 0; j < kVectors; ++j) {
-      Real<T> real[kSize];
-      to_reals(x[j], real);
-#pragma unroll
-      for (int e = 0; e < kSize; ++e) {
-        const bool valid = valid_confidence(real[e]);
-        const uint64_t word = Tally::pack(uint64_t(fixed_point(real[e])), correct[j][e]);
-        histogram.add(parts.find(float(real[e]), float(n_parts)), word & (0 - uint64_t(valid)));
-        invalid += !valid;
-      }
+    for (int e = 0; e < kSize; ++e) {
+      const bool valid = valid_confidence(x[e]);
+      const uint64_t word = Tally::pack(uint64_t(fixed_point(x[e])), correct[e]);
+      histogram.add(parts.find(float(x[e]), float(n_parts)), word & (0 - uint64_t(valid)));
+      invalid += !valid;
     }
   };
-  const auto add_vectors = [&](int64_t begin) {
-    Vector<T> x[kVectors];
-    Booleans<kSize> correct[kVectors];
-    load(begin, x, correct);
+  const auto add_searched = [&](const Real<T>(&x)[kSize], const Booleans<kSize>& correct, int64_t first) {
+    int64_t group[kSize] = {};
+    if (a.group) memcpy(group, __builtin_assume_aligned(a.group + first, 16), sizeof group);
 #pragma unroll
-    for (int j = 0; j < kVectors; ++j) {
-      Real<T> real[kSize];
-      to_reals(x[j], real);
-      int64_t group[kSize] = {};
-      if (a.group) {
-        const int64_t i = begin + (j * threads + thread) * kSize;
-        memcpy(group, __builtin_assume_aligned(a.group + i, 16), sizeof group);
-      }
-#pragma unroll
-      for (int e = 0; e < kSize; ++e) add(real[e], correct[j][e], group[e]);
-    }
+    for (int e = 0; e < kSize; ++e) add(x[e], correct[e], group[e]);
   };
   const auto add_singly = [&](int64_t begin) {
 #pragma unroll 1
@@ -296,9 +285,9 @@ __global__ void PYFASTCAL_BIN_BOUNDS count_bins(BinArguments<T> a) {
     if (!Histogram::kInShared || !a.aligned || begin + tile > a.n)
       add_singly(begin);
     else if (searched)
-      add_vectors(begin);
+      each_vector(begin, add_searched);
     else
-      add_found(begin);
+      each_vector(begin, add_found);
     pending += kSamples;
     if (pending + kSamples > Tally::kMostPacked) {
       histogram.flush(false);

@@ -136,8 +136,8 @@ MUTATIONS = [
     Mutation(
         "the group of vector samples is the first's",
         FILE,
-        "add(real[e], correct[j][e], group[e]);",
-        "add(real[e], correct[j][e], group[0]);",
+        "add(x[e], correct[e], group[e]);",
+        "add(x[e], correct[e], group[0]);",
     ),
     Mutation(
         "invalid samples are stored, not added",

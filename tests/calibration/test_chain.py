@@ -14,8 +14,8 @@ def normal(seed: int, *shape: int) -> torch.Tensor:
 
 
 TEXTS = tuple(torch.nn.functional.normalize(normal(seed, 7, 16)) for seed in (0, 1))
-DAC = DistanceAwareCalibration(k=3).fit(TEXTS[0], TEXTS[1])
-TS = TemperatureScaling(temperature=1.6)
+DAC = DistanceAwareCalibration(k=3).fit(tuned=TEXTS[0], zeroshot=TEXTS[1])
+TS = TemperatureScaling(temperature=1.2)
 CAC = ContrastAwareCalibration(k=1.0)
 
 
@@ -63,7 +63,7 @@ def test_members_are_fitted_on_their_own_before_or_after():
     with pytest.raises(RuntimeError, match="TemperatureScaling is not fitted"):
         both(torch.zeros(2, 7))
     both.calibrators[0].load_state_dict(TS.state_dict())
-    both.calibrators[1].fit(TEXTS[0], TEXTS[1])
+    both.calibrators[1].fit(tuned=TEXTS[0], zeroshot=TEXTS[1])
     logits = normal(1, 5, 7)
     assert torch.equal(both(logits), fc.chain(TS, DAC)(logits))
 
@@ -80,7 +80,7 @@ def test_compiles():
         ("calibrators", lambda: fc.chain(TS, fc.HistogramBinning())),
         ("calibrators", lambda: Chain(torch.nn.Identity())),
         ("logits", lambda: fc.chain(TS, DAC)(torch.zeros(3, 6))),
-        ("logits", lambda: fc.chain(TS)(torch.zeros(3))),
+        ("logits", lambda: fc.chain(TS)(torch.zeros(()))),
         ("zeroshot_logits", lambda: fc.chain(TS, CAC)(torch.zeros(3, 7))),
         ("zeroshot_logits", lambda: fc.chain(TS, CAC)(torch.zeros(3, 7), torch.zeros(3, 6))),
         ("logit_scale", lambda: fc.chain(TS, CAC)(torch.zeros(3, 7), torch.zeros(3, 7), -1.0)),

@@ -10,7 +10,7 @@ from .._keywords import by_name
 from .._numpy import accepts_numpy
 from .._warn import warn_caller
 from .contrast_fit import fit_contrast
-from .factors import LARGEST, check_logit_scale
+from .factors import LARGEST, check_bounded, check_logit_scale
 from .fit_rows import labelled
 from .logit_scaling import LogitScaling, check_pair
 
@@ -130,9 +130,8 @@ class ContrastAwareCalibration(LogitScaling):
         labels = checks.labels("labels", labels, len(logits), logits.shape[1])
         checks.same_device("labels", labels, "logits", logits)
         z = self._distance(logits, zeroshot_logits, scale)
-        for name, x in (("logits", logits), ("zeroshot_logits", zeroshot_logits), ("logits / logit_scale", z)):
-            if float(x.abs().max()) > LARGEST:
-                raise ValueError(f"{name} must lie in [{-LARGEST:g}, {LARGEST:g}], got {float(x.abs().max()):g}")
+        check_bounded("logits", logits)
+        check_bounded("logits / logit_scale", z)
         constants = {name: float(getattr(self, name)) for name in ("alpha", "k", "lambda1", "lambda2")}
         for name, value in fit_contrast(logits, labels, z, constants, fit_lambda=fit_lambda).items():
             getattr(self, name).fill_(value)

@@ -9,7 +9,7 @@ from torch import Tensor
 from .. import checks, ops
 from .._keywords import by_name
 from .._numpy import accepts_numpy
-from .factors import LARGEST, SMALLEST, check_factors
+from .factors import SMALLEST, check_bounded, check_factors
 from .fit_buffers import FitBuffers
 from .fit_rows import labelled
 from .probability_map import check_probabilities, share_rest
@@ -90,7 +90,7 @@ class DensityRatioCalibration(FitBuffers):
         if name == "bandwidth":
             check_factors(key, loaded)
         else:
-            _check_bounded(key, loaded)
+            check_bounded(key, loaded)
 
     def extra_repr(self) -> str:
         return f"right={len(self.right)}, wrong={len(self.wrong)}" if self.is_fitted else ""
@@ -100,16 +100,9 @@ def _points(confidence: Tensor, proximity: Tensor) -> Tensor:
     """(N, 2), float32 at least."""
     checks.vector("proximity", proximity, len(confidence), "row")
     checks.same_device("proximity", proximity, "probs", confidence)
-    _check_bounded("proximity", proximity)
+    check_bounded("proximity", proximity)  # so that squares of distances in bandwidths are finite
     wide = torch.promote_types(torch.promote_types(confidence.dtype, proximity.dtype), torch.float32)
     return torch.stack([confidence.to(wide), proximity.to(wide)], dim=1)
-
-
-def _check_bounded(name: str, x: Tensor) -> None:
-    """Finite, and near enough to all else that the square of any distance in bandwidths is a number."""
-    checks.finite(name, x)
-    if checks.values_visible(x) and x.numel() and float(x.abs().max()) > LARGEST:
-        raise ValueError(f"{name} must lie in [{-LARGEST:g}, {LARGEST:g}], got {float(x[x.abs() > LARGEST][0]):g}")
 
 
 def _normal_reference(what: str, points: Tensor) -> Tensor:

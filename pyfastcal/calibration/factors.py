@@ -8,6 +8,17 @@ from torch import Tensor
 from .. import checks
 
 SMALLEST, LARGEST = 1e-30, 1e30  # of a factor, far from the ends of float32
+_ROUNDED = 1 + 1e-6  # float32's 1e30 is a little more
+
+
+def check_bounded(name: str, x: Tensor) -> Tensor:
+    """Within [-1e30, 1e30], where it can be looked at."""
+    if checks.values_visible(x) and x.numel():
+        low, high = (float(end) for end in torch.aminmax(x.detach()))
+        if not (low >= -LARGEST * _ROUNDED and high <= LARGEST * _ROUNDED):
+            checks.finite(name, x)
+            raise ValueError(f"{name} must lie in [{-LARGEST:g}, {LARGEST:g}], got {max(low, high, key=abs):g}")
+    return x
 
 
 def check_factor(name: str, x: float | Tensor) -> float:
@@ -18,7 +29,8 @@ def check_factor(name: str, x: float | Tensor) -> float:
 def check_factors(name: str, x: Tensor) -> Tensor:
     """Likewise all entries of a tensor, where they can be looked at."""
     if checks.values_visible(x):
-        outside = x[~((x >= SMALLEST) & (x <= LARGEST))]
+        wide = x.detach().double()  # half precision has no 1e30 to compare with
+        outside = wide[~((wide * _ROUNDED >= SMALLEST) & (wide <= LARGEST * _ROUNDED))]
         if len(outside):
             raise ValueError(f"{name} must lie in [{SMALLEST:g}, {LARGEST:g}], got {outside[0].item():g}")
     return x
@@ -33,12 +45,12 @@ def check_logit_scale(name: str, scale: float | Tensor) -> float | Tensor:
 
 def check_product(class_weight: Tensor | None, sample_weight: Tensor | None, logit_scale: float | Tensor) -> None:
     """The factors of a row and the logit scale, all multiplied."""
-    weights = [w for w in (class_weight, sample_weight) if w is not None and w.numel()]
+    weights = [w.detach() for w in (class_weight, sample_weight) if w is not None and w.numel()]
     if isinstance(logit_scale, Tensor) or not all(checks.values_visible(w) for w in weights):
         return
     largest = math.prod((float(w.max()) for w in weights), start=logit_scale)
     least = math.prod((float(w.min()) for w in weights), start=logit_scale)
-    if not (largest <= LARGEST and least >= SMALLEST):
+    if not (largest <= LARGEST * _ROUNDED and least * _ROUNDED >= SMALLEST):
         got = f"{largest if largest > LARGEST else least:.3g}"
         raise ValueError(f"logit_scale times the factors must lie in [{SMALLEST:g}, {LARGEST:g}], got {got}")
 

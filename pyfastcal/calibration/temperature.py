@@ -197,6 +197,8 @@ def _half_likelihood(logits: Tensor, labels: Tensor, beta: float, limit: _Limit)
         low /= 16
     while not too_large(high) and high < 1e28:
         high *= 16
+    if (too_large(low) or not too_large(high)) and bool((logits != logits[:, :1]).any()):
+        return math.nan  # out of reach
     while high / low > 1 + 1e-9:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if too_large(middle) else (middle, high)

@@ -1,5 +1,7 @@
 """chain: the product of the factors."""
 
+import warnings
+
 import pytest
 import torch
 from hypothesis import given
@@ -66,6 +68,32 @@ def test_members_are_fitted_on_their_own_before_or_after():
     both.calibrators[1].fit(tuned=TEXTS[0], zeroshot=TEXTS[1])
     logits = normal(1, 5, 7)
     assert torch.equal(both(logits), fc.chain(TS, DAC)(logits))
+
+
+@pytest.mark.parametrize(("temperature", "says"), [(1.6, "over-confident too"), (0.6, "under-confident")])
+def test_a_temperature_far_from_one_beside_dac_is_warned_of(temperature, says):
+    """Each corrects what the other has corrected already."""
+    ts, logits, image = TemperatureScaling(temperature), normal(1, 5, 7), normal(2, 5, 16)
+    calls = {
+        "both": lambda: fc.chain(ts, DAC)(logits),
+        "nested": lambda: fc.chain(ts, fc.chain(DAC)).factor(logits),
+        "features": lambda: fc.chain(DAC, ts).predict_features(image, TEXTS[0]),
+    }
+    for call in calls.values():
+        with pytest.warns(UserWarning, match=rf"a temperature of {temperature}, outside .*{says}.* alone$") as caught:
+            call()
+        assert [w.filename for w in caught] == [__file__]
+
+
+def test_where_the_chain_cannot_correct_twice_nothing_is_said():
+    far, logits = TemperatureScaling(1.6), normal(1, 5, 7)
+    base = DistanceAwareCalibration()
+    base.load_state_dict({"class_weight": torch.ones(7)})  # classes that were tuned on
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for quiet in (fc.chain(TS, DAC), fc.chain(far, base), fc.chain(far, far), fc.chain(DAC, DAC)):
+            quiet(logits)
+        torch.compile(fc.chain(far, DAC), fullgraph=True, backend="eager")(logits)
 
 
 def test_compiles():

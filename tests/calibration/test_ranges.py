@@ -2,6 +2,8 @@
 
 import itertools
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -21,12 +23,12 @@ def scaled(x: torch.Tensor, size: float, dtype: torch.dtype) -> torch.Tensor:
     return (x * size).to(dtype)
 
 
-def outcome(call) -> torch.Tensor | None:
+def outcome(call: Callable, *args: Any, **kwargs: Any) -> Any:
     """What the call gives, or None where it refuses; finite in any case."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            found = call()
+            found = call(*args, **kwargs)
     except ValueError as error:
         assert "\n" not in str(error)
         return None
@@ -66,12 +68,17 @@ def test_logit_scaling(dtype):
         if not torch.isfinite(logits).all():
             continue
         for calibrator in calibrators(size):
-            found = outcome(lambda: calibrator(logits))
+            found = outcome(calibrator, logits)
             if found is not None:
                 accepted += 1
                 assert torch.equal(found.argmax(1), logits.argmax(1))
-            outcome(lambda: calibrator.predict_features(logits, others[:4], 100.0))
+            outcome(calibrator.predict_features, logits, others[:4], 100.0)
     assert accepted > 100
+
+
+def fitted_contrast(logits, zeroshot, labels, scale, on) -> tuple[torch.Tensor, ...]:
+    found = fc.ContrastAwareCalibration(on=on).fit(logits, zeroshot_logits=zeroshot, labels=labels, logit_scale=scale)
+    return found.alpha, found.k, found(logits, zeroshot, scale)
 
 
 @pytest.mark.parametrize("on", ["similarity", "probability"])
@@ -83,17 +90,10 @@ def test_contrast_aware(dtype, on):
         if not torch.isfinite(logits).all():
             continue
         cac = fc.ContrastAwareCalibration(on=on)
-        accepted += outcome(lambda: cac(logits, zeroshot, scale)) is not None
-        outcome(lambda: cac.predict_features(logits, zeroshot, zeroshot, logits, scale))
-        outcome(lambda: fc.contrast_weight(logits, zeroshot, on=on, logit_scale=scale))
-
-        def fitted():
-            found = fc.ContrastAwareCalibration(on=on).fit(
-                logits, zeroshot_logits=zeroshot, labels=labels, logit_scale=scale
-            )
-            return found.alpha, found.k, found(logits, zeroshot, scale)
-
-        accepted += outcome(fitted) is not None
+        accepted += outcome(cac, logits, zeroshot, scale) is not None
+        outcome(cac.predict_features, logits, zeroshot, zeroshot, logits, scale)
+        outcome(fc.contrast_weight, logits, zeroshot, on=on, logit_scale=scale)
+        accepted += outcome(fitted_contrast, logits, zeroshot, labels, scale, on) is not None
     assert accepted > 10
 
 
@@ -101,8 +101,8 @@ def test_contrast_aware(dtype, on):
 def test_constants_of_contrast_aware_calibration(same):
     numbers = (0.0, 1e-300, 1e-39, 1e-3, 1.0, 15.0, 1e6, 1e30, 1e39, 1e300)
     zeroshot = TUNED.float() if same else ZEROSHOT.float()
-    for alpha, k, lambda1, lambda2 in itertools.product(numbers, numbers, (0.0, 0.9, 1e30, 1e39), (0.0, 1.0, 1e30)):
-        outcome(lambda: fc.ContrastAwareCalibration(alpha, k, lambda1, lambda2)(TUNED.float(), zeroshot))
+    for constants in itertools.product(numbers, numbers, (0.0, 0.9, 1e30, 1e39), (0.0, 1.0, 1e30)):
+        outcome(lambda *c: fc.ContrastAwareCalibration(*c)(TUNED.float(), zeroshot), *constants)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -110,7 +110,7 @@ def test_temperature_of_any_logits(dtype):
     for size in SIZES:
         logits = scaled(TUNED, size, dtype)
         if torch.isfinite(logits).all():
-            found = outcome(lambda: fc.TemperatureScaling().fit(logits, torch.tensor([0, 1, 2, 3, 0])).temperature)
+            found = outcome(lambda x: fc.TemperatureScaling().fit(x, torch.tensor([0, 1, 2, 3, 0])).temperature, logits)
             assert found is None or 1e-30 <= found <= 1e30
 
 
@@ -124,13 +124,13 @@ def test_density_ratio_and_bin_mean_shift_of_any_proximity(dtype):
         if not torch.isfinite(near).all():
             continue
         for calibrator in (fc.DensityRatioCalibration(), fc.BinMeanShift(fc.HistogramBinning(), 3)):
-            if outcome(lambda: calibrator.fit(probs, labels, near)(probs, near)) is None:
+            if outcome(lambda m, *x: m.fit(*x)(x[0], x[2]), calibrator, probs, labels, near) is None:
                 continue
             accepted += 1
             for other in SIZES:
                 far = scaled(near.double() / size, other, dtype)
                 if torch.isfinite(far).all():
-                    outcome(lambda: calibrator(torch.eye(3, dtype=dtype)[labels], far))
+                    outcome(calibrator, torch.eye(3, dtype=dtype)[labels], far)
     assert accepted > 10
 
 
@@ -139,9 +139,9 @@ def test_proximity_and_textual_deviation(dtype):
     for size in SIZES:
         tuned, zeroshot = scaled(TUNED, size, dtype), scaled(ZEROSHOT, size, dtype)
         if torch.isfinite(tuned).all():
-            assert outcome(lambda: fc.proximity(tuned, zeroshot, 2, normalize=False)) is not None
+            assert outcome(fc.proximity, tuned, zeroshot, 2, normalize=False) is not None
             features = dict(tuned=tuned, zeroshot=zeroshot, base_tuned=zeroshot, base_zeroshot=tuned)
-            gamma = outcome(lambda: fc.textual_deviation(**features, k=2, base_threshold=size))
+            gamma = outcome(fc.textual_deviation, **features, k=2, base_threshold=size)
             assert gamma is not None and ((gamma > 0.13) & (gamma < 7.4)).all()
 
 

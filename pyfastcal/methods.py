@@ -109,9 +109,10 @@ def _contrast_aware(classes: ClassSet, cac: ContrastAwareCalibration) -> Apply:
     constants = {name: float(getattr(cac, name)) for name in ("alpha", "k", "lambda1", "lambda2")}
 
     def apply(features: FeatureSet, near: Tensor | None) -> Calibrated:
-        inputs = features.image_features, classes.text_features, features.zeroshot_images, texts
-        confidence, prediction = cac.predict_features(*inputs, classes.logit_scale)
-        z = ops.contrast_distance(*inputs, on=cac.on, logit_scale=classes.logit_scale)
+        tuned = features.image_features, classes.text_features
+        others = dict(zeroshot_image_features=features.zeroshot_images, zeroshot_text_features=texts)
+        confidence, prediction = cac.predict_features(*tuned, **others, logit_scale=classes.logit_scale)
+        z = ops.contrast_distance(*tuned, **others, on=cac.on, logit_scale=classes.logit_scale)
         factor = reference.weight_of_distance(z, cac.alpha, cac.k, cac.lambda1, cac.lambda2)
         observed = {"median_z": float(z.median())}
         return Calibrated(confidence, prediction, factor, settings=constants, observed=observed)

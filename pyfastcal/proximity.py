@@ -65,7 +65,7 @@ def textual_deviation(
     ``gamma_c = P(w'_c, W') / P(w_c, W)``, the proximity of the tuned text feature to the tuned base classes
     over that of the zero-shot text feature to the zero-shot base classes. Below 1 where tuning pushed a
     class away. A class whose nearest tuned base neighbour is closer than ``base_threshold`` is a base
-    class: gamma = 1. All features by name: swapped, they would give ``1 / gamma`` and no error.
+    class: gamma = 1. All features by name: swapped, they would give wrong weights and no error.
 
     Args:
         tuned: text features (C, D) of the tuned model; ``zeroshot``: (C, D), the same classes in

@@ -192,7 +192,9 @@ class ContrastAwareCalibration(LogitScaling):
         neither = -torch.inf if self.on == "probability" else 0.0
         tuned, zeroshot = (x.masked_fill(masked, neither) for x in (logits, zeroshot_logits))
         z = reference.distance_of_logits(tuned, zeroshot, on=self.on, logit_scale=scale)
-        return z * (logits.shape[1] / (~masked).sum(dim=1))  # the mean of all classes, into that of those left
+        return z * (
+            logits.shape[1] / (~masked).sum(dim=1).to(z.dtype)
+        )  # the mean of all classes, into that of those left
 
     def _weight(self, name: str, should: str, z: Tensor) -> Tensor:
         weight = reference.weight_of_distance(z, self.alpha, self.k, self.lambda1, self.lambda2)

@@ -27,7 +27,9 @@ class DistanceAwareCalibration(FitBuffers, LogitScaling):
         class_weight: gamma (C,), set by ``fit`` (within [exp(-2), exp(2)]) or ``load_state_dict`` (within
             [1e-30, 1e30]); None before.
 
-    The order of the classes must be the same in ``fit`` and in use; ``select`` gives the calibrator of some of them.
+    It lowers the confidence of classes that tuning moved away from the base classes, whether or not the model is
+    over-confident on them: see docs/calibrators.md. The order of the classes must be the same in ``fit`` and in use;
+    ``select`` gives the calibrator of some of them.
     """
 
     class_weight: Tensor | None
@@ -53,7 +55,7 @@ class DistanceAwareCalibration(FitBuffers, LogitScaling):
         base_zeroshot: Tensor | None = None,
     ) -> "DistanceAwareCalibration":
         """Compute ``class_weight`` from text features: see ``pyfastcal.textual_deviation``. Needs no
-        image. All by name: swapped, tuned and zero-shot features would give ``1 / gamma`` and no error."""
+        image. All by name: swapped, tuned and zero-shot features would give wrong weights and no error."""
         self.class_weight = textual_deviation(
             tuned=tuned,
             zeroshot=zeroshot,

@@ -50,9 +50,14 @@ def _normalised(features: FeatureSet, base: FeatureSet, n_bins: int, z: dict[str
 
 
 def _distance(features: FeatureSet, on: str) -> Tensor:
-    inputs = features.image_features, features.text_features
-    inputs += features.zeroshot_images, features.zeroshot_text_features
-    return ops.contrast_distance(*inputs, on=on, logit_scale=features.logit_scale)
+    return ops.contrast_distance(
+        features.image_features,
+        features.text_features,
+        zeroshot_image_features=features.zeroshot_images,
+        zeroshot_text_features=features.zeroshot_text_features,
+        on=on,
+        logit_scale=features.logit_scale,
+    )
 
 
 def _weight(z: Tensor, constants: dict[str, float] | None = None) -> Tensor:

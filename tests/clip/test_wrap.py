@@ -221,6 +221,18 @@ def test_bad_arguments_are_named(clip, dac, images):
         (lambda: fc.clip.wrap("model", dac), "model must be a module, got 'model'"),
         (lambda: fc.clip.wrap(clip.model, fc.ContrastAwareCalibration()), "zeroshot must be given for ContrastAware"),
         (
+            lambda: fc.clip.wrap(clip.model, fc.chain(dac, fc.ContrastAwareCalibration())),
+            "zeroshot must be given for ContrastAware",
+        ),
+        (
+            lambda: fc.clip.wrap(clip.model, dac, zeroshot=clip.model),
+            "zeroshot must be None for DistanceAwareCalibration, got a CLIP",
+        ),
+        (
+            lambda: fc.clip.wrap(clip.model, fc.ContrastAwareCalibration(), zeroshot=clip.model, logit_scale=1e39),
+            "logit_scale must be .* at most 1e.30, got 1e.39",
+        ),
+        (
             lambda: fc.clip.wrap(Net(F.relu), fc.ContrastAwareCalibration(), zeroshot=Net(F.relu)),
             "model must have logit_scale, got a Net",
         ),

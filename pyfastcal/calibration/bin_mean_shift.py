@@ -92,6 +92,8 @@ class BinMeanShift(FitBuffers):
 
     def select(self, indices: Tensor | Sequence[int] | Sequence[bool]) -> "BinMeanShift":
         """As of every calibrator, by the calibrators of the groups; one without a fit stays without."""
+        if self.knows_only_its_classes:
+            self._need_fit()
         narrowed = super().select(indices)
         members = (c.select(indices) if c.is_fitted else c for c in narrowed.calibrators)
         narrowed.calibrators = nn.ModuleList(members)

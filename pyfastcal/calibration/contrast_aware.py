@@ -154,6 +154,7 @@ class ContrastAwareCalibration(LogitScaling):
             logits: (N, C), or (C,) of one image, similarities times ``logit_scale``, tuned; minus infinity where a
                 class is masked: z is the mean over the others.
             zeroshot_logits: likewise, zero-shot; finite where ``logits`` are.
+            logit_scale: tau, within [1e-30, 1e30].
 
         Raises:
             ValueError, and warns: as ``contrast_weight``; a product that is too large for the dtype.
@@ -174,7 +175,8 @@ class ContrastAwareCalibration(LogitScaling):
     ) -> tuple[Tensor, Tensor]:
         """Calibrated confidence (N,) and prediction (N,) int64 from the features of both models, image (N, D)
         and text (C, D), without the N x C logits. Where only the prompt was tuned, the zero-shot image
-        features are the image features. One image (D,), in both, gives 0-d results."""
+        features are the image features. One image (D,), in both, gives 0-d results. ``logit_scale``
+        lies in [1e-30, 1e30]."""
         features = image_features, text_features, zeroshot_image_features, zeroshot_text_features
         return self._predict(*features, logit_scale=logit_scale, logit_bias=logit_bias, normalize=normalize)
 

@@ -58,7 +58,7 @@ class LogitScaling(Calibrator):
     ) -> tuple[Tensor, Tensor]:
         """Calibrated confidence (N,) and prediction (N,) int64 from image features (N, D) and text features (C, D) of
         the classes that ``fit`` saw, without the N x C logits: see ``pyfastcal.similarity_confidence``. One image (D,)
-        gives both 0-d."""
+        gives both 0-d. ``logit_scale`` lies in [1e-30, 1e30]."""
         return self._predict(
             image_features, text_features, logit_scale=logit_scale, logit_bias=logit_bias, normalize=normalize
         )

@@ -137,7 +137,7 @@ def test_an_empty_group_of_bin_mean_shift_stays_without_a_fit():
 
 
 def test_before_fit_it_says_what_to_do():
-    for make in (fc.DistanceAwareCalibration, fc.HistogramBinning):
+    for make in (fc.DistanceAwareCalibration, fc.HistogramBinning, lambda: fc.BinMeanShift(fc.HistogramBinning())):
         with pytest.raises(RuntimeError, match="is not fitted: call fit or load_state_dict first"):
             make().select([0])
     assert not fc.TemperatureScaling().select([0]).is_fitted

@@ -60,6 +60,16 @@ def test_one_image_of_features(name):
         assert prediction == whole[1][row]
 
 
+@each
+def test_features_compile(name):
+    torch._dynamo.reset()
+    others = {"zeroshot_image_features": IMAGES[1][0], "zeroshot_text_features": TEXTS[1]}
+    arguments = {"logit_scale": 100.0} | (others if CALIBRATORS[name].contrasts else {})
+    predict = CALIBRATORS[name].predict_features
+    found = torch.compile(predict, fullgraph=True, backend="aot_eager")(IMAGES[0][0], TEXTS[0], **arguments)
+    torch.testing.assert_close(found, predict(IMAGES[0][0], TEXTS[0], **arguments))
+
+
 def test_one_image_of_arrays():
     out = DAC(LOGITS[0].numpy())
     assert isinstance(out, np.ndarray) and out.shape == (7,)

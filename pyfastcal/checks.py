@@ -16,11 +16,6 @@ from torch import Tensor
 FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # not the 8-bit kinds: they have no sums
 _UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # these have no minimum
 
-# What keeps every product of factors within fp32, also with the inverse length of a row. There is no lower bound: a
-# factor that fp32 rounds to 0 makes what it should, equal probabilities.
-LARGEST_WEIGHT = 1e6  # a factor of a class or row
-LARGEST_SCALE = 1e9  # a logit scale
-LARGEST_BIAS = 1e30  # a logit bias, in magnitude
 MOST_CELLS = 1 << 24  # bins of all groups, whose counts take 400 MB; csrc/common/shapes.h has it too
 LARGEST_CONFIDENCE = 1 + 2.0**-23  # one fp32 step above 1, which a softmax may round to: it counts as 1
 
@@ -99,39 +94,14 @@ def finite(name: str, x: Tensor) -> None:
         raise ValueError(f"{name} must be finite, got {bad} NaN or infinite value{'s' if bad > 1 else ''}")
 
 
-def scores(name: str, x: Tensor) -> None:
-    """Logits (N, C): finite, or minus infinity where a class is masked, but not all of a row's."""
-    if not values_visible(x) or math.isfinite(x.detach().sum()):
-        return
-    bad = int((x.isnan() | (x == math.inf)).sum())
-    if bad:
-        raise ValueError(
-            f"{name} must be finite, or -inf where masked, got {bad} NaN or infinite value{'s'[: bad > 1]}"
-        )
-    masked = (x.amax(1) == -math.inf).nonzero()
-    if len(masked):
-        raise ValueError(
-            f"{name} must have a class in each row that is not masked by -inf, got none in row {masked[0].item()}"
-        )
-
-
-def positive(name: str, x: Tensor, high: float = math.inf) -> None:
-    """Finite and greater than zero: what keeps a logit-scaling factor from changing a prediction; at most ``high``."""
+def positive(name: str, x: Tensor) -> None:
+    """Finite and greater than zero: what keeps a logit-scaling factor from changing a prediction."""
     if not values_visible(x):
         return
     x = x.detach()
     good = (x > 0) & torch.isfinite(x)
     if not bool(good.all()):
         raise ValueError(f"{name} must be finite and greater than 0, got {x[~good][0].item()}")
-    if high < math.inf and x.numel() and float(x.max()) > high:
-        raise ValueError(f"{name} must be at most {high:g}, got {float(x.max()):g}")
-
-
-def within(name: str, x: Tensor, most: float) -> None:
-    """Finite, and up to ``most`` in magnitude."""
-    finite(name, x)
-    if values_visible(x) and x.numel() and float(x.detach().abs().max()) > most:
-        raise ValueError(f"{name} must be at most {most:g} in magnitude, got {float(x.detach().abs().max()):g}")
 
 
 def unit_interval(name: str, x: Tensor) -> None:
@@ -225,11 +195,6 @@ def number(name: str, x: Any, *, low: float = -math.inf, high: float = math.inf,
         bound += f"{',' if strict else ' and'} at most {high:g}" if high < math.inf else ""
         raise ValueError(f"{name} must be a finite number{'' if bound == 'finite' else ', ' + bound}, got {value}")
     return value
-
-
-def scale(name: str, x: Any) -> float:
-    """A logit scale: greater than 0."""
-    return number(name, x, low=0, high=LARGEST_SCALE, strict=True)
 
 
 def choice(name: str, x: Any, options: tuple) -> Any:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import Tensor
 
-from . import _extension, checks, gradients, reference
+from . import _extension, checks, gradients, ranges, reference
 from . import fake_kernels as fake_kernels  # registers them
 from ._numpy import accepts_numpy
 
@@ -66,10 +66,10 @@ def _check_finite(**arguments: Tensor) -> None:
 def _weights(class_weight: Tensor | None, n_classes: int, sample_weight: Tensor | None, n: int) -> None:
     if class_weight is not None:
         checks.vector("class_weight", class_weight, n_classes, "class")
-        checks.positive("class_weight", class_weight, checks.LARGEST_WEIGHT)
+        ranges.factors("class_weight", class_weight)
     if sample_weight is not None:
         checks.vector("sample_weight", sample_weight, n, "row")
-        checks.positive("sample_weight", sample_weight, checks.LARGEST_WEIGHT)
+        ranges.factors("sample_weight", sample_weight)
 
 
 def _float(x: Tensor | None) -> Tensor | None:
@@ -163,8 +163,8 @@ def confidence(
     Args:
         logits: (N, C) floating point, temperature applied (the cosine similarities times the logit scale); or those of
             one image (C,). A class that is masked by minus infinity has probability 0.
-        class_weight: (C,) the factor of each predicted class (DAC's gamma), up to 1e6; None stands for ones.
-        sample_weight: (N,) the factor of each row (CAC's gamma), up to 1e6; None stands for ones.
+        class_weight: (C,) the factor of each predicted class (DAC's gamma), within [1e-30, 1e30]; None stands for ones.
+        sample_weight: (N,) the factor of each row (CAC's gamma), likewise, and so their product.
 
     Returns:
         confidence (N,) fp32 (fp64 for fp64 logits), differentiable by the logits and the weights; prediction (N,)
@@ -172,13 +172,14 @@ def confidence(
 
     Raises:
         ValueError: wrong rank, shape, dtype or device; no classes, or all of a row masked; NaN or infinity; weights
-            that are not positive or too large.
+            out of range.
     """
     if _is_row(logits):
         one = confidence(_row(logits), class_weight=class_weight, sample_weight=_row(sample_weight))
         return one[0][0], one[1][0]
     checks.matrix("logits", logits)
     _weights(class_weight, logits.shape[1], sample_weight, logits.shape[0])
+    ranges.product(class_weight=class_weight, sample_weight=sample_weight)
     _check_devices("logits", logits, class_weight=class_weight, sample_weight=sample_weight)
 
     def definition(logits: Tensor, sample_weight: Tensor | None, class_weight: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -192,7 +193,7 @@ def confidence(
     else:
         result = gradients.by_rows(kernel, definition, logits.shape[1], (logits, sample_weight), (class_weight,))
     if checks.values_visible(result[0]) and not math.isfinite(result[0].detach().sum()):
-        checks.scores("logits", logits)
+        ranges.scores("logits", logits)
     return result
 
 
@@ -215,11 +216,11 @@ def similarity_confidence(
     Args:
         image_features: (N, D) floating point, or those of one image (D,).
         text_features: (C, D) floating point, on the same device.
-        logit_scale: greater than 0 and up to 1e9 (CLIP's ``logit_scale.exp()``).
+        logit_scale: within [1e-30, 1e30] (CLIP's ``logit_scale.exp()``).
         logit_bias: added to the logits before they are weighted: one number, which a softmax does not see, or one per
-            class (C,), up to 1e30 in magnitude.
-        class_weight: (C,) the factor of each predicted class (DAC's gamma), up to 1e6.
-        sample_weight: (N,) the factor of each row (CAC's gamma), up to 1e6.
+            class (C,), within [-1e30, 1e30].
+        class_weight: (C,) the factor of each predicted class (DAC's gamma), within [1e-30, 1e30].
+        sample_weight: (N,) the factor of each row (CAC's gamma), likewise, and so its product with the others.
         normalize: divide every feature vector by its L2 norm first, or by 1e-12 where that is shorter, as
             ``torch.nn.functional.normalize`` does. Without it products must stay within fp32.
 
@@ -228,8 +229,8 @@ def similarity_confidence(
         (N,) int64, the first class at ties. Of one image () each.
 
     Raises:
-        ValueError: wrong rank, shape, dtype or device; no classes; NaN or infinity; a scale or weights that are not
-            positive or too large, a bias that is; without ``normalize``, products that fp32 cannot hold.
+        ValueError: wrong rank, shape, dtype or device; no classes; NaN or infinity; a scale, weights or bias out of
+            range; without ``normalize``, products that fp32 cannot hold.
     """
     if _is_row(image_features):
         options = {"logit_bias": logit_bias, "class_weight": class_weight, "sample_weight": _row(sample_weight)}
@@ -240,7 +241,7 @@ def similarity_confidence(
     n, n_classes = image_features.shape[0], text_features.shape[0]
     _weights(class_weight, n_classes, sample_weight, n)
     if isinstance(logit_bias, Tensor) and logit_bias.ndim == 1:
-        checks.within("logit_bias", checks.vector("logit_bias", logit_bias, n_classes, "class"), checks.LARGEST_BIAS)
+        ranges.bounded("logit_bias", checks.vector("logit_bias", logit_bias, n_classes, "class"))
     elif logit_bias is not None:
         checks.number("logit_bias", logit_bias)
         logit_bias = None  # a softmax does not see what is added to every class alike
@@ -248,7 +249,8 @@ def similarity_confidence(
     if isinstance(logit_bias, Tensor):
         devices["logit_bias"] = logit_bias
     _check_devices("image_features", image_features, **devices)
-    scale, learned = checks.scale("logit_scale", logit_scale), logit_scale if gradients.wanted(logit_scale) else None
+    scale, learned = ranges.factor("logit_scale", logit_scale), logit_scale if gradients.wanted(logit_scale) else None
+    ranges.product(logit_scale=scale, class_weight=class_weight, sample_weight=sample_weight)
 
     def definition(image, sample_weight, text, class_weight, bias, learned):
         weights = {"class_weight": class_weight, "sample_weight": sample_weight}
@@ -289,7 +291,7 @@ def contrast_distance(
         image_features, text_features: (N, D), (C, D) floating point, of the tuned CLIP; of one image (D,).
         zeroshot_image_features, zeroshot_text_features: (N, D0), (C, D0), of the original CLIP; of one image (D0,).
         on: ``"similarity"`` or ``"probability"``.
-        logit_scale: greater than 0 and up to 1e9; only probabilities depend on it.
+        logit_scale: within [1e-30, 1e30]; only probabilities depend on it.
         normalize: divide every feature vector by its L2 norm first, or by 1e-12 where that is shorter, as
             ``torch.nn.functional.normalize`` does. Without it products must stay within fp32.
 
@@ -329,7 +331,7 @@ def contrast_distance(
     }
     _check_devices("image_features", image_features, **features)
     checks.choice("on", on, ("similarity", "probability"))
-    scale = checks.scale("logit_scale", logit_scale)
+    scale = ranges.factor("logit_scale", logit_scale)
 
     def definition(image, image0, text, text0):
         return reference.contrast_distance(image, text, image0, text0, on=on, logit_scale=scale, normalize=normalize)
@@ -532,7 +534,7 @@ def nll(logits: Tensor, labels: Tensor, beta: float = 1.0) -> Tensor:
     else:
         result = reference.nll(logits.double(), labels, beta)
     if checks.values_visible(result) and not math.isfinite(result.sum()):
-        checks.scores("logits", logits)
+        ranges.scores("logits", logits)
         masked = logits.gather(1, labels[:, None])[:, 0] == -math.inf
         if bool(masked.any()):
             raise ValueError(f"labels must not be masked classes, got one in row {int(masked.nonzero()[0])}")
@@ -551,7 +553,7 @@ def log_density(queries: Tensor, points: Tensor, bandwidth: Tensor) -> Tensor:
     Args:
         queries: (Q, 2) floating point.
         points: (N, 2) floating point, on the same device.
-        bandwidth: (2,) floating point, from 1e-100 to 1e100: the standard deviation of the kernel along each column.
+        bandwidth: (2,) floating point, within [1e-100, 1e100]: the standard deviation of the kernel along each column.
 
     Returns:
         (Q,) fp64.
@@ -563,9 +565,7 @@ def log_density(queries: Tensor, points: Tensor, bandwidth: Tensor) -> Tensor:
     for name, x in (("queries", queries), ("points", points)):
         if checks.matrix(name, x, rows=name == "points").shape[1] != 2:
             raise ValueError(f"{name} must have 2 columns, got {checks.describe(x)}")
-    checks.positive("bandwidth", checks.vector("bandwidth", bandwidth, 2, "column"), 1e100)
-    if checks.values_visible(bandwidth) and float(bandwidth.min()) < 1e-100:
-        raise ValueError(f"bandwidth must be at least 1e-100, got {float(bandwidth.min()):g}")
+    ranges.factors("bandwidth", checks.vector("bandwidth", bandwidth, 2, "column"), 1e-100, 1e100)
     _check_devices("queries", queries, points=points, bandwidth=bandwidth)
     queries, points, bandwidth = queries.detach(), points.detach(), bandwidth.detach()
     _check_finite(queries=queries, points=points)

@@ -145,10 +145,9 @@ def test_distances_that_no_number_holds(dtype):
 
 
 def test_densities_that_no_number_holds():
-    with pytest.raises(ValueError, match="^bandwidth must be at least 1e-100, got 1e-120"):
-        ops.log_density(X[:, :2], X[:, 2:], torch.tensor([1.0, 1e-120], dtype=torch.float64))
-    with pytest.raises(ValueError, match=r"^bandwidth must be at most 1e\+100, got 1e\+120"):
-        ops.log_density(X[:, :2], X[:, 2:], torch.tensor([1.0, 1e120], dtype=torch.float64))
+    for width in (1e-120, 1e120):
+        with pytest.raises(ValueError, match=r"^bandwidth must lie in \[1e-100, 1e\+100\], got 1e.120"):
+            ops.log_density(X[:, :2], X[:, 2:], torch.tensor([1.0, width], dtype=torch.float64))
     assert ops.log_density(X[:, :2] * 1e37, X[:, 2:], torch.full((2,), 1e-100, dtype=torch.float64)).isfinite().all()
     with pytest.raises(ValueError, match=r"^queries and points must be so small"):
         ops.log_density(X[:, :2].double() * 1e200, X[:, 2:].double(), torch.ones(2))

@@ -156,7 +156,7 @@ def test_bad_input_to_textual_deviation(name, arguments):
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("queries", {"queries": SIX[0]}),
+        ("queries", {"queries": SIX[None]}),
         ("queries", {"queries": NAN}),
         ("bank", {"bank": SIX[:, :2]}),
         ("bank", {"bank": NAN}),

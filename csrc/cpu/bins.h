@@ -145,8 +145,7 @@ class PackedHistogram {
   int64_t pending_ = 0;
 };
 
-// Confidences as fp32 in [0, 1], an invalid one as 0 or 1 (the caller rejects the whole). Returns how many were
-// invalid.
+// Confidences as fp32 in [0, 1], an invalid one as 0 or 1. Returns how many were invalid.
 template <class T>
 inline int64_t clamp_block(const T* confidence, int64_t n, float* x) {
   int64_t invalid = 0;
@@ -167,9 +166,20 @@ inline int64_t add_blocks(const T* confidence, const bool* correct, int64_t begi
   alignas(64) float x[kBlock];
   int64_t invalid = 0;
   for (int64_t i = begin; i < end; i += kBlock) {
-    const int64_t n = min(kBlock, end - i);
-    invalid += clamp_block(confidence + i, n, x);
-    histogram.add(x, correct + i, n);
+    const int64_t n = min(kBlock, end - i), of_block = clamp_block(confidence + i, n, x);
+    if (of_block == 0) {
+      histogram.add(x, correct + i, n);
+      continue;
+    }
+    invalid += of_block;
+    bool right[kBlock];
+    int64_t valid = 0;
+    for (int64_t j = 0; j < n; ++j) {
+      x[valid] = x[j];
+      right[valid] = reinterpret_cast<const uint8_t*>(correct)[i + j] != 0;
+      valid += valid_confidence(to_float(confidence[i + j]));
+    }
+    histogram.add(x, right, valid);
   }
   histogram.flush(totals);
   return invalid;

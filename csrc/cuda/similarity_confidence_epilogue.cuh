@@ -67,7 +67,9 @@ class Epilogue {
     return Place::warp_col() == 0 && row(first_row, half) < rows();
   }
   // What makes products of row(half) with a class's factor its logits.
-  __device__ float row_scale(int half) const { return a_.logit_scale * row_factor()[OwnedRows::row(half)]; }
+  __device__ float row_scale(int half) const {
+    return at_most_huge(a_.logit_scale * row_factor()[OwnedRows::row(half)]);
+  }
   // The factor, but for the class's weight, of what make_logits leaves of it.
   __device__ float row_gain(int first_row, int half) const {
     const float* const weights = a_.factors.sample_weight;

@@ -7,11 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import checks
+from .. import checks, ranges
 from .._numpy import accepts_numpy
 from .._warn import warn_caller
 from .distance_aware import DistanceAwareCalibration
-from .factors import check_factors
 from .logit_scaling import LogitScaling
 from .temperature import TemperatureScaling
 
@@ -148,7 +147,7 @@ def _product(factors: list[Tensor]) -> Tensor:
     for factor in factors[1:]:
         wide = wide.double() * factor.double()
     dtype = functools.reduce(torch.promote_types, (factor.dtype for factor in factors))
-    return check_factors("the product of the factors", wide).to(dtype)
+    return ranges.factors("the product of the factors", wide).to(dtype)
 
 
 def _visible(buffers: Iterable[Tensor | None]) -> Iterator[Tensor]:

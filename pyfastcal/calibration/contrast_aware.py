@@ -5,12 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import checks, ops, reference
+from .. import checks, ops, ranges, reference
 from .._keywords import by_name
 from .._numpy import accepts_numpy
 from .._warn import warn_caller
 from .contrast_fit import fit_contrast
-from .factors import LARGEST, check_bounded, check_logit_scale
 from .fit_rows import labelled
 from .logit_scaling import LogitScaling, check_pair
 
@@ -60,7 +59,7 @@ def contrast_weight(
     check_pair("zeroshot_similarity", zeroshot_similarity, "similarity", similarity)
     checks.choice("on", on, _READINGS)
     constants = _check_constants(alpha, k, lambda1, lambda2)
-    scale = check_logit_scale("logit_scale", logit_scale)
+    scale = ranges.logit_scale("logit_scale", logit_scale)
     weight = reference.contrast_weight(similarity, zeroshot_similarity, **constants, on=on, logit_scale=scale)
     return _checked("similarity", "cosine similarities, before the logit scale", weight)
 
@@ -125,13 +124,13 @@ class ContrastAwareCalibration(LogitScaling):
         """
         checks.finite("logits", checks.matrix("logits", logits, rows=True))
         check_pair("zeroshot_logits", zeroshot_logits, "logits", logits)
-        scale = check_logit_scale("logit_scale", logit_scale)
+        scale = ranges.logit_scale("logit_scale", logit_scale)
         labels, logits, zeroshot_logits = labelled(ignore_index, labels, logits, zeroshot_logits)
         labels = checks.labels("labels", labels, len(logits), logits.shape[1])
         checks.same_device("labels", labels, "logits", logits)
         z = self._distance(logits, zeroshot_logits, scale)
-        check_bounded("logits", logits)
-        check_bounded("logits / logit_scale", z)
+        ranges.bounded("logits", logits)
+        ranges.bounded("logits / logit_scale", z)
         constants = {name: float(getattr(self, name)) for name in ("alpha", "k", "lambda1", "lambda2")}
         for name, value in fit_contrast(logits, labels, z, constants, fit_lambda=fit_lambda).items():
             getattr(self, name).fill_(value)
@@ -209,12 +208,12 @@ class ContrastAwareCalibration(LogitScaling):
 
 
 def _check_constants(alpha: float, k: float, lambda1: float, lambda2: float) -> dict[str, float]:
-    lambda1 = checks.number("lambda1", lambda1, low=0.0, high=LARGEST)
+    lambda1 = checks.number("lambda1", lambda1, low=0.0, high=ranges.LARGEST)
     return {
         "alpha": checks.number("alpha", alpha, low=_SMALLEST, high=1e6),  # its square is a factor
-        "k": checks.number("k", k, low=0.0, high=LARGEST),
+        "k": checks.number("k", k, low=0.0, high=ranges.LARGEST),
         "lambda1": lambda1,
-        "lambda2": checks.number("lambda2", lambda2, low=lambda1, high=LARGEST),
+        "lambda2": checks.number("lambda2", lambda2, low=lambda1, high=ranges.LARGEST),
     }
 
 

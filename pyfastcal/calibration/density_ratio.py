@@ -6,10 +6,9 @@ import math
 import torch
 from torch import Tensor
 
-from .. import checks, ops
+from .. import checks, ops, ranges
 from .._keywords import by_name
 from .._numpy import accepts_numpy
-from .factors import SMALLEST, check_bounded, check_factors
 from .fit_buffers import FitBuffers
 from .fit_rows import labelled
 from .probability_map import check_probabilities, share_rest
@@ -88,9 +87,9 @@ class DensityRatioCalibration(FitBuffers):
         if checks.matrix(key, loaded, rows=True).shape[1] != 2:
             raise ValueError(f"{key} must have 2 columns, got {checks.describe(loaded)}")
         if name == "bandwidth":
-            check_factors(key, loaded)
+            ranges.factors(key, loaded)
         else:
-            check_bounded(key, loaded)
+            ranges.bounded(key, loaded)
 
     def extra_repr(self) -> str:
         return f"right={len(self.right)}, wrong={len(self.wrong)}" if self.is_fitted else ""
@@ -100,7 +99,7 @@ def _points(confidence: Tensor, proximity: Tensor) -> Tensor:
     """(N, 2), float32 at least."""
     checks.vector("proximity", proximity, len(confidence), "row")
     checks.same_device("proximity", proximity, "probs", confidence)
-    check_bounded("proximity", proximity)  # so that squares of distances in bandwidths are finite
+    ranges.bounded("proximity", proximity)  # so that squares of distances in bandwidths are finite
     wide = torch.promote_types(torch.promote_types(confidence.dtype, proximity.dtype), torch.float32)
     return torch.stack([confidence.to(wide), proximity.to(wide)], dim=1)
 
@@ -110,7 +109,7 @@ def _normal_reference(what: str, points: Tensor) -> Tensor:
     spread = points.double().std(dim=0, correction=0) if len(points) else points.new_zeros(2, dtype=torch.float64)
     bandwidth = 1.06 * spread * max(1, len(points)) ** (-1 / 6)
     for axis, deviation, width in zip(("confidence", "proximity"), spread.tolist(), bandwidth.tolist(), strict=True):
-        if not width >= SMALLEST:
+        if not width >= ranges.SMALLEST:
             raise ValueError(
                 f"probs must have at least two {what} predictions that differ in {axis}, got {len(points)} {what} "
                 f"predictions with a standard deviation of {deviation:g}"

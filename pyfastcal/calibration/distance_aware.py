@@ -6,11 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import checks
+from .. import checks, ranges
 from .._keywords import by_name
 from .._numpy import accepts_numpy
 from ..proximity import MOST_NEIGHBOURS, textual_deviation
-from .factors import check_factors
 from .fit_buffers import FitBuffers
 from .logit_scaling import LogitScaling
 
@@ -100,7 +99,7 @@ class DistanceAwareCalibration(FitBuffers, LogitScaling):
         return self.class_weight
 
     def _check_loaded(self, name: str, key: str, loaded: Tensor) -> None:
-        check_factors(key, checks.floating(key, loaded, 1))
+        ranges.factors(key, checks.floating(key, loaded, 1))
 
     def extra_repr(self) -> str:
         return f"k={self.k}, base_threshold={self.base_threshold}"

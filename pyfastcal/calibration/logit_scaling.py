@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor
 
-from .. import checks, ops
+from .. import checks, ops, ranges
 from .._numpy import accepts_numpy
 from .calibrator import Calibrator
-from .factors import check_logit_scale, check_product, check_scaled, largest_of_logits
 
 
 class LogitScaling(Calibrator):
@@ -68,16 +67,16 @@ class LogitScaling(Calibrator):
         the calibrator contrasts."""
         one = isinstance(logits, Tensor) and logits.ndim == 1
         rows = logits[None] if one else logits
-        largest = largest_of_logits("logits", rows)
+        largest = ranges.scores("logits", checks.matrix("logits", rows))
         contrast: tuple = ()
         if zeroshot_logits is not None:
             zeroshot_rows = _like("zeroshot_logits", zeroshot_logits, "logits", logits)
             check_pair("zeroshot_logits", zeroshot_rows, "logits", rows)
-            contrast = (zeroshot_rows, *(check_logit_scale("logit_scale", x) for x in scale))
+            contrast = (zeroshot_rows, *(ranges.logit_scale("logit_scale", x) for x in scale))
         prediction = rows.argmax(dim=1)
         factor = self._factor(rows, prediction, *contrast)
         scaled = scale_logits(rows, factor, prediction)
-        check_scaled(scaled, rows, largest, factor)
+        ranges.scaled(scaled, rows, largest, factor)
         return scaled[0] if one else scaled
 
     def _predict(
@@ -90,7 +89,7 @@ class LogitScaling(Calibrator):
         normalize: bool,
     ) -> tuple[Tensor, Tensor]:
         """``zeroshot_features``: image and text of zero-shot CLIP, where the calibrator contrasts."""
-        scale = check_logit_scale("logit_scale", logit_scale)
+        scale = ranges.logit_scale("logit_scale", logit_scale)
         one = isinstance(image_features, Tensor) and image_features.ndim == 1
         features = image_features[None] if one else image_features, text_features
         if zeroshot_features:
@@ -98,7 +97,6 @@ class LogitScaling(Calibrator):
             images = _like("zeroshot_image_features", zeroshot_images, "image_features", image_features)
             features += images, zeroshot_texts
         class_weight, sample_weight = self.feature_weights(*features, logit_scale=scale, normalize=normalize)
-        check_product(class_weight, sample_weight, scale)
         confidence, prediction = ops.similarity_confidence(
             *features[:2],
             scale,

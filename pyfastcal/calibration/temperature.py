@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import checks, ops
+from .. import checks, ops, ranges
 from .._numpy import accepts_numpy
 from .._warn import warn_caller
-from .factors import LARGEST, SMALLEST, check_factor, check_factors
 from .fit_buffers import FitBuffers
 from .fit_rows import labelled
 from .logit_scaling import LogitScaling
@@ -35,7 +34,7 @@ class TemperatureScaling(FitBuffers, LogitScaling):
     def __init__(self, temperature: float | None = None) -> None:
         super().__init__()
         if temperature is not None:
-            self.temperature = torch.tensor(check_factor("temperature", temperature), dtype=torch.float64)
+            self.temperature = torch.tensor(ranges.factor("temperature", temperature), dtype=torch.float64)
 
     @accepts_numpy
     @torch.no_grad()
@@ -44,7 +43,8 @@ class TemperatureScaling(FitBuffers, LogitScaling):
         over the logits (``ops.nll``).
 
         Args:
-            logits: (N, C), C >= 2, float32, float16, bfloat16 or float64, finite; ``labels``: (N,) integers in [0, C).
+            logits: (N, C), C >= 2, float32, float16, bfloat16 or float64; minus infinity masks a class, which must not
+                be the row's label. ``labels``: (N,) integers in [0, C).
             ignore_index: rows with this label are left out.
 
         The minimum is unique and found to about 1e-8 (relative; fp64 logits: 1e-12). It need not exist: where every
@@ -62,9 +62,11 @@ class TemperatureScaling(FitBuffers, LogitScaling):
             raise ValueError(f"logits must have at least 2 classes, got {checks.describe(logits)}")
         labels = checks.labels("labels", labels, len(logits), logits.shape[1])
         beta = _inverse_temperature(logits, labels)
-        if not SMALLEST < beta < LARGEST:
+        if not ranges.SMALLEST < beta < ranges.LARGEST:
             bounds = ", ".join(f"{float(x):g}" for x in torch.aminmax(logits))
-            raise ValueError(f"logits must have a temperature in [{SMALLEST:g}, {LARGEST:g}], got logits in [{bounds}]")
+            raise ValueError(
+                f"logits must have a temperature in [{ranges.SMALLEST:g}, {ranges.LARGEST:g}], got logits in [{bounds}]"
+            )
         self.temperature = torch.tensor(1 / beta, dtype=torch.float64, device=logits.device)
         return self
 
@@ -90,11 +92,11 @@ class TemperatureScaling(FitBuffers, LogitScaling):
 
     def _inverse(self, like: Tensor) -> Tensor:
         self._need_fit()
-        check_factors("temperature", self.temperature[None])  # in half precision it may have become 0 or infinite
+        ranges.factors("temperature", self.temperature[None])  # in half precision it may have become 0 or infinite
         return (1 / self.temperature).to(torch.promote_types(like.dtype, torch.float32))
 
     def _check_loaded(self, name: str, key: str, loaded: Tensor) -> None:
-        check_factors(key, checks.floating(key, loaded, 0)[None])
+        ranges.factors(key, checks.floating(key, loaded, 0)[None])
 
     def extra_repr(self) -> str:
         return f"temperature={float(self.temperature):.6g}" if self.is_fitted else ""
@@ -130,7 +132,7 @@ def _root(
         here = _Point(math.log(beta), slope, beta * curvature)
         step = here.step(before)
         following = beta * math.exp(max(-_LONGEST, min(_LONGEST, step)))
-        following = max(SMALLEST, min(LARGEST, following))
+        following = max(ranges.SMALLEST, min(ranges.LARGEST, following))
         last = 1.0 if before is None else min(1.0, abs(here.log_beta - before.log_beta))
         if abs(step) * last < tolerance:
             return following, None
@@ -179,8 +181,11 @@ def _limit(logits: Tensor, labels: Tensor) -> _Limit | None:
     if not bool((own < top).any()):
         total = float((logits == top).sum(1).double().log().sum())
         return _Limit(total, False, "every label has the highest logit: no temperature is low enough")
-    if float((logits.mean(1, dtype=torch.float64) - own[:, 0]).mean()) >= 0:  # the slope at beta = 0
-        total = len(logits) * math.log(logits.shape[1])
+    kept = logits > -torch.inf
+    classes = kept.sum(1)  # that are not masked
+    mean = logits.where(kept, 0).sum(1, dtype=torch.float64) / classes
+    if float((mean - own[:, 0]).mean()) >= 0:  # the slope at beta = 0
+        total = float(classes.double().log().sum())
         return _Limit(total, True, "labels have no higher logits than other classes: no temperature is high enough")
     return None
 

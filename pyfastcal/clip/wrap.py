@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import checks
-from ..calibration.factors import check_factor
+from .. import checks, ranges
 from ..calibration.logit_scaling import LogitScaling
 from .adapters import adapt
 
@@ -71,7 +70,7 @@ def wrap(
     if zeroshot is not None and not calibrator.contrasts:
         raise ValueError(f"zeroshot must be None for {type(calibrator).__name__}, got {checks.describe(zeroshot)}")
     if zeroshot is not None:
-        logit_scale = None if logit_scale is None else check_factor("logit_scale", logit_scale)
+        logit_scale = None if logit_scale is None else ranges.factor("logit_scale", logit_scale)
         if logit_scale is None:
             adapt(model).scale()  # says what is missing
     return Calibrated(model, calibrator, zeroshot, logit_scale)

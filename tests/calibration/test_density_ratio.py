@@ -94,7 +94,7 @@ BAD = [
     ("proximity", lambda: FIT(P, N[:3]), "4 entries"),
     ("probs", lambda: FIT(-P, N), r"\[0, 1\]"),
     ("confidence", lambda: FIT.confidence(torch.tensor([1.5]), proximity=N[:1]), r"\[0, 1\]"),
-    ("bandwidth", lambda: FIT.load_state_dict(FIT.state_dict() | {"bandwidth": torch.zeros(2, 2)}), "lie in"),
+    ("bandwidth", lambda: FIT.load_state_dict(FIT.state_dict() | {"bandwidth": torch.zeros(2, 2)}), "greater than 0"),
     ("right", lambda: FIT.load_state_dict(FIT.state_dict() | {"right": torch.ones(3, 3)}), "2 columns"),
 ]
 

@@ -1,5 +1,7 @@
 """One image at a time, masked classes: what the logit-scaling calibrators take where they serve."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -151,10 +153,10 @@ INF = torch.inf
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ([1.0, INF], "must be finite, or -inf where a class is masked, got 1 other value"),
-        ([-INF, torch.nan], "must be finite, or -inf where a class is masked, got 1 other value"),
-        ([-INF, INF], "must be finite, or -inf where a class is masked, got 1 other value"),
-        ([-INF] * 7, "must have a class that is not masked in every row, got 1 of -inf alone"),
+        ([1.0, INF], "must be finite, or -inf where a class is masked, got 1 NaN or infinite value"),
+        ([-INF, torch.nan], "must be finite, or -inf where a class is masked, got 1 NaN or infinite value"),
+        ([-INF, INF], "must be finite, or -inf where a class is masked, got 1 NaN or infinite value"),
+        ([-INF] * 7, "must have a class that is not masked in every row, got -inf alone in row [03]"),
     ],
 )
 def test_what_is_no_mask_stays_an_error(name, values, says):
@@ -163,6 +165,23 @@ def test_what_is_no_mask_stays_an_error(name, values, says):
     for rows in (slice(None), 3):
         with pytest.raises(ValueError, match=f"^logits {says}$"):
             CALIBRATORS[name](*inputs(name, logits[rows], ZEROSHOT[rows]))
+
+
+def masked_labels():
+    logits, labels = LOGITS.clone(), LOGITS.argmax(1)
+    logits[5, labels[5]] = -INF
+    return logits, labels
+
+
+@pytest.mark.parametrize("labels", ["mixed", "highest", "lowest"])
+def test_a_temperature_is_fitted_as_if_masked_classes_were_not_there(labels):
+    logits, wide = LOGITS, torch.full((len(LOGITS), 9), -INF)
+    labels = {"mixed": torch.arange(len(logits)) % 7, "highest": logits.argmax(1), "lowest": logits.argmin(1)}[labels]
+    wide[:, 1:8] = logits
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        expected, ours = (fc.TemperatureScaling().fit(*x) for x in ((logits, labels), (wide, labels + 1)))
+    torch.testing.assert_close(ours.temperature, expected.temperature, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +197,7 @@ def test_what_is_no_mask_stays_an_error(name, values, says):
         ("logits", lambda: TS(LOGITS[0, :0])),
         ("image_features", lambda: TS.predict_features(IMAGES[0][0, 0], TEXTS[0])),
         ("text_features", lambda: TS.predict_features(IMAGES[0][0], TEXTS[0][0])),
-        ("logits", lambda: fc.TemperatureScaling().fit(masked(LOGITS)[0], torch.zeros(12, dtype=torch.int64))),
+        ("labels", lambda: fc.TemperatureScaling().fit(*masked_labels())),
     ],
 )
 def test_bad_input(argument, call):

@@ -136,6 +136,9 @@ def test_the_kernel_leaves_out_and_counts_what_is_invalid(device, n, n_bins):
     totals, invalid = count(confidence, correct, None, n_bins, group, 3, False)
     expected = reference.fixed_point_bin_counts(confidence[6:], correct[6:], n_bins, group=group[6:], n_groups=3)
     assert invalid == 6 and torch.equal(totals, expected)
+    totals, invalid = count(confidence, correct, None, n_bins, None, 1, False)
+    assert invalid == 4
+    assert torch.equal(totals, reference.fixed_point_bin_counts(confidence[4:], correct[4:], n_bins))
 
 
 C, K = torch.tensor([0.2, 0.9]), torch.tensor([True, False])

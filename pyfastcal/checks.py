@@ -13,6 +13,8 @@ from torch import Tensor
 
 FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # not the 8-bit kinds: they have no sums
 _UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # these have no minimum
+ROUNDED_ONE = 1 + 2.0**-23  # one fp32 step above 1, where the rounding of a softmax can end: it counts as 1
+MOST_CELLS = 1 << 24  # of all groups' bins together: their sums take half a gigabyte
 
 
 def describe(x: Any) -> str:
@@ -52,11 +54,16 @@ def matrix(name: str, x: Any, *, columns: int | None = None, like: str = "", row
     return x
 
 
-def vector(name: str, x: Any, size: int, of: str) -> Tensor:
-    """A floating (size,) tensor, ``of`` says of what there are ``size``."""
-    if floating(name, x, 1).shape[0] != size:
+def entries(name: str, x: Any, size: int, of: str) -> Tensor:
+    """A (size,) tensor, ``of`` says of what there are ``size``."""
+    if tensor(name, x, 1).shape[0] != size:
         raise ValueError(f"{name} must have {size} entries, one per {of}, got {describe(x)}")
     return x
+
+
+def vector(name: str, x: Any, size: int, of: str) -> Tensor:
+    """A floating (size,) tensor, ``of`` says of what there are ``size``."""
+    return entries(name, floating(name, x, 1), size, of)
 
 
 def same_shape(name: str, x: Tensor, like: str, other: Tensor) -> None:
@@ -84,17 +91,23 @@ def positive(name: str, x: Tensor) -> None:
         raise ValueError(f"{name} must be finite and greater than 0, got {worst}")
 
 
-def unit_interval(name: str, x: Tensor) -> None:
-    if values_visible(x) and not bool(((x >= 0) & (x <= 1)).all()):
-        worst = x[~((x >= 0) & (x <= 1))][0].item()
-        raise ValueError(f"{name} must lie in [0, 1], got {worst}")
+def unit_interval(name: str, x: Tensor) -> Tensor:
+    """``x``, whose values lie in [0, 1]; as 1 what lies above it by no more than ``ROUNDED_ONE``."""
+    if not values_visible(x):
+        return torch.where((x > 1) & (x <= ROUNDED_ONE), 1, x)
+    if bool(((x >= 0) & (x <= 1)).all()):
+        return x
+    outside = ~((x >= 0) & (x <= ROUNDED_ONE))
+    if bool(outside.any()):
+        raise ValueError(f"{name} must lie in [0, 1], got {x[outside][0].item()}")
+    return x.clamp(max=1)
 
 
 def probabilities(name: str, x: Any, *, rows: bool = False, rows_sum_to_one: bool = True) -> Tensor:
     """A floating (N, C) tensor in [0, 1] with C >= 1, ``rows``: N >= 1 too. Sums may be off by the rounding of half
     precision."""
     matrix(name, x, rows=rows)
-    unit_interval(name, x)
+    x = unit_interval(name, x)
     if rows_sum_to_one and values_visible(x) and x.shape[0]:
         sums = x.sum(dim=1, dtype=torch.float64)
         worst = sums[(sums - 1).abs().argmax()].item()
@@ -103,14 +116,18 @@ def probabilities(name: str, x: Any, *, rows: bool = False, rows_sum_to_one: boo
     return x
 
 
-def labels(name: str, x: Any, size: int, n_classes: int | None, of: str = "row") -> Tensor:
-    """An integer (size,) tensor with values in [0, n_classes); None: not negative, of however many classes."""
+def integers(name: str, x: Any, size: int, of: str = "row") -> Tensor:
+    """An integer (size,) tensor."""
     tensor(name, x, 1)
     if x.dtype.is_floating_point or x.dtype.is_complex or x.dtype == torch.bool:
         raise ValueError(f"{name} must be integers, got {describe(x)}")
-    if x.shape[0] != size:
-        raise ValueError(f"{name} must have {size} entries, one per {of}, got {describe(x)}")
-    x = x.long() if x.dtype in _UNSIGNED else x
+    entries(name, x, size, of)
+    return x.long() if x.dtype in _UNSIGNED else x
+
+
+def labels(name: str, x: Any, size: int, n_classes: int | None, of: str = "row") -> Tensor:
+    """An integer (size,) tensor with values in [0, n_classes); None: not negative, of however many classes."""
+    x = integers(name, x, size, of)
     if values_visible(x) and size:
         low, high = int(x.min()), 0 if n_classes is None else int(x.max())
         if low < 0 or (n_classes is not None and high >= n_classes):
@@ -121,9 +138,7 @@ def labels(name: str, x: Any, size: int, n_classes: int | None, of: str = "row")
 
 def correctness(name: str, x: Any, size: int) -> Tensor:
     """A (size,) tensor of booleans, or of zeros and ones; returned as booleans."""
-    tensor(name, x, 1)
-    if x.shape[0] != size:
-        raise ValueError(f"{name} must have {size} entries, one per confidence, got {describe(x)}")
+    entries(name, x, size, "confidence")
     if x.dtype == torch.bool:
         return x
     if values_visible(x) and not bool(((x == 0) | (x == 1)).all()):
@@ -142,6 +157,13 @@ def integer(name: str, x: Any, low: int, high: int | None = None, why: str = "")
     if isinstance(x, bool) or not isinstance(x, (int, torch.SymInt)) or x < low or (high is not None and x > high):
         raise ValueError(f"{name} must be an integer of at least {low}{upper}, got {describe(x)}")
     return x
+
+
+def bounded_cells(**numbers: Any) -> None:
+    """Numbers of bins, groups, ... of at least 1, whose product is at most ``MOST_CELLS``."""
+    most = MOST_CELLS
+    for name, x in numbers.items():
+        most //= integer(name, x, 1, most, f"{MOST_CELLS} cells in all" if most < MOST_CELLS else "")
 
 
 def number(name: str, x: Any, *, low: float = -math.inf, high: float = math.inf, strict: bool = False) -> float:

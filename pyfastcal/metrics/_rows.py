@@ -1,0 +1,34 @@
+"""Rows of a batch: whether their numbers may be counted, and which are left out for their label."""
+
+from typing import Any
+
+from torch import Tensor
+
+from .. import checks
+
+ROWS = 8000  # taken at a time: it all stays in cache, and below what torch would split over threads
+
+
+def inside(x: Tensor) -> bool:
+    """Whether all of ``x`` (N,) lies in [0, 1], as ``checks.unit_interval`` has it; no where it cannot be looked at."""
+    if not checks.values_visible(x):
+        return False
+    for rows in x.split(ROWS) if len(x) else ():
+        low, high = rows.aminmax()
+        if not (low.item() >= 0 and high.item() <= checks.ROUNDED_ONE):  # nor for NaN
+            return False
+    return True
+
+
+def checked_ignore_index(ignore_index: Any) -> int | None:
+    return None if ignore_index is None else checks.integer("ignore_index", ignore_index, -(2**63), 2**63 - 1)
+
+
+def not_ignored(labels: Tensor, ignore_index: int | None) -> Tensor | None:
+    """Which of the integer ``labels`` (N,) count: (N,) booleans; None: all."""
+    return None if ignore_index is None else labels.long() != ignore_index
+
+
+def chosen(kept: Tensor | None, x: Tensor) -> Tensor:
+    """The rows of ``x`` (N, ...) that count, as far as that can be seen: on a GPU it would have to wait."""
+    return x if kept is None or not checks.values_visible(kept) else x[kept]

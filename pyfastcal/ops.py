@@ -303,12 +303,10 @@ def fixed_point_bin_counts(
     checks.floating("confidence", confidence, 1)
     n = confidence.shape[0]
     correct = checks.correctness("correct", correct, n)
-    if edges is None:
-        checks.integer("n_bins", n_bins, 1)
-    else:
+    if edges is not None:
         edges = _check_edges(edges)
         n_bins = edges.shape[0] - 1
-    checks.integer("n_groups", n_groups, 1)
+    checks.bounded_cells(n_bins=n_bins, n_groups=n_groups)
     if group is not None:
         group = checks.labels("group", group, n, n_groups, "confidence").long()
     checks.choice("closed", closed, ("left", "right"))
@@ -336,10 +334,10 @@ def bin_totals(
     confidence = confidence.detach()
     if _extension.has_kernel(confidence.device):
         return torch.ops.pyfastcal.bin_counts(confidence, correct, edges, n_bins, group, n_groups, closed == "right")
-    valid = (confidence >= 0) & (confidence <= 1)
+    valid = (confidence >= 0) & (confidence <= checks.ROUNDED_ONE)
     group = torch.where(valid, 0 if group is None else group, n_groups)  # the others to a group that is dropped
     totals = reference.fixed_point_bin_counts(
-        torch.where(valid, confidence, 0),
+        torch.where(valid, confidence, 0).clamp(max=1),
         correct,
         n_bins,
         edges=edges,

@@ -23,6 +23,7 @@ from ._rows import ROWS, chosen, inside
 _MOST_ROWS = 1 << 24  # taken at a time where threads cost nothing
 _LARGEST = 1 << 30  # a value that is no smaller counts as infinite in a mean
 _MOST_NAMES, _LONGEST_NAME = 1000, 100
+_CPU = torch.device("cpu")
 _TAKEN = {"self", "confidence", "correct", "proximity", "labels", "ignore_index", "validate"}  # by an update
 
 
@@ -156,7 +157,7 @@ class Layout:
     def read(self, state: Tensor) -> Reading:
         """ValueError if a row had a confidence or proximity outside [0, 1] that could not be looked at, or if no rows
         have this state."""
-        state = state.cpu()
+        state = moved("state", state, _CPU)
         self.verify(state)
         table, rows = self._table(state), int(state[0])
         fine, grouped = Cells.of(table[:, : self.fine]), Cells.of(table[:, self.fine :])
@@ -178,7 +179,7 @@ class Layout:
 
     def verify(self, state: Tensor, name: str = "state") -> None:
         """ValueError that names it if no rows have this state."""
-        state = state.cpu()
+        state = moved(name, state, _CPU)
         cells, rows, infinite = Cells.of(self._table(state)), int(state[0]), self._means(state)[2]
         parts = [Cells(*(x[part] for x in cells)) for part in (slice(self.fine), slice(self.fine, None))]
         counted = [int(part.total) for part in parts if len(part.count)]
@@ -256,6 +257,13 @@ def check_state(name: str, state: Any, size: int) -> Tensor:
     if not (wanted and state.shape == (size,) and state.is_contiguous()):
         raise ValueError(f"{name} must be a contiguous int64 tensor of shape ({size},), got {checks.describe(state)}")
     return state
+
+
+def moved(name: str, state: Tensor, device: torch.device) -> Tensor:
+    """``state`` on ``device``; ValueError that names it if it has no numbers."""
+    if state.is_meta and device.type != "meta":
+        raise ValueError(f"{name} must be on a device that holds numbers, got meta")
+    return state.to(device)
 
 
 def impossible(name: str) -> ValueError:

@@ -10,7 +10,7 @@ from .. import checks
 from .._numpy import accepts_numpy
 from .._optional import require_torchmetrics
 from . import _diagram
-from ._layout import Layout, Reading, check_state
+from ._layout import Layout, Reading, check_state, moved
 from ._rows import checked_ignore_index, chosen, not_ignored
 from .reliability import ReliabilityCurve, curve_of
 
@@ -52,10 +52,8 @@ class Sums(torchmetrics.Metric):
         return check_state(self._state_name, state, len(self._defaults[self._state_name]))
 
     def _incoming(self, state: Any) -> Tensor:
-        """A state from elsewhere, as this metric may keep it."""
-        state = self._checked(state)
-        self._verify(state)
-        return state.to(self.state.device, copy=True)
+        """A state from elsewhere, on the device of this metric."""
+        return moved(self._state_name, self._checked(state), self.device)
 
     def _writable(self) -> Tensor:
         if self.state.is_inference() and not torch.is_inference_mode_enabled():  # left by an update in inference mode
@@ -73,13 +71,15 @@ class Sums(torchmetrics.Metric):
 
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
         if (name := self._state_name) in incoming_state:  # else it is torchmetrics that says so
-            incoming_state = incoming_state | {name: self._checked(incoming_state[name]).to(self.state.device)}
+            incoming_state = incoming_state | {name: self._incoming(incoming_state[name])}
         super()._reduce_states(incoming_state)
         self._carry()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         if (name := prefix + self._state_name) in state_dict:
-            state_dict[name] = self._incoming(state_dict[name])
+            state = self._incoming(state_dict[name])
+            self._verify(state)
+            state_dict[name] = state.clone()  # or both metrics into which it is loaded would count in it
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Any = ()) -> torch.nn.Module:
@@ -91,7 +91,7 @@ class Sums(torchmetrics.Metric):
 
         name, state = self._state_name, self.state
         super()._apply(fn, (*exclude_state, name))
-        self._defaults[name] = uncast(self._defaults[name])
+        self._defaults[name] = torch.zeros_like(uncast(self._defaults[name]))  # to_empty would give anything
         setattr(self, name, uncast(state))
         return self
 

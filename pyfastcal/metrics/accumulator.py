@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import checks
 from . import _equal_mass, _limbs
 from ._cells import Cells, expected_error, maximum_error
-from ._layout import Layout, Reading, check_state
+from ._layout import Layout, Reading, check_state, moved
 from ._rows import checked_ignore_index, not_ignored
 
 _MAGIC = b"pyfastcal.accumulator/1\n"
@@ -101,7 +101,7 @@ class Accumulator:
             raise ValueError(f"other must be an Accumulator, got {checks.describe(other)}")
         if other.config != self.config:
             raise ValueError(f"other must have the configuration {self.config}, got {other.config}")
-        self.state += other.state.to(self.state.device)
+        self.state += moved("other", other.state, self.state.device)
         return self.carry()
 
     def carry(self) -> "Accumulator":

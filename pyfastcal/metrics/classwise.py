@@ -9,7 +9,7 @@ from .. import checks
 from .._numpy import accepts_numpy
 from . import _limbs
 from ._cells import Cells, absolute_excess, add_classes
-from ._layout import impossible
+from ._layout import impossible, moved
 from ._rows import chosen, not_ignored
 from ._stateful import Sums
 
@@ -58,8 +58,8 @@ class ClasswiseCalibrationError(Sums):
         state[:1] += rows
 
     def compute(self) -> Tensor:
+        self._verify(self.state)
         state = self.state.cpu()
-        self._verify(state)
         rows, cells = int(state[0]), Cells.of(state[1:].view(4, -1))
         if lost := rows * self.n_classes - int(cells.total):
             raise ValueError(f"probs must lie in [0, 1], got {lost} that did not")
@@ -78,7 +78,8 @@ class ClasswiseCalibrationError(Sums):
         _limbs.carry(table[_limbs.WHOLE], table[_limbs.LOW])
 
     def _verify(self, state: Tensor) -> None:
-        cells = Cells.of(state[1:].cpu().view(4, -1))
+        state = moved(self._state_name, state, torch.device("cpu"))
+        cells = Cells.of(state[1:].view(4, -1))
         if not cells.possible or int(cells.total) > int(state[0]) * self.n_classes:
             raise impossible(self._state_name)
 

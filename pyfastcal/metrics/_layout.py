@@ -18,7 +18,7 @@ from .. import checks, ops, reference
 from . import _limbs
 from ._cells import Cells
 from ._fine import CONFIDENCE, PROXIMITY
-from ._rows import ROWS, chosen, inside
+from ._rows import ROWS, inside, masked
 
 _MOST_ROWS = 1 << 24  # taken at a time where threads cost nothing
 _LARGEST = 1 << 30  # a value that is no smaller counts as infinite in a mean
@@ -105,16 +105,20 @@ class Layout:
 
     def check_values(
         self, confidence: Tensor, correct: Tensor, proximity: Tensor | None, values: Mapping[str, Tensor]
-    ) -> None:
-        """ValueError that names the argument, of those that passed ``check``, whose numbers ``add`` cannot take."""
-        if self.sparse and not inside(confidence):  # else the kernel looks
-            checks.unit_interval("confidence", confidence)
+    ) -> bool:
+        """ValueError that names the argument, of those that passed ``check``, whose numbers ``add`` cannot take.
+        Returns whether confidences and proximities were seen to lie in [0, 1]: at those that go through the kernel it
+        is the kernel that looks."""
+        seen = self.sparse
+        for name, x in (("confidence", confidence), ("proximity", proximity)):
+            if self.sparse and x is not None and not inside(x):
+                checks.unit_interval(name, x)
+                seen = False
         checks.correctness("correct", correct, len(confidence))
-        if proximity is not None and not inside(proximity):
-            checks.unit_interval("proximity", proximity)
         for name, x in values.items():
             if checks.values_visible(x) and bool(x.isnan().any()):
                 raise ValueError(f"{name} must be numbers, got NaN")
+        return seen
 
     def add(
         self,
@@ -131,28 +135,23 @@ class Layout:
         Without ``validate`` no number is looked at."""
         values = values or {}
         self.check(confidence, correct, proximity, values, state.device)
-        confidence, correct = chosen(kept, confidence), chosen(kept, correct)
-        proximity = None if proximity is None else chosen(kept, proximity)
-        values = {name: chosen(kept, x) for name, x in values.items()}
-        if validate:
-            self.check_values(confidence, correct, proximity, values)
-        confidence = confidence.detach()
-        rows: int | Tensor = len(confidence)
-        if kept is not None and not checks.values_visible(kept):  # they are all there still: NaN enters no cell
-            confidence, rows = torch.where(kept, confidence, torch.nan), kept.sum()
-            values = {name: torch.where(kept, x, 0) for name, x in values.items()}
+        confidence, correct = masked(kept, confidence.detach(), 0), masked(kept, correct, False)
+        proximity = None if proximity is None else masked(kept, proximity.detach(), 0)
+        values = {name: masked(kept, x.detach(), 0) for name, x in values.items()}
+        seen = validate and self.check_values(confidence, correct, proximity, values)
         if self.sparse:
+            if kept is not None:
+                confidence, seen = masked(kept, confidence, torch.nan), False  # NaN enters no cell
             step = ROWS if confidence.device.type == "cpu" else _MOST_ROWS
             for start in range(0, len(confidence), step):
                 part = slice(start, start + step)
-                near = None if proximity is None else proximity.detach()[part]
-                valid = validate and checks.values_visible(confidence)
-                self._add_rows(self._table(state), confidence[part], correct[part].bool(), near, valid)
+                near = None if proximity is None else proximity[part]
+                self._add_rows(self._table(state), confidence[part], correct[part].bool(), near, seen)
         else:
-            self._add_totals(self._table(state), confidence, correct.bool(), validate)
-        state[:1] += rows
+            self._add_totals(self._table(state), confidence, correct.bool(), kept, validate)
+        state[:1] += len(confidence) if kept is None else kept.sum()
         for index, name in enumerate(self.means):
-            _add_mean(self._means(state)[:, index], values[name].detach())
+            _add_mean(self._means(state)[:, index], values[name])
 
     def read(self, state: Tensor) -> Reading:
         """ValueError if a row had a confidence or proximity outside [0, 1] that could not be looked at, or if no rows
@@ -199,17 +198,22 @@ class Layout:
     def _means(self, state: Tensor) -> Tensor:
         return state[1 : 1 + 3 * len(self.means)].view(3, -1) if self.means else state.new_zeros(3, 0)
 
-    def _add_totals(self, table: Tensor, confidence: Tensor, correct: Tensor, validate: bool) -> None:
-        totals, invalid = ops.bin_totals(confidence, correct, self.n_bins, closed=self.closed)
+    def _add_totals(
+        self, table: Tensor, confidence: Tensor, correct: Tensor, kept: Tensor | None, validate: bool
+    ) -> None:
+        group, n_groups = (None, 1) if kept is None else ((~kept).long(), 2)
+        totals, invalid = ops.bin_totals(
+            confidence, correct, self.n_bins, group=group, n_groups=n_groups, closed=self.closed
+        )
         if validate and checks.values_visible(invalid) and int(invalid):
             checks.unit_interval("confidence", confidence)
-        _limbs.add_totals(table, totals.reshape(3, -1))
+        _limbs.add_totals(table, totals[:, 0])
 
     def _add_rows(
-        self, table: Tensor, confidence: Tensor, correct: Tensor, proximity: Tensor | None, valid: bool
+        self, table: Tensor, confidence: Tensor, correct: Tensor, proximity: Tensor | None, seen: bool
     ) -> None:
         count = torch.ones_like(correct, dtype=torch.int64)
-        if not (valid or (inside(confidence) and (proximity is None or inside(proximity)))):
+        if not (seen or (inside(confidence) and (proximity is None or inside(proximity)))):
             valid = (confidence >= 0) & (confidence <= checks.ROUNDED_ONE)
             if proximity is not None:
                 valid &= (proximity >= 0) & (proximity <= checks.ROUNDED_ONE)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .. import checks
@@ -29,6 +30,6 @@ def not_ignored(labels: Tensor, ignore_index: int | None) -> Tensor | None:
     return None if ignore_index is None else labels.long() != ignore_index
 
 
-def chosen(kept: Tensor | None, x: Tensor) -> Tensor:
-    """The rows of ``x`` (N, ...) that count, as far as that can be seen: on a GPU it would have to wait."""
-    return x if kept is None or not checks.values_visible(kept) else x[kept]
+def masked(kept: Tensor | None, x: Tensor, fill: float) -> Tensor:
+    """``x`` (N,) with ``fill`` in the rows that do not count: finding the others would make a GPU wait."""
+    return x if kept is None else torch.where(kept, x, fill)

@@ -11,7 +11,7 @@ from .._numpy import accepts_numpy
 from .._optional import require_torchmetrics
 from . import _diagram
 from ._layout import Layout, Reading, check_state, moved
-from ._rows import checked_ignore_index, chosen, not_ignored
+from ._rows import checked_ignore_index, masked, not_ignored
 from .reliability import ReliabilityCurve, curve_of
 
 torchmetrics = require_torchmetrics()
@@ -151,8 +151,7 @@ class TopLabel(Sums):
         kept = not_ignored(given[1], self.ignore_index)
         if self.validate:
             for name, x in zip(("prediction", "labels"), given, strict=True):
-                x = chosen(kept, x)
-                checks.labels(name, x, len(x), None, "confidence")
+                checks.labels(name, masked(kept, x, 0), len(x), None, "confidence")
         return given[0] == given[1], kept
 
     def _read(self) -> Reading:

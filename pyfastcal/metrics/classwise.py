@@ -10,7 +10,7 @@ from .._numpy import accepts_numpy
 from . import _limbs
 from ._cells import Cells, absolute_excess, add_classes
 from ._layout import impossible, moved
-from ._rows import chosen, not_ignored
+from ._rows import masked, not_ignored
 from ._stateful import Sums
 
 
@@ -46,15 +46,17 @@ class ClasswiseCalibrationError(Sums):
         """Add rows: ``probs`` (N, C) floating in [0, 1], which need not sum to 1; ``labels`` (N,) integers in
         [0, C), or ``ignore_index``."""
         labels = self._checked_labels(probs, labels)
-        kept = not_ignored(labels, self.ignore_index)
-        probs, labels = chosen(kept, probs), chosen(kept, labels)
-        if self.validate:
-            checks.labels("labels", labels, len(probs), self.n_classes)
+        kept, validate = not_ignored(labels, self.ignore_index), self.validate
+        if validate:
+            checks.labels("labels", masked(kept, labels, 0), len(probs), self.n_classes)
         rows: int | Tensor = len(probs)
-        if kept is not None and not checks.values_visible(kept):  # they are all there still: NaN enters no cell
-            probs, rows = torch.where(kept[:, None], probs, torch.nan), kept.sum()
+        if kept is not None:
+            every = kept[:, None]
+            if validate:
+                checks.unit_interval("probs", masked(every, probs, 0))
+            probs, rows, validate = masked(every, probs, torch.nan), kept.sum(), False  # NaN enters no cell
         state = self._writable()
-        add_classes(state[1:].view(4, -1), probs, labels, self.n_bins, self.closed, validate=self.validate)
+        add_classes(state[1:].view(4, -1), probs, labels, self.n_bins, self.closed, validate=validate)
         state[:1] += rows
 
     def compute(self) -> Tensor:

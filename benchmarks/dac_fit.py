@@ -29,9 +29,10 @@ def case(size: tuple, device: str = "cpu") -> Case:
     drift = torch.randn(zeroshot.shape, generator=data.generator(1, device), device=device) * (0.3 / dim**0.5)
     tuned = normalize(zeroshot + drift, dim=1)
     features = (tuned[n_base:], zeroshot[n_base:], tuned[:n_base], zeroshot[:n_base])
+    named = dict(zip(("tuned", "zeroshot", "base_tuned", "base_zeroshot"), features, strict=True))
     arrays = [x.numpy(force=True) for x in features]
     return Case(
-        lambda: fc.DistanceAwareCalibration(k=k).fit(*features).class_weight,
+        lambda: fc.DistanceAwareCalibration(k=k).fit(**named).class_weight,
         idiom,
         (*features, k),
         lambda ours, theirs: assert_close(ours, theirs, rtol=1e-4, atol=1e-5),

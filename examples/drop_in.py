@@ -20,8 +20,8 @@ def main(epochs: int = 200) -> dict[str, float]:
 
     # (1) DAC looks at text features only: those of your classes, tuned and not, and of the classes you tuned on.
     dac = fc.DistanceAwareCalibration().fit(
-        learner.text_features(names),
-        learner.zeroshot_text_features(names),
+        tuned=learner.text_features(names),
+        zeroshot=learner.zeroshot_text_features(names),
         base_tuned=learner.text_features(task.base_classes),
         base_zeroshot=learner.zeroshot_text_features(task.base_classes),
     )

@@ -38,8 +38,8 @@ def read(folder: Path) -> dict[str, float]:
         for split, name in ((base, f"base {kind}"), (new, kind))
     }
     dac = fc.DistanceAwareCalibration().fit(
-        text["text_features"],
-        text["zeroshot_text_features"],
+        tuned=text["text_features"],
+        zeroshot=text["zeroshot_text_features"],
         base_tuned=text["base text_features"],
         base_zeroshot=text["base zeroshot_text_features"],
     )

@@ -32,7 +32,7 @@ def main(epochs: int = 10) -> list[dict[str, float]]:
         text = {name: learner.text_features(classes) for name, (classes, _, _) in splits.items()}
         zeroshot = {name: learner.zeroshot_text_features(classes) for name, (classes, _, _) in splits.items()}
         dac = fc.DistanceAwareCalibration().fit(  # anew: the prompt has moved
-            text["new"], zeroshot["new"], base_tuned=text["base"], base_zeroshot=zeroshot["base"]
+            tuned=text["new"], zeroshot=zeroshot["new"], base_tuned=text["base"], base_zeroshot=zeroshot["base"]
         )
         row: dict[str, float] = {"epoch": epoch + 1}
         for name, metric in metrics.items():

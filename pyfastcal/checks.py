@@ -6,22 +6,38 @@ GPU, where reading a number back would stall the stream. A NaN then shows up as 
 """
 
 import math
+import operator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 FLOATING = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # not the 8-bit kinds: they have no sums
 _UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # these have no minimum
-ROUNDED_ONE = 1 + 2.0**-23  # one fp32 step above 1, where the rounding of a softmax can end: it counts as 1
-MOST_CELLS = 1 << 24  # of all groups' bins together: their sums take half a gigabyte
+
+# What keeps every product of factors within fp32, also with the inverse length of a row. There is no lower bound: a
+# factor that fp32 rounds to 0 makes what it should, equal probabilities.
+LARGEST_WEIGHT = 1e6  # a factor of a class or row
+LARGEST_SCALE = 1e9  # a logit scale
+LARGEST_BIAS = 1e30  # a logit bias, in magnitude
+MOST_CELLS = 1 << 24  # bins of all groups, whose counts take 400 MB; csrc/common/shapes.h has it too
+LARGEST_CONFIDENCE = 1 + 2.0**-23  # one fp32 step above 1, which a softmax may round to: it counts as 1
 
 
 def describe(x: Any) -> str:
-    """``float32 tensor of shape (3, 4)``: how the messages speak of what they got."""
+    """``a float32 tensor of shape (3, 4)``: how the messages speak of what they got, in a few words."""
     if isinstance(x, Tensor):
-        return f"a {str(x.dtype).removeprefix('torch.')} tensor of shape {tuple(x.shape)}"
-    return repr(x) if isinstance(x, (int, float, str, bool, type(None))) else f"a {type(x).__name__}"
+        kind = str(x.dtype).removeprefix("torch.")
+        if x.is_nested:
+            return f"a nested {kind} tensor"
+        layout = "mkldnn " if x.is_mkldnn else "" if x.layout is torch.strided else f"{str(x.layout)[6:]} "
+        return f"a {layout}{kind} tensor of shape {tuple(x.shape)}"
+    if isinstance(x, int) and x.bit_length() > 128:
+        return f"an integer of {x.bit_length()} bits"
+    if isinstance(x, str):
+        return repr(x if len(x) <= 60 else x[:60] + "...")
+    return repr(x) if isinstance(x, (int, float, np.generic, type(None))) else f"a {type(x).__name__}"
 
 
 def values_visible(x: Tensor) -> bool:
@@ -32,6 +48,10 @@ def values_visible(x: Tensor) -> bool:
 def tensor(name: str, x: Any, ndim: int) -> Tensor:
     if not isinstance(x, Tensor):
         raise ValueError(f"{name} must be a torch tensor or NumPy array, got {describe(x)}")
+    if x.is_nested or x.is_mkldnn or x.layout is not torch.strided:
+        raise ValueError(f"{name} must be a dense tensor, got {describe(x)}")
+    if not torch.compiler.is_compiling() and torch._C._functorch.is_batchedtensor(x):
+        raise ValueError(f"{name} must be a whole tensor, got one batched by vmap, which pyfastcal does not support")
     if x.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimension{'s' if ndim > 1 else ''}, got {describe(x)}")
     return x
@@ -84,30 +104,53 @@ def finite(name: str, x: Tensor) -> None:
         raise ValueError(f"{name} must be finite, got {bad} NaN or infinite value{'s' if bad > 1 else ''}")
 
 
-def positive(name: str, x: Tensor) -> None:
-    """Finite and greater than zero: what keeps a logit-scaling factor from changing a prediction."""
-    if values_visible(x) and not bool(((x > 0) & torch.isfinite(x)).all()):
-        worst = x[~((x > 0) & torch.isfinite(x))][0].item()
-        raise ValueError(f"{name} must be finite and greater than 0, got {worst}")
+def scores(name: str, x: Tensor) -> None:
+    """Logits (N, C): finite, or minus infinity where a class is masked, but not all of a row's."""
+    if not values_visible(x) or math.isfinite(x.detach().sum()):
+        return
+    bad = int((x.isnan() | (x == math.inf)).sum())
+    if bad:
+        raise ValueError(
+            f"{name} must be finite, or -inf where masked, got {bad} NaN or infinite value{'s'[: bad > 1]}"
+        )
+    masked = (x.amax(1) == -math.inf).nonzero()
+    if len(masked):
+        raise ValueError(
+            f"{name} must have a class in each row that is not masked by -inf, got none in row {masked[0].item()}"
+        )
 
 
-def unit_interval(name: str, x: Tensor) -> Tensor:
-    """``x``, whose values lie in [0, 1]; as 1 what lies above it by no more than ``ROUNDED_ONE``."""
+def positive(name: str, x: Tensor, high: float = math.inf) -> None:
+    """Finite and greater than zero: what keeps a logit-scaling factor from changing a prediction; at most ``high``."""
     if not values_visible(x):
-        return torch.where((x > 1) & (x <= ROUNDED_ONE), 1, x)
-    if bool(((x >= 0) & (x <= 1)).all()):
-        return x
-    outside = ~((x >= 0) & (x <= ROUNDED_ONE))
-    if bool(outside.any()):
-        raise ValueError(f"{name} must lie in [0, 1], got {x[outside][0].item()}")
-    return x.clamp(max=1)
+        return
+    x = x.detach()
+    good = (x > 0) & torch.isfinite(x)
+    if not bool(good.all()):
+        raise ValueError(f"{name} must be finite and greater than 0, got {x[~good][0].item()}")
+    if high < math.inf and x.numel() and float(x.max()) > high:
+        raise ValueError(f"{name} must be at most {high:g}, got {float(x.max()):g}")
+
+
+def within(name: str, x: Tensor, most: float) -> None:
+    """Finite, and up to ``most`` in magnitude."""
+    finite(name, x)
+    if values_visible(x) and x.numel() and float(x.detach().abs().max()) > most:
+        raise ValueError(f"{name} must be at most {most:g} in magnitude, got {float(x.detach().abs().max()):g}")
+
+
+def unit_interval(name: str, x: Tensor) -> None:
+    """Numbers in [0, 1]; one fp32 step above 1 passes."""
+    good = (x >= 0) & (x <= LARGEST_CONFIDENCE) if values_visible(x) else None
+    if good is not None and not bool(good.all()):
+        raise ValueError(f"{name} must lie in [0, 1], got {x[~good][0].item()}")
 
 
 def probabilities(name: str, x: Any, *, rows: bool = False, rows_sum_to_one: bool = True) -> Tensor:
     """A floating (N, C) tensor in [0, 1] with C >= 1, ``rows``: N >= 1 too. Sums may be off by the rounding of half
     precision."""
     matrix(name, x, rows=rows)
-    x = unit_interval(name, x)
+    unit_interval(name, x)
     if rows_sum_to_one and values_visible(x) and x.shape[0]:
         sums = x.sum(dim=1, dtype=torch.float64)
         worst = sums[(sums - 1).abs().argmax()].item()
@@ -153,17 +196,24 @@ def not_empty(name: str, x: Tensor) -> None:
 
 def integer(name: str, x: Any, low: int, high: int | None = None, why: str = "") -> int:
     """An int in [low, high]; ``why`` says where ``high`` comes from."""
-    upper = "" if high is None else f" and at most {high}{f' ({why})' if why else ''}"
-    if isinstance(x, bool) or not isinstance(x, (int, torch.SymInt)) or x < low or (high is not None and x > high):
+    value = x
+    if not isinstance(x, (int, torch.SymInt)) and hasattr(x, "__index__") and not isinstance(x, (Tensor, np.ndarray)):
+        value = operator.index(x)  # NumPy's
+    if isinstance(x, (bool, np.bool_)) or not isinstance(value, (int, torch.SymInt)):
+        value = None
+    if value is None or value < low or (high is not None and value > high):
+        upper = "" if high is None else f" and at most {high}{f' ({why})' if why else ''}"
         raise ValueError(f"{name} must be an integer of at least {low}{upper}, got {describe(x)}")
-    return x
+    return value
 
 
-def bounded_cells(**numbers: Any) -> None:
-    """Numbers of bins, groups, ... of at least 1, whose product is at most ``MOST_CELLS``."""
-    most = MOST_CELLS
-    for name, x in numbers.items():
-        most //= integer(name, x, 1, most, f"{MOST_CELLS} cells in all" if most < MOST_CELLS else "")
+def cells(
+    n_bins: Any, n_groups: Any = 1, *, bins_name: str = "n_bins", groups_name: str = "n_groups"
+) -> tuple[int, int]:
+    """``n_bins`` and ``n_groups``, at least 1 each and together no more than can be counted."""
+    n_bins = integer(bins_name, n_bins, 1, MOST_CELLS)
+    why = f"with {n_bins} bins in each" if n_bins > 1 else ""
+    return n_bins, integer(groups_name, n_groups, 1, MOST_CELLS // n_bins, why)
 
 
 def number(name: str, x: Any, *, low: float = -math.inf, high: float = math.inf, strict: bool = False) -> float:
@@ -172,14 +222,21 @@ def number(name: str, x: Any, *, low: float = -math.inf, high: float = math.inf,
         x = x.item()
     try:
         value = float(x)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # torch's, for a tensor of more than one
         raise ValueError(f"{name} must be a number, got {describe(x)}") from None
+    except OverflowError:
+        raise ValueError(f"{name} must be a finite number, got {describe(x)}") from None
     # comparisons only: torch.compile traces them, and they are false for NaN
     if not (-math.inf < value < math.inf and (value > low if strict else value >= low) and value <= high):
         bound = f"greater than {low}" if strict else f"at least {low}" if low > -math.inf else "finite"
-        bound += f" and at most {high}" if high < math.inf else ""
+        bound += f"{',' if strict else ' and'} at most {high:g}" if high < math.inf else ""
         raise ValueError(f"{name} must be a finite number{'' if bound == 'finite' else ', ' + bound}, got {value}")
     return value
+
+
+def scale(name: str, x: Any) -> float:
+    """A logit scale: greater than 0."""
+    return number(name, x, low=0, high=LARGEST_SCALE, strict=True)
 
 
 def choice(name: str, x: Any, options: tuple) -> Any:

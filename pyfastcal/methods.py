@@ -97,7 +97,10 @@ def contrast_aware_fitted(classes: ClassSet, base: FeatureSet | None) -> Apply:
     logits = _logits(base.image_features, base.text_features, base.logit_scale)
     zeroshot_logits = _logits(base.zeroshot_images, texts, base.logit_scale)
     return _contrast_aware(
-        classes, ContrastAwareCalibration().fit(logits, zeroshot_logits, base.labels, base.logit_scale)
+        classes,
+        ContrastAwareCalibration().fit(
+            logits, zeroshot_logits=zeroshot_logits, labels=base.labels, logit_scale=base.logit_scale
+        ),
     )
 
 
@@ -106,9 +109,10 @@ def _contrast_aware(classes: ClassSet, cac: ContrastAwareCalibration) -> Apply:
     constants = {name: float(getattr(cac, name)) for name in ("alpha", "k", "lambda1", "lambda2")}
 
     def apply(features: FeatureSet, near: Tensor | None) -> Calibrated:
-        inputs = features.image_features, classes.text_features, features.zeroshot_images, texts
-        confidence, prediction = cac.predict_features(*inputs, classes.logit_scale)
-        z = ops.contrast_distance(*inputs, on=cac.on, logit_scale=classes.logit_scale)
+        tuned = features.image_features, classes.text_features
+        others = dict(zeroshot_image_features=features.zeroshot_images, zeroshot_text_features=texts)
+        confidence, prediction = cac.predict_features(*tuned, **others, logit_scale=classes.logit_scale)
+        z = ops.contrast_distance(*tuned, **others, on=cac.on, logit_scale=classes.logit_scale)
         factor = reference.weight_of_distance(z, cac.alpha, cac.k, cac.lambda1, cac.lambda2)
         observed = {"median_z": float(z.median())}
         return Calibrated(confidence, prediction, factor, settings=constants, observed=observed)
@@ -137,7 +141,7 @@ def density_ratio(classes: ClassSet, base: FeatureSet | None) -> Apply:
     def apply(features: FeatureSet, near: Tensor | None) -> Calibrated:
         inputs = features.image_features, classes.text_features, classes.logit_scale
         confidence, prediction = ops.similarity_confidence(*inputs)
-        confidence = den.confidence(confidence, near)
+        confidence = den.confidence(confidence, proximity=near)
 
         def calibrate(probs: Tensor, rows: slice) -> Tensor:
             return share_rest(probs, prediction[rows], confidence[rows])
@@ -172,8 +176,10 @@ def _fitted_temperature(base: FeatureSet | None) -> TemperatureScaling:
 
 
 def _fitted_distance(classes: ClassSet, base: FeatureSet | None) -> DistanceAwareCalibration:
-    banks = () if base is None else (base.text_features, _zeroshot_texts(base.classes, "of the base file"))
-    return DistanceAwareCalibration().fit(classes.text_features, _zeroshot_texts(classes), *banks)
+    banks = {}
+    if base is not None:
+        banks = dict(base_tuned=base.text_features, base_zeroshot=_zeroshot_texts(base.classes, "of the base file"))
+    return DistanceAwareCalibration().fit(tuned=classes.text_features, zeroshot=_zeroshot_texts(classes), **banks)
 
 
 def _class_weighted(classes: ClassSet, weight: Tensor, settings: dict[str, float]) -> Apply:

@@ -6,10 +6,13 @@ import torch
 from torch import Tensor
 
 from . import checks, ops
+from ._keywords import by_name
 from ._numpy import accepts_numpy
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+MOST_NEIGHBOURS = 2**31 - 1
 
 
 @accepts_numpy
@@ -22,7 +25,8 @@ def proximity(
     normalize: bool = True,
     group: "ProcessGroup | None" = None,
 ) -> Tensor:
-    """How close each query lies to its ``k`` nearest rows of the bank: ``exp(-mean distance)``, in (0, 1].
+    """How close each query lies to its ``k`` nearest rows of the bank: ``exp(-mean distance)``, in (0, 1]; 0 where raw
+    distances are larger than an exponent of the dtype (about 104, float64: 745). Carries no gradient.
 
     Args:
         queries: features (Q, D), float32, float16, bfloat16 or float64; ``bank``: (M, D).
@@ -46,6 +50,7 @@ def proximity_of_distances(distances: Tensor) -> Tensor:
     return torch.exp(-distances.mean(dim=-1))
 
 
+@by_name("tuned")
 @accepts_numpy
 def textual_deviation(
     tuned: Tensor,
@@ -60,7 +65,7 @@ def textual_deviation(
     ``gamma_c = P(w'_c, W') / P(w_c, W)``, the proximity of the tuned text feature to the tuned base classes
     over that of the zero-shot text feature to the zero-shot base classes. Below 1 where tuning pushed a
     class away. A class whose nearest tuned base neighbour is closer than ``base_threshold`` is a base
-    class: gamma = 1.
+    class: gamma = 1. All features by name: swapped, they would give wrong weights and no error.
 
     Args:
         tuned: text features (C, D) of the tuned model; ``zeroshot``: (C, D), the same classes in
@@ -68,10 +73,12 @@ def textual_deviation(
         base_tuned: text features (B, D) of the base classes, tuned; ``base_zeroshot``: (B, D),
             zero-shot. Without them the classes are their own bank, each left out of its own neighbours, and
             the rule of ``base_threshold`` does not apply: none of them is known to be a base class.
-        k: number of neighbours; at most B (C - 1 without base features).
+        k: number of neighbours; at least 1, at most B (C - 1 without base features).
+        base_threshold: a distance; any finite number of at least 0.
 
     Returns:
-        gamma (C,), float32 (float64 for float64 features). Section 4 of arXiv 2402.04655.
+        gamma (C,) in [exp(-2), exp(2)], float32 (float64 for float64 features), without a gradient. Section 4 of arXiv
+        2402.04655.
 
     Raises:
         ValueError: naming the argument, for shapes, dtypes or values that do not fit, one of the base
@@ -80,8 +87,8 @@ def textual_deviation(
     checks.matrix("tuned", tuned, rows=True)
     checks.same_shape("zeroshot", checks.matrix("zeroshot", zeroshot), "tuned", tuned)
     checks.same_device("zeroshot", zeroshot, "tuned", tuned)
-    checks.integer("k", k, 1)
-    checks.number("base_threshold", base_threshold, low=0.0)
+    k = checks.integer("k", k, 1, MOST_NEIGHBOURS)
+    base_threshold = checks.number("base_threshold", base_threshold, low=0.0)
     if (base_tuned is None) != (base_zeroshot is None):
         missing, given = ("base_tuned", "base_zeroshot")[:: 1 if base_tuned is None else -1]
         raise ValueError(f"{missing} must be given together with {given}, got None")

@@ -87,7 +87,7 @@ def density_ratio(axes: Any) -> str:
     labels = torch.where(right, prediction, (prediction + 1) % 10)
     den = fc.DensityRatioCalibration().fit(probs, labels, near)
     u, v = torch.linspace(0.2, 1, 60), torch.linspace(0.25, 0.85, 60)
-    grid = den.confidence(u.repeat(60), v.repeat_interleave(60)).view(60, 60)
+    grid = den.confidence(u.repeat(60), proximity=v.repeat_interleave(60)).view(60, 60)
     lines = axes.contour(u, v, grid, levels=[0.1, 0.3, 0.5, 0.7, 0.9], colors=INK, linewidths=0.8)
     axes.clabel(lines, fontsize=6, fmt="%.1f")
     for keep, colour, name in ((right, GREEN, "right"), (~right, OVER, "wrong")):
@@ -95,11 +95,11 @@ def density_ratio(axes: Any) -> str:
         axes.plot(confidence[shown], near[shown], ".", color=colour, ms=2, alpha=0.6, label=name)
     axes.set(xlabel="confidence", ylabel="proximity", xlim=(0.2, 1.005), ylim=(0.25, 0.85))
     axes.legend(frameon=False, fontsize=7, loc="lower right", markerscale=4)
-    far, close = den.confidence(torch.full((2,), 0.9), torch.tensor([0.4, 0.7])).tolist()
+    far, close = den.confidence(torch.full((2,), 0.9), proximity=torch.tensor([0.4, 0.7])).tolist()
     groups = reference.equal_mass_groups(near, 5)
     gaps = [
         float(c[groups == 0].mean() - right[groups == 0].double().mean())
-        for c in (confidence, den.confidence(confidence, near))
+        for c in (confidence, den.confidence(confidence, proximity=near))
     ]
     return (
         "The chance of being right (contours) that density-ratio calibration reads from predictions which are wrong "

@@ -28,10 +28,12 @@ def tuned(clip: SmallCLIP, task: tasks.Task, name: str, seed: int) -> dict:
     learner = LEARNERS[name](clip, template=task.template).fit(*task.train, task.base_classes, seed=seed)
     found: dict = {"seconds": round(time.process_time() - start, 1)}
     found["losses"] = [round(learner.losses[i], 3) for i in (0, -1)]
-    bank = learner.text_features(task.base_classes), learner.zeroshot_text_features(task.base_classes)
+    base = task.base_classes
+    bank = dict(base_tuned=learner.text_features(base), base_zeroshot=learner.zeroshot_text_features(base))
     for part, (classnames, split) in parts(task).items():
         texts, logits = learner.text_features(classnames), learner.logits(split.images, classnames)
-        dac = DistanceAwareCalibration().fit(texts, learner.zeroshot_text_features(classnames), *bank)
+        zeroshot = learner.zeroshot_text_features(classnames)
+        dac = DistanceAwareCalibration().fit(tuned=texts, zeroshot=zeroshot, **bank)
         found[part] = own = figures(*logits.softmax(1).max(1), split.labels)
         own["DAC ece"] = figures(*dac(logits).softmax(1).max(1), split.labels)["ece"]
         if name in OWN_LOGITS:

@@ -59,11 +59,12 @@ def zero_shot(clip: SmallCLIP, task: tasks.Task) -> dict[str, Figures]:
 def tuned(clip: SmallCLIP, task: tasks.Task, seed: int) -> dict[str, Figures]:
     """The same after CoOp learned its prompt on the base classes, and the ECE that DAC leaves."""
     coop = CoOp(clip, template=task.template).fit(*task.train, task.base_classes, seed=seed)
-    bank = coop.text_features(task.base_classes), coop.zeroshot_text_features(task.base_classes)
+    base = task.base_classes
+    bank = dict(base_tuned=coop.text_features(base), base_zeroshot=coop.zeroshot_text_features(base))
     found = {}
     for part, (classnames, split) in parts(task).items():
         images, texts = coop.image_features(split.images), coop.text_features(classnames)
-        dac = DistanceAwareCalibration().fit(texts, coop.zeroshot_text_features(classnames), *bank)
+        dac = DistanceAwareCalibration().fit(tuned=texts, zeroshot=coop.zeroshot_text_features(classnames), **bank)
         calibrated = figures(*dac.predict_features(images, texts, coop.logit_scale), split.labels)
         found[part] = classified(images, texts, split.labels, coop.logit_scale) | {"DAC ece": calibrated["ece"]}
     return found

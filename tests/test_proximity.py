@@ -14,6 +14,7 @@ from pyfastcal.proximity import proximity, textual_deviation
 from .devices import run_on
 
 SEEDS = st.integers(0, 2**32 - 1)
+FEATURES = ("tuned", "zeroshot", "base_tuned", "base_zeroshot")
 
 
 def normal(seed: int, *shape: int) -> torch.Tensor:
@@ -57,57 +58,62 @@ def test_textual_deviation_with_base_classes(device, seed, n_classes, n_base, k)
     zeroshot, base_zeroshot = normal(seed, n_classes, 6), normal(seed + 1, n_base, 6)
     tuned, base_tuned = zeroshot + 0.3 * normal(seed + 2, n_classes, 6), base_zeroshot + 0.3
     tuned[0] = 2 * base_tuned[0]  # a base class
-    gamma = run_on(device, textual_deviation)(tuned, zeroshot, base_tuned, base_zeroshot, k)
+    features = dict(tuned=tuned, zeroshot=zeroshot, base_tuned=base_tuned, base_zeroshot=base_zeroshot)
+    gamma = run_on(device, textual_deviation)(**features, k=k)
     w, v, base_w, base_v = (unit(x.numpy()) for x in (tuned, zeroshot, base_tuned, base_zeroshot))
     for c in range(n_classes):
         nearest = np.linalg.norm(base_w - w[c], axis=1).min()
         expected = 1.0 if nearest < 0.05 else by_hand(w[c], base_w, k) / by_hand(v[c], base_v, k)
         assert gamma[c].item() == pytest.approx(expected, rel=1e-9)
     assert gamma[0] == 1
-    torch.testing.assert_close(gamma, reference.textual_deviation(tuned, zeroshot, base_tuned, base_zeroshot, k))
+    torch.testing.assert_close(gamma, reference.textual_deviation(**features, k=k))
 
 
 def test_textual_deviation_without_base_classes_leaves_each_class_out_of_its_own_neighbours():
     zeroshot, tuned = normal(0, 6, 5), normal(1, 6, 5)
     tuned[1] = tuned[0] + 1e-4  # close, yet not known to be a base class
-    gamma = textual_deviation(tuned, zeroshot, k=2)
+    gamma = textual_deviation(tuned=tuned, zeroshot=zeroshot, k=2)
     w, v = unit(tuned.numpy()), unit(zeroshot.numpy())
     expected = [by_hand(w[c], np.delete(w, c, axis=0), 2) / by_hand(v[c], np.delete(v, c, axis=0), 2) for c in range(6)]
     np.testing.assert_allclose(gamma, expected, rtol=1e-9)
 
 
 def test_base_threshold_is_a_distance_on_the_unit_sphere(device):
-    deviation = run_on(device, textual_deviation)
     base = torch.eye(5)
     near = torch.eye(5)[:1] + torch.tensor([[0.0, 0.04, 0, 0, 0]])
-    zeroshot = torch.ones(1, 5)
-    assert deviation(near, zeroshot, base, base, 1) == 1
-    assert deviation(near, zeroshot, base, base, 1, base_threshold=0.03) != 1
-    assert deviation(near, zeroshot, base, base, 1, base_threshold=0.0) != 1
+    features = dict(tuned=near, zeroshot=torch.ones(1, 5), base_tuned=base, base_zeroshot=base)
+
+    def deviation(**options: float) -> torch.Tensor:
+        return run_on(device, textual_deviation)(**features, k=1, **options)
+
+    assert deviation() == 1
+    assert deviation(base_threshold=0.03) != 1
+    assert deviation(base_threshold=0.0) != 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_untuned_classes_keep_their_logits(device, dtype):
     zeroshot, base = normal(0, 6, 5).to(dtype), normal(1, 7, 5).to(dtype)
     deviation = run_on(device, textual_deviation)
-    assert torch.equal(deviation(zeroshot, zeroshot, base, base), torch.ones(6, dtype=dtype))
-    assert torch.equal(deviation(zeroshot, zeroshot), torch.ones(6, dtype=dtype))
+    untuned, bank = dict(tuned=zeroshot, zeroshot=zeroshot), dict(base_tuned=base, base_zeroshot=base)
+    assert torch.equal(deviation(**untuned, **bank), torch.ones(6, dtype=dtype))
+    assert torch.equal(deviation(**untuned), torch.ones(6, dtype=dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_half_precision_features(device, dtype):
-    features = [normal(i, 6, 8).to(dtype) for i in range(4)]
-    gamma = run_on(device, textual_deviation)(*features)
+    features = {name: normal(i, 6, 8).to(dtype) for i, name in enumerate(FEATURES)}
+    gamma = run_on(device, textual_deviation)(**features)
     assert gamma.dtype == torch.float32
-    exact = reference.textual_deviation(*(f.double() for f in features))
+    exact = reference.textual_deviation(**{name: f.double() for name, f in features.items()})
     torch.testing.assert_close(gamma.double(), exact, rtol=1e-5, atol=0)
 
 
 def test_numpy_in_numpy_out():
-    features = [normal(i, 6, 5).float() for i in range(4)]
-    arrays = [f.numpy() for f in features]
-    assert isinstance(proximity(arrays[0], arrays[1], 2), np.ndarray)
-    np.testing.assert_array_equal(textual_deviation(*arrays), textual_deviation(*features).numpy())
+    features = {name: normal(i, 6, 5).float() for i, name in enumerate(FEATURES)}
+    arrays = {name: f.numpy() for name, f in features.items()}
+    assert isinstance(proximity(arrays["tuned"], arrays["zeroshot"], 2), np.ndarray)
+    np.testing.assert_array_equal(textual_deviation(**arrays), textual_deviation(**features).numpy())
 
 
 GENERATOR = torch.Generator().manual_seed(0)

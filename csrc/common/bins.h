@@ -15,12 +15,21 @@
 
 namespace pyfastcal {
 
+// One fp32 step above 1, which a softmax may round to: it counts as 1.
+inline constexpr float kMostConfidence = 1 + 0x1p-23f;
+
 template <class T>
 PYFASTCAL_HOST_DEVICE inline bool valid_confidence(T x) {  // false for NaN
-  return x >= T(0) && x <= T(1);
+  return x >= T(0) && x <= T(kMostConfidence);
 }
 
-PYFASTCAL_HOST_DEVICE inline int64_t fixed_point(double x) {  // of a valid x
+// What a valid confidence counts as.
+template <class T>
+PYFASTCAL_HOST_DEVICE inline T at_most_one(T x) {
+  return x < T(1) ? x : T(1);
+}
+
+PYFASTCAL_HOST_DEVICE inline int64_t fixed_point(double x) {  // of one from 0 to 1
   // 1.5 * 2^20 puts the last mantissa bit at 2^-32: the addition rounds there
   const double magic = 1572864.0, shifted = x + magic;
   int64_t a, b;

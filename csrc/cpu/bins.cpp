@@ -8,6 +8,7 @@ namespace pyfastcal {
 static std::tuple<Tensor, Tensor> bin_counts(const Tensor& confidence, const Tensor& correct,
                                              const std::optional<Tensor>& edges, int64_t n_bins,
                                              const std::optional<Tensor>& group, int64_t n_groups, bool closed_right) {
+  check_bin_counts(confidence, correct, edges, n_bins, group, n_groups);
   const Tensor c = torch::stable::contiguous(confidence), ok = torch::stable::contiguous(correct);
   std::optional<Tensor> g;
   if (group) g = torch::stable::contiguous(*group);

@@ -100,9 +100,9 @@ class PackedHistogram {
     alignas(64) int32_t entry[kBlock];
     alignas(64) uint64_t word[kBlock];
     binning_.find(x, n, entry);
-    const uint8_t* right = reinterpret_cast<const uint8_t*>(correct);  // as a number, so that the loop vectorises
+    const uint8_t* right = reinterpret_cast<const uint8_t*>(correct);  // any byte; the loop vectorises
     for (int64_t i = 0; i < n; ++i) word[i] = uint64_t(fixed_point(x[i])) + kOne;
-    for (int64_t i = 0; i < n; ++i) entry[i] += right[i] * kMostBins;
+    for (int64_t i = 0; i < n; ++i) entry[i] += (right[i] != 0) * kMostBins;
     int64_t i = 0;
     for (; i + kCopies <= n; i += kCopies) {
       PYFASTCAL_UNROLL
@@ -145,16 +145,17 @@ class PackedHistogram {
   int64_t pending_ = 0;
 };
 
-// Confidences as fp32 in [0, 1], an invalid one as a 0 (the caller rejects the whole). Returns how many were invalid.
+// Confidences as fp32 in [0, 1], an invalid one as 0 or 1 (the caller rejects the whole). Returns how many were
+// invalid.
 template <class T>
 inline int64_t clamp_block(const T* confidence, int64_t n, float* x) {
   int64_t invalid = 0;
   for (int64_t i = 0; i < n; i += kLanes) {
     const int64_t count = min(kLanes, n - i);
     const Vec value = count < kLanes ? load_first(confidence + i, count, 0.0f) : load(confidence + i);
-    const Vec clamped = min(max(value, set1(0.0f)), set1(1.0f));  // NaN becomes 0, and so does -0
+    const Vec clamped = min(max(value, set1(0.0f)), set1(kMostConfidence));  // NaN becomes 0, and so does -0
     invalid += __builtin_popcount(equal(value, clamped) ^ 0xffff);
-    store(x + i, clamped);
+    store(x + i, min(clamped, set1(1.0f)));
   }
   return invalid;
 }
@@ -186,6 +187,7 @@ template <class T>
 inline void bin_values(const T* confidence, const bool* correct, const int64_t* group, int64_t n, const Bins& bins,
                        int64_t* out, int64_t* invalid_out) {
   const int64_t size = bins.n_bins * bins.n_groups;
+  const auto* const right = reinterpret_cast<const uint8_t*>(correct);  // a boolean made from bytes may be any of them
   // For few samples a search costs less than preparing what avoids it.
   const bool may_pack = !std::is_same_v<T, double> && bins.n_groups == 1 && !group && n >= 512 &&
                         bins.n_bins <= PackedHistogram::kMostBins;
@@ -213,9 +215,10 @@ inline void bin_values(const T* confidence, const bool* correct, const int64_t* 
         ++invalid;
         continue;
       }
+      x = at_most_one(x);
       const int64_t entry = g * bins.n_bins + find_bin(x, bins.edges, bins.n_bins, bins.closed_right);
       totals[entry] += 1;
-      totals[size + entry] += correct[i];
+      totals[size + entry] += right[i] != 0;
       totals[2 * size + entry] += fixed_point(x);
     }
     for (int64_t i = 0; i < 3 * size; ++i)

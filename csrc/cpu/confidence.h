@@ -106,7 +106,7 @@ inline void row_confidence(const T* row, int64_t n, float scale, const Factors& 
                            float& confidence, int64_t& prediction) {
   const Peak peak = find_peak(row, n);
   prediction = peak.index;
-  if (!(peak.max < kInfinity && peak.min > -kInfinity)) {
+  if (!(peak.max < kInfinity && peak.max > -kInfinity)) {
     confidence = kNaN;
     return;
   }

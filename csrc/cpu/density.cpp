@@ -3,6 +3,7 @@
 namespace pyfastcal {
 
 static Tensor log_density(const Tensor& queries, const Tensor& points, const Tensor& bandwidth) {
+  check_log_density(queries, points, bandwidth);
   const Tensor h = torch::stable::contiguous(bandwidth);
   Tensor out = torch::stable::new_empty(queries, {queries.size(0)}, ScalarType::Double);
   kernels().density(Rows(queries), Rows(points), h.const_data_ptr<double>(), out.mutable_data_ptr<double>());

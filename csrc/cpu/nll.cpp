@@ -3,6 +3,7 @@
 namespace pyfastcal {
 
 static Tensor nll(const Tensor& logits, const Tensor& labels, double beta) {
+  check_nll(logits, labels);
   const Tensor y = torch::stable::contiguous(labels);
   Tensor out = torch::stable::new_empty(logits, {3}, ScalarType::Double);
   const Nll result = kernels().nll(Rows(logits), y.const_data_ptr<int64_t>(), beta);

@@ -40,11 +40,11 @@ template <class T>
 inline double add_row_nll(const T* row, int64_t n, int64_t label, float beta2, const T* next, NllTotals& totals) {
   const Range range = find_range(row, n);
   const float shift = range.max * beta2;
-  if (!(range.max < kInfinity && range.min > -kInfinity)) {
-    totals.value = kNaN;  // and all that is added to it
+  const double y = uint64_t(label) < uint64_t(n) ? to_float(row[label]) : kNaN;
+  if (!(range.max < kInfinity && y > -double(kInfinity))) {  // a label that is no class, or one that is masked
+    totals = {kNaN, kNaN, kNaN};                             // and all that is added to them
     return 1;
   }
-  const double y = to_float(row[label]);
   Powers powers{};
   double label_t;
   if (std::fabs(shift) < 0x1p20f) {

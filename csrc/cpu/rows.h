@@ -93,7 +93,8 @@ inline float square_norm(const float* a, int64_t n) {
   return reduce_add(sum[0] + sum[1]);
 }
 
-// What a row is multiplied by to have length 1; a zero row stays zero (as in torch.nn.functional.normalize).
+// What a row is multiplied by to have length 1; one shorter than 1e-12 is divided by that, as in
+// torch.nn.functional.normalize: a zero row stays zero.
 inline double inverse_norm(double norm) { return 1.0 / (norm > 1e-12 ? norm : norm >= 0 ? 1e-12 : norm); }
 
 // Whether fp32 products with this row keep their precision: neither overflow nor denormals are near. False for NaN.

@@ -3,6 +3,7 @@
 namespace pyfastcal {
 
 static Tensor similarity(const Tensor& image, const Tensor& text, bool normalize) {
+  check_similarity(image, text);
   Tensor out = new_float(image, {image.size(0), text.size(0)});
   kernels().similarity(Rows(image), Rows(text), normalize, out.mutable_data_ptr<float>());
   return out;

@@ -6,6 +6,7 @@ static std::tuple<Tensor, Tensor> similarity_confidence(const Tensor& image, con
                                                         const std::optional<Tensor>& logit_bias,
                                                         const std::optional<Tensor>& class_weight,
                                                         const std::optional<Tensor>& sample_weight, bool normalize) {
+  check_similarity_confidence(image, text, logit_bias, class_weight, sample_weight);
   Tensor confidence = new_float(image, {image.size(0)}), prediction = new_long(image, {image.size(0)});
   const OptionalVector bias(logit_bias), per_class(class_weight), per_sample(sample_weight);
   kernels().similarity_confidence(Rows(image), Rows(text), float(logit_scale), bias.get(),

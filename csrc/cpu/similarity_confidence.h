@@ -105,7 +105,7 @@ inline void similarity_confidence(const Matrix& image, const Matrix& text, float
           if (sweep == 0) {
             const Peak here = find_peak(row, m);
             if (here.max > peak[i].max) peak[i].max = here.max, peak[i].index = c + here.index;
-            if (!(here.min > -kInfinity && here.max < kInfinity)) sum[i] = kNaN;
+            if (!(here.max < kInfinity)) sum[i] = kNaN;
           } else {
             if (factors.class_weight) scale *= factors.class_weight[peak[i].index];
             if (factors.sample_weight) scale *= factors.sample_weight[begin + i];

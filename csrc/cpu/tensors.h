@@ -1,4 +1,4 @@
 // From torch tensors to the CPU kernels.
 #pragma once
-#include "../common/tensors.h"
+#include "../common/shapes.h"
 #include "kernels.h"

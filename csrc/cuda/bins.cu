@@ -7,6 +7,7 @@ namespace pyfastcal::cuda {
 static std::tuple<Tensor, Tensor> bin_counts(const Tensor& confidence, const Tensor& correct,
                                              const std::optional<Tensor>& edges, int64_t n_bins,
                                              const std::optional<Tensor>& group, int64_t n_groups, bool closed_right) {
+  check_bin_counts(confidence, correct, edges, n_bins, group, n_groups);
   const Device device(confidence);
   const Tensor c = torch::stable::contiguous(confidence), ok = torch::stable::contiguous(correct);
   std::optional<Tensor> g;

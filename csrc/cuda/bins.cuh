@@ -232,11 +232,13 @@ __global__ void PYFASTCAL_BIN_BOUNDS count_bins(BinArguments<T> a) {
 
   uint32_t invalid = 0;
   const auto add = [&](Real<T> x, uint32_t correct, int64_t group) {
-    if (valid_confidence(x) && uint64_t(group) < uint64_t(a.bins.n_groups))
+    if (valid_confidence(x) && uint64_t(group) < uint64_t(a.bins.n_groups)) {
+      x = at_most_one(x);
       histogram.add(int(group) * n_bins + find_bin(x, edges, 0, n_bins - 1, closed_right),
                     Tally::pack(uint64_t(fixed_point(x)), correct));
-    else
+    } else {
       ++invalid;
+    }
   };
 
   // f(numbers, whether they are correct, the first one's place) of a thread's vectors of a tile: all loads first
@@ -261,8 +263,9 @@ __global__ void PYFASTCAL_BIN_BOUNDS count_bins(BinArguments<T> a) {
 #pragma unroll
     for (int e = 0; e < kSize; ++e) {
       const bool valid = valid_confidence(x[e]);
-      const uint64_t word = Tally::pack(uint64_t(fixed_point(x[e])), correct[e]);
-      histogram.add(parts.find(float(x[e]), float(n_parts)), word & (0 - uint64_t(valid)));
+      const Real<T> confidence = at_most_one(x[e]);
+      const uint64_t word = Tally::pack(uint64_t(fixed_point(confidence)), correct[e]);
+      histogram.add(parts.find(float(confidence), float(n_parts)), word & (0 - uint64_t(valid)));
       invalid += !valid;
     }
   };

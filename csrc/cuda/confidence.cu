@@ -6,6 +6,7 @@ namespace pyfastcal::cuda {
 
 static std::tuple<Tensor, Tensor> confidence(const Tensor& logits, const std::optional<Tensor>& class_weight,
                                              const std::optional<Tensor>& sample_weight) {
+  check_confidence(logits, class_weight, sample_weight);
   const Device device(logits);
   const Rows rows(logits);
   Tensor confidence = new_float(logits, {rows.rows}), prediction = new_long(logits, {rows.rows});

@@ -6,6 +6,7 @@ namespace pyfastcal::cuda {
 
 static Tensor contrast_distance(const Tensor& image, const Tensor& text, const Tensor& image0, const Tensor& text0,
                                 bool probability, double logit_scale, bool normalize) {
+  check_contrast_distance(image, text, image0, text0);
   const Device device(image);
   const Rows images(image), texts(text), images0(image0), texts0(text0);
   Tensor z = new_float(image, {images.rows});

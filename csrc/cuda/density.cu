@@ -5,6 +5,7 @@
 namespace pyfastcal::cuda {
 
 static Tensor log_density(const Tensor& queries, const Tensor& points, const Tensor& bandwidth) {
+  check_log_density(queries, points, bandwidth);
   const Device device(queries);
   const Rows q(queries), p(points);
   const Tensor h = torch::stable::contiguous(bandwidth);

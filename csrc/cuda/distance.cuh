@@ -42,7 +42,8 @@ __device__ inline double row_norm(const Matrix& m, int64_t row) {
   return sqrt(sum_of_lanes(sum));
 }
 
-// What a row is multiplied by to have length 1; a zero row stays zero (as in torch.nn.functional.normalize).
+// What a row is multiplied by to have length 1; one shorter than 1e-12 is divided by that, as in
+// torch.nn.functional.normalize: a zero row stays zero.
 __device__ inline double inverse_norm(double norm) { return 1.0 / (norm > 1e-12 ? norm : norm >= 0 ? 1e-12 : norm); }
 
 // The squared distance of two rows, each scaled: exactly 0 for equal ones, because the products are rounded alike.

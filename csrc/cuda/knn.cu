@@ -6,6 +6,7 @@ namespace pyfastcal::cuda {
 
 static std::tuple<Tensor, Tensor> knn_op(const Tensor& queries, const Tensor& bank, int64_t k, bool exclude_self,
                                          bool normalize) {
+  check_knn(queries, bank, k, exclude_self);
   const Device device(queries);
   const Rows query_rows(queries), bank_rows(bank);
   STD_TORCH_CHECK(k <= kMostNeighbours && bank_rows.rows < int64_t(1) << 31, "pyfastcal: knn is too large for CUDA");

@@ -5,6 +5,7 @@
 namespace pyfastcal::cuda {
 
 static Tensor nll(const Tensor& logits, const Tensor& labels, double beta) {
+  check_nll(logits, labels);
   const Device device(logits);
   const Rows rows(logits);
   const Tensor y = torch::stable::contiguous(labels);

@@ -89,7 +89,7 @@ __device__ __forceinline__ Powers powers_of(const StreamedRow<T, Group, kAligned
 class RowTotals {
  public:
   __device__ __forceinline__ void add(const Peak& peak, Powers powers, double label_t) {
-    if (!peak.is_finite() || label_t != label_t) powers.sum = kNaN;  // and all that is made of it
+    if (!peak.is_finite() || !(label_t > -double(kInfinity))) powers.sum = kNaN;  // and all that is made of it
     add_row(powers, label_t, totals_);
     product_ *= powers.sum;  // of numbers from 1 to 2^32: a logarithm is due now and then only
     if (!(product_ < 0x1p900)) take_logarithm();

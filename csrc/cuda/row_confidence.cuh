@@ -6,30 +6,29 @@ namespace pyfastcal::cuda {
 
 inline constexpr float kLog2E = 1.44269504f;
 
-// What is known of a row, or of a part: its extremes, and the number of the first vector that holds the maximum. The
-// numbers that fill no vector count as one more.
+// What is known of a row, or of a part: its maximum, and the number of the first vector that holds it. The numbers that
+// fill no vector count as one more.
 struct Peak {
-  float max = -kInfinity, min = kInfinity;
+  float max = -kInfinity;
   uint32_t vector = 0;
 
-  __device__ __forceinline__ void add(Extremes x, uint32_t v) {  // v ascending; NaN is passed over
-    if (x.max > max) {
-      max = x.max;
+  __device__ __forceinline__ void add(float x, uint32_t v) {  // v ascending; NaN is passed over
+    if (x > max) {
+      max = x;
       vector = v;
     }
-    min = fminf(min, x.min);
   }
-  __device__ bool is_finite() const { return max < kInfinity && min > -kInfinity; }
+  __device__ bool is_finite() const { return max < kInfinity && max > -kInfinity; }  // not all are minus infinity
 };
 
 __device__ __forceinline__ Peak shuffle_xor(Peak p, int step) {
-  return {shuffle_xor(p.max, step), shuffle_xor(p.min, step), shuffle_xor(p.vector, step)};
+  return {shuffle_xor(p.max, step), shuffle_xor(p.vector, step)};
 }
 
 struct Higher {
   __device__ __forceinline__ Peak operator()(const Peak& a, const Peak& b) const {
     const bool take_b = b.max > a.max || (b.max == a.max && b.vector < a.vector);
-    return {take_b ? b.max : a.max, fminf(a.min, b.min), take_b ? b.vector : a.vector};
+    return {take_b ? b.max : a.max, take_b ? b.vector : a.vector};
   }
 };
 
@@ -54,7 +53,7 @@ __device__ __forceinline__ uint32_t first_maximum(const Peak& peak, const T* row
 }
 
 // e^(factor * (x - max)): exactly 1 where x is the maximum, so that the sum over a row is at least 1 and a confidence
-// at most. Halves, because the difference of two floats need not be one.
+// at most; 0 where x is minus infinity, a masked class. Halves, because the difference of two floats need not be one.
 class RelativePower {
  public:
   __device__ RelativePower(float max, float factor) : half_max_(0.5f * max), factor_(2.0f * (factor * kLog2E)) {}
@@ -93,7 +92,7 @@ __device__ __forceinline__ float confidence_of(const Peak& peak, Sum sum) {
 
 // A row that the threads of a Group hold in registers: in vectors, and what is left over one by one.
 //
-// Vectors past its end hold NaN, which extremes pass over, and count nothing in sums. Were these branches, the compiler
+// Vectors past its end hold NaN, which maxima pass over, and count nothing in sums. Were these branches, the compiler
 // would put each load before the branch that needs it, and the row would wait for memory as often as it has vectors.
 template <class T, class Group, int kVectors, bool kAligned>
 class HeldRow {
@@ -108,8 +107,8 @@ class HeldRow {
   __device__ __forceinline__ Peak find_peak() const {
     Peak peak;
 #pragma unroll
-    for (int j = 0; j < kVectors; ++j) peak.add(extremes(held_[j]), number(j));
-    if (has_rest_) peak.add({to_float(rest_), to_float(rest_)}, vectors_);
+    for (int j = 0; j < kVectors; ++j) peak.add(largest(held_[j]), number(j));
+    if (has_rest_) peak.add(to_float(rest_), vectors_);
     return Group::reduce(peak, Higher());
   }
 
@@ -146,8 +145,8 @@ class StreamedRow {
 
   __device__ Peak find_peak() const {
     Peak peak;
-    each_run([&](const Vector<T>& v, uint32_t number) { peak.add(extremes(v), number); }, [] {});
-    if (has_rest_) peak.add({rest(), rest()}, vectors_);
+    each_run([&](const Vector<T>& v, uint32_t number) { peak.add(largest(v), number); }, [] {});
+    if (has_rest_) peak.add(rest(), vectors_);
     return Group::reduce(peak, Higher());
   }
 

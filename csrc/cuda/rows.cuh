@@ -107,21 +107,17 @@ __device__ __forceinline__ void to_floats(const Vector<T>& v, float (&x)[Vector<
     }
 }
 
-// Largest and smallest number of a vector, NaN passed over; 16-bit numbers are compared in pairs.
-struct Extremes {
-  float max, min;
-};
+// The largest number of a vector, NaN passed over; 16-bit numbers are compared in pairs.
 template <class T>
-__device__ __forceinline__ Extremes extremes(const Vector<T>& v) {
+__device__ __forceinline__ float largest(const Vector<T>& v) {
   if constexpr (std::is_same_v<T, float>) {
     float x[4];
     to_floats(v, x);
-    return {fmaxf(fmaxf(x[0], x[1]), fmaxf(x[2], x[3])), fminf(fminf(x[0], x[1]), fminf(x[2], x[3]))};
+    return fmaxf(fmaxf(x[0], x[1]), fmaxf(x[2], x[3]));
   } else {
     const Pair<T> a = to_pair<T>(v.word[0]), b = to_pair<T>(v.word[1]), c = to_pair<T>(v.word[2]),
-                  d = to_pair<T>(v.word[3]);
-    const Pair<T> max = __hmax2(__hmax2(a, b), __hmax2(c, d)), min = __hmin2(__hmin2(a, b), __hmin2(c, d));
-    return {fmaxf(to_float(max.x), to_float(max.y)), fminf(to_float(min.x), to_float(min.y))};
+                  d = to_pair<T>(v.word[3]), max = __hmax2(__hmax2(a, b), __hmax2(c, d));
+    return fmaxf(to_float(max.x), to_float(max.y));
   }
 }
 

@@ -5,6 +5,7 @@
 namespace pyfastcal::cuda {
 
 static Tensor similarity_op(const Tensor& image, const Tensor& text, bool normalize) {
+  check_similarity(image, text);
   const Device device(image);
   const Rows images(image), texts(text);
   Tensor out = new_float(image, {images.rows, texts.rows});

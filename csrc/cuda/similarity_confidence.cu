@@ -8,6 +8,7 @@ static std::tuple<Tensor, Tensor> similarity_confidence_op(const Tensor& image, 
                                                            const std::optional<Tensor>& logit_bias,
                                                            const std::optional<Tensor>& class_weight,
                                                            const std::optional<Tensor>& sample_weight, bool normalize) {
+  check_similarity_confidence(image, text, logit_bias, class_weight, sample_weight);
   const Device device(image);
   const Rows images(image), texts(text);
   const OptionalVector bias(logit_bias), per_class(class_weight), per_sample(sample_weight);

@@ -10,7 +10,7 @@
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/macros.h>
 
-#include "../common/tensors.h"
+#include "../common/shapes.h"
 
 namespace pyfastcal::cuda {
 

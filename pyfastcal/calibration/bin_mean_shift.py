@@ -1,6 +1,7 @@
 """Bin-mean-shift: "Proximity-Informed Calibration for Deep Neural Networks" (NeurIPS 2023, arXiv 2306.04590)."""
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,10 @@ from .. import checks
 from .._numpy import accepts_numpy
 from ..reference import equal_mass_starts
 from .fit_buffers import FitBuffers
+from .fit_rows import labelled
 from .probability_map import ProbabilityMap, check_probabilities
+
+_MOST_GROUPS = 10_000  # each has a calibrator of its own
 
 
 class BinMeanShift(FitBuffers):
@@ -18,8 +22,8 @@ class BinMeanShift(FitBuffers):
     Args:
         calibrator: ``HistogramBinning``, ``IsotonicRegression`` or ``MultiIsotonicRegression``, of which copies are
             fitted.
-        n_proximity_bins: number of groups, drawn as in ``metrics.proximity_informed_ece``: equal proximities stay
-            together.
+        n_proximity_bins: number of groups, 1 to 10,000, drawn as in ``metrics.proximity_informed_ece``: equal
+            proximities stay together.
 
     Attributes:
         starts: (n_proximity_bins - 1,) float64, where the second, third ... group begins, minus infinity where ties
@@ -40,8 +44,8 @@ class BinMeanShift(FitBuffers):
                 "calibrator must be a HistogramBinning, IsotonicRegression or MultiIsotonicRegression, "
                 f"got {checks.describe(calibrator)}"
             )
-        self.n_proximity_bins = checks.integer("n_proximity_bins", n_proximity_bins, 1)
-        self.calibrators = nn.ModuleList(copy.deepcopy(calibrator) for _ in range(n_proximity_bins))
+        self.n_proximity_bins = checks.integer("n_proximity_bins", n_proximity_bins, 1, _MOST_GROUPS)
+        self.calibrators = nn.ModuleList(copy.deepcopy(calibrator) for _ in range(self.n_proximity_bins))
 
     @property
     def knows_only_its_classes(self) -> bool:
@@ -49,14 +53,18 @@ class BinMeanShift(FitBuffers):
 
     @accepts_numpy
     @torch.no_grad()
-    def fit(self, probs: Tensor, labels: Tensor, proximity: Tensor) -> "BinMeanShift":
+    def fit(
+        self, probs: Tensor, labels: Tensor, proximity: Tensor, *, ignore_index: int | None = None
+    ) -> "BinMeanShift":
         """Draw the groups and fit a calibrator in each.
 
         Args:
             probs: (N, C) probabilities, C >= 2; ``labels``: (N,) integers in [0, C).
-            proximity: (N,) floating, see ``pyfastcal.proximity``.
+            proximity: (N,) floating and finite, see ``pyfastcal.proximity``.
+            ignore_index: rows with this label are left out.
         """
         check_probabilities("probs", probs, rows=True)
+        labels, probs, proximity = labelled(ignore_index, labels, probs, proximity)
         labels = checks.labels("labels", labels, len(probs), probs.shape[1])
         _check_proximity(proximity, probs)
         starts = equal_mass_starts(proximity, self.n_proximity_bins)
@@ -81,6 +89,15 @@ class BinMeanShift(FitBuffers):
             if bool(rows.any()):
                 out[rows] = calibrator(probs[rows])
         return out
+
+    def select(self, indices: Tensor | Sequence[int] | Sequence[bool]) -> "BinMeanShift":
+        """As of every calibrator, by the calibrators of the groups; one without a fit stays without."""
+        if self.knows_only_its_classes:
+            self._need_fit()
+        narrowed = super().select(indices)
+        members = (c.select(indices) if c.is_fitted else c for c in narrowed.calibrators)
+        narrowed.calibrators = nn.ModuleList(members)
+        return narrowed
 
     def _group(self, proximity: Tensor) -> Tensor:
         return torch.bucketize(proximity.double().contiguous(), self.starts, right=True)

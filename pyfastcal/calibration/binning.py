@@ -8,6 +8,7 @@ from .. import checks, ops
 from ..reference import bin_index, uniform_edges
 from .probability_map import ONE_VS_REST, ProbabilityMap
 
+_MOST_BINS = 1 << 20  # far more than there are labels to fill them with
 _CHUNK = 1 << 22  # probabilities that are binned at a time
 
 
@@ -16,7 +17,7 @@ class HistogramBinning(ProbabilityMap):
     that were right). An empty bin gives its midpoint.
 
     Args:
-        n_bins: bins ``[l, u)`` on [0, 1], the last one closed, as in ``bin_counts``.
+        n_bins: bins ``[l, u)`` on [0, 1], the last one closed, as in ``bin_counts``; 1 to 1,048,576.
         strategy: ``"one_vs_rest"`` or ``"top_label"``: see ``ProbabilityMap``. Both can change predictions.
 
     Attributes:
@@ -28,7 +29,7 @@ class HistogramBinning(ProbabilityMap):
 
     def __init__(self, n_bins: int = 10, strategy: str = ONE_VS_REST) -> None:
         super().__init__(strategy)
-        self.n_bins = checks.integer("n_bins", n_bins, 1)
+        self.n_bins = checks.integer("n_bins", n_bins, 1, _MOST_BINS)
 
     def _fit_maps(self, values: Tensor, is_label: Tensor) -> None:
         rows, maps = values.shape

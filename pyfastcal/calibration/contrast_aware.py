@@ -1,15 +1,18 @@
 """Contrast-aware calibration: "Contrast-Aware Calibration for Fine-Tuned CLIP" (arXiv 2501.19060v3)."""
 
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import checks, ops, reference
+from .._keywords import by_name
 from .._numpy import accepts_numpy
+from .._warn import warn_caller
 from .contrast_fit import fit_contrast
-from .logit_scaling import LogitScaling, check_logits, check_pair, check_scale, scale_logits
+from .factors import LARGEST, check_bounded, check_logit_scale
+from .fit_rows import labelled
+from .logit_scaling import LogitScaling, check_pair
 
 _READINGS = ("similarity", "probability")
 _SMALLEST = 1e-3  # a weight below it wipes out all confidence: the inputs were on another scale
@@ -36,6 +39,8 @@ def contrast_weight(
     Args:
         similarity: cosine similarities (N, C) of the tuned model, before the logit scale;
             ``zeroshot_similarity``: (N, C), of zero-shot CLIP for the same classes.
+        alpha: within [0.001, 1e6]; ``k``: [0, 1e30]; ``lambda1``, ``lambda2``: 0 <= lambda1 <= lambda2 <= 1e30.
+        logit_scale: tau, within [1e-30, 1e30]; only probabilities depend on it.
         on: what p is. ``"similarity"``: the cosine similarities, the reading that fits the paper's own
             tables; ``"probability"``: the softmax of ``logit_scale`` times them, the other reading its
             wording allows.
@@ -55,7 +60,7 @@ def contrast_weight(
     check_pair("zeroshot_similarity", zeroshot_similarity, "similarity", similarity)
     checks.choice("on", on, _READINGS)
     constants = _check_constants(alpha, k, lambda1, lambda2)
-    scale = check_scale("logit_scale", logit_scale)
+    scale = check_logit_scale("logit_scale", logit_scale)
     weight = reference.contrast_weight(similarity, zeroshot_similarity, **constants, on=on, logit_scale=scale)
     return _checked("similarity", "cosine similarities, before the logit scale", weight)
 
@@ -64,9 +69,9 @@ class ContrastAwareCalibration(LogitScaling):
     """CAC: scale a row's logits by how far tuning moved its scores from zero-shot CLIP. Needs no fitting.
 
     Args:
-        alpha, k, lambda1, lambda2: constants of ``contrast_weight``. The defaults are the middle of the
-            paper's ablations on ViT-B/16. They depend on the geometry of the features and on the number of
-            classes; for another model ``fit`` finds alpha and k.
+        alpha, k, lambda1, lambda2: constants of ``contrast_weight``, in the ranges given there. The defaults are the
+            middle of the paper's ablations on ViT-B/16. They depend on the geometry of the features and on the number
+            of classes; for another model ``fit`` finds alpha and k.
         on: ``"similarity"`` or ``"probability"``: see ``contrast_weight``.
 
     The constants are buffers, so that a state dict carries them; ``fitted`` says whether ``fit`` set them.
@@ -93,6 +98,7 @@ class ContrastAwareCalibration(LogitScaling):
         self.register_buffer("fitted", torch.tensor(False))
         self.on = checks.choice("on", on, _READINGS)
 
+    @by_name("zeroshot_logits")
     @accepts_numpy
     @torch.no_grad()
     def fit(
@@ -103,45 +109,57 @@ class ContrastAwareCalibration(LogitScaling):
         logit_scale: float | Tensor = 100.0,
         *,
         fit_lambda: bool = False,
+        ignore_index: int | None = None,
     ) -> "ContrastAwareCalibration":
         """Choose alpha and k (with ``fit_lambda`` lambda1 and lambda2 too) for the least negative
         log-likelihood on a labelled split of the base classes.
 
         Args:
-            logits: (N, C), similarities times ``logit_scale``, tuned; ``zeroshot_logits``: (N, C), zero-shot.
+            logits: (N, C), similarities times ``logit_scale``, tuned, finite; ``zeroshot_logits``: (N, C), zero-shot,
+                by name: swapped, they would give the constants of another model and no error.
             labels: (N,) integers in [0, C).
+            ignore_index: rows with this label are left out.
 
         The paper gives no procedure; on the split it is given, the result is never worse than the constants
         the module holds or than leaving the logits as they are.
         """
-        scale = self._check("logits", logits, zeroshot_logits, logit_scale)
-        checks.not_empty("logits", logits)
+        checks.finite("logits", checks.matrix("logits", logits, rows=True))
+        check_pair("zeroshot_logits", zeroshot_logits, "logits", logits)
+        scale = check_logit_scale("logit_scale", logit_scale)
+        labels, logits, zeroshot_logits = labelled(ignore_index, labels, logits, zeroshot_logits)
         labels = checks.labels("labels", labels, len(logits), logits.shape[1])
         checks.same_device("labels", labels, "logits", logits)
         z = self._distance(logits, zeroshot_logits, scale)
+        check_bounded("logits", logits)
+        check_bounded("logits / logit_scale", z)
         constants = {name: float(getattr(self, name)) for name in ("alpha", "k", "lambda1", "lambda2")}
         for name, value in fit_contrast(logits, labels, z, constants, fit_lambda=fit_lambda).items():
             getattr(self, name).fill_(value)
         self.fitted.fill_(True)
         return self
 
-    def factor(self, logits: Tensor, zeroshot_logits: Tensor, logit_scale: float | Tensor = 100.0) -> Tensor:
-        """The weight (N,) of each row of ``logits`` (N, C)."""
+    def _factor(
+        self, logits: Tensor, prediction: Tensor, zeroshot_logits: Tensor, logit_scale: float | Tensor = 100.0
+    ) -> Tensor:
+        """``contrast_weight`` of each row."""
         name = f"cosine similarities times logit_scale={_shown(logit_scale)}"
         return self._weight("logits", name, self._distance(logits, zeroshot_logits, logit_scale))
 
     @accepts_numpy
     def forward(self, logits: Tensor, zeroshot_logits: Tensor, logit_scale: float | Tensor = 100.0) -> Tensor:
-        """Scaled logits (N, C), in the dtype of ``logits``; each row's argmax stays where it is.
+        """Scaled logits, in the dtype and shape of ``logits``; each row's argmax stays where it is, so that the result
+        tells which of the two models came first.
 
         Args:
-            logits: (N, C), similarities times ``logit_scale``, tuned; ``zeroshot_logits``: (N, C), zero-shot.
+            logits: (N, C), or (C,) of one image, similarities times ``logit_scale``, tuned; minus infinity where a
+                class is masked: z is the mean over the others.
+            zeroshot_logits: likewise, zero-shot; finite where ``logits`` are.
+            logit_scale: tau, within [1e-30, 1e30].
 
         Raises:
-            ValueError, and warns: as ``contrast_weight``.
+            ValueError, and warns: as ``contrast_weight``; a product that is too large for the dtype.
         """
-        scale = self._check("logits", logits, zeroshot_logits, logit_scale)
-        return scale_logits(logits, self.factor(logits, zeroshot_logits, scale))
+        return self._scaled(logits, zeroshot_logits, logit_scale)
 
     @accepts_numpy
     def predict_features(
@@ -157,7 +175,8 @@ class ContrastAwareCalibration(LogitScaling):
     ) -> tuple[Tensor, Tensor]:
         """Calibrated confidence (N,) and prediction (N,) int64 from the features of both models, image (N, D)
         and text (C, D), without the N x C logits. Where only the prompt was tuned, the zero-shot image
-        features are the image features."""
+        features are the image features. One image (D,), in both, gives 0-d results. ``logit_scale``
+        lies in [1e-30, 1e30]."""
         features = image_features, text_features, zeroshot_image_features, zeroshot_text_features
         return self._predict(*features, logit_scale=logit_scale, logit_bias=logit_bias, normalize=normalize)
 
@@ -167,13 +186,17 @@ class ContrastAwareCalibration(LogitScaling):
         z = ops.contrast_distance(image_features, text_features, *zeroshot_features, on=self.on, **options)
         return None, self._weight("image_features", "features on the unit sphere", z)
 
-    def _check(self, name: str, logits: Tensor, zeroshot_logits: Tensor, logit_scale: float | Tensor) -> float | Tensor:
-        check_logits(name, logits)
-        check_pair(f"zeroshot_{name}", zeroshot_logits, name, logits)
-        return check_scale("logit_scale", logit_scale)
-
     def _distance(self, logits: Tensor, zeroshot_logits: Tensor, scale: float | Tensor) -> Tensor:
-        return reference.distance_of_logits(logits, zeroshot_logits, on=self.on, logit_scale=scale)
+        """z (N,), over the classes that are not masked."""
+        if checks.values_visible(logits) and (not len(logits) or float(logits.detach().min()) > -torch.inf):
+            return reference.distance_of_logits(logits, zeroshot_logits, on=self.on, logit_scale=scale)
+        masked = logits == -torch.inf
+        neither = -torch.inf if self.on == "probability" else 0.0
+        tuned, zeroshot = (x.masked_fill(masked, neither) for x in (logits, zeroshot_logits))
+        z = reference.distance_of_logits(tuned, zeroshot, on=self.on, logit_scale=scale)
+        return z * (
+            logits.shape[1] / (~masked).sum(dim=1).to(z.dtype)
+        )  # the mean of all classes, into that of those left
 
     def _weight(self, name: str, should: str, z: Tensor) -> Tensor:
         weight = reference.weight_of_distance(z, self.alpha, self.k, self.lambda1, self.lambda2)
@@ -186,12 +209,12 @@ class ContrastAwareCalibration(LogitScaling):
 
 
 def _check_constants(alpha: float, k: float, lambda1: float, lambda2: float) -> dict[str, float]:
-    lambda1 = checks.number("lambda1", lambda1, low=0.0)
+    lambda1 = checks.number("lambda1", lambda1, low=0.0, high=LARGEST)
     return {
-        "alpha": checks.number("alpha", alpha, low=0.0, strict=True),
-        "k": checks.number("k", k, low=0.0),
+        "alpha": checks.number("alpha", alpha, low=_SMALLEST, high=1e6),  # its square is a factor
+        "k": checks.number("k", k, low=0.0, high=LARGEST),
         "lambda1": lambda1,
-        "lambda2": checks.number("lambda2", lambda2, low=lambda1),
+        "lambda2": checks.number("lambda2", lambda2, low=lambda1, high=LARGEST),
     }
 
 
@@ -199,18 +222,18 @@ def _checked(name: str, should: str, weight: Tensor, *, warn: bool = True) -> Te
     """``weight``, after the guard against vanishing weights and the warning about unusual ones."""
     if not checks.values_visible(weight) or not len(weight):
         return weight
-    median, vanishing = float(weight.median()), int((weight < _SMALLEST).sum())
+    weights = weight.detach()
+    median, vanishing = float(weights.median()), int((~(weights >= _SMALLEST)).sum())  # NaN too: z has no number
     if vanishing:
         raise ValueError(
             f"{name} must be {should}, got contrast weights below {_SMALLEST} (least "
-            f"{float(weight.min()):.2g}) in {vanishing} of {len(weight)} rows: "
+            f"{float(weights.min()):.2g}) in {vanishing} of {len(weight)} rows: "
             "check the scale of both inputs, or lower k"
         )
     if warn and not _USUAL[0] <= median <= _USUAL[1]:
-        warnings.warn(
+        warn_caller(
             f"the median contrast weight is {median:.1g}, outside {list(_USUAL)}: the constants may not suit "
-            "this model; ContrastAwareCalibration.fit finds alpha and k on a labelled base split",
-            stacklevel=4,
+            "this model; ContrastAwareCalibration.fit finds alpha and k on a labelled base split"
         )
     return weight
 

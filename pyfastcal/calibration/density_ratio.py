@@ -7,8 +7,11 @@ import torch
 from torch import Tensor
 
 from .. import checks, ops
+from .._keywords import by_name
 from .._numpy import accepts_numpy
+from .factors import SMALLEST, check_bounded, check_factors
 from .fit_buffers import FitBuffers
+from .fit_rows import labelled
 from .probability_map import check_probabilities, share_rest
 
 
@@ -32,18 +35,22 @@ class DensityRatioCalibration(FitBuffers):
 
     @accepts_numpy
     @torch.no_grad()
-    def fit(self, probs: Tensor, labels: Tensor, proximity: Tensor) -> "DensityRatioCalibration":
+    def fit(
+        self, probs: Tensor, labels: Tensor, proximity: Tensor, *, ignore_index: int | None = None
+    ) -> "DensityRatioCalibration":
         """Keep the points and choose the bandwidths.
 
         Args:
             probs: (N, C) probabilities, C >= 2; ``labels``: (N,) integers in [0, C).
-            proximity: (N,) floating, see ``pyfastcal.proximity``.
+            proximity: (N,) floating, within [-1e30, 1e30], see ``pyfastcal.proximity``.
+            ignore_index: rows with this label are left out.
 
         Raises:
             ValueError: naming the argument; among others where there are no two right and two wrong predictions that
-                differ in confidence and in proximity: no bandwidth can be had of them.
+                differ in confidence and in proximity: no bandwidth of at least 1e-30 can be had of them.
         """
         check_probabilities("probs", probs, rows=True)
+        labels, probs, proximity = labelled(ignore_index, labels, probs, proximity)
         labels = checks.labels("labels", labels, len(probs), probs.shape[1])
         checks.same_device("labels", labels, "probs", probs)
         confidence, prediction = probs.max(dim=1)
@@ -57,16 +64,18 @@ class DensityRatioCalibration(FitBuffers):
     def forward(self, probs: Tensor, proximity: Tensor) -> Tensor:
         """Calibrated probabilities (N, C), in the dtype of ``probs``: the predicted class has the chance that it is
         right, the others share the rest in proportion. So another class can come out on top where that chance is low;
-        ``confidence`` keeps to the prediction."""
+        ``confidence`` keeps to the prediction. No gradient passes: the densities have none."""
         self._need_fit()
         check_probabilities("probs", probs)
-        confidence, prediction = probs.max(dim=1)
-        return share_rest(probs, prediction, self.confidence(confidence, proximity))
+        confidence, prediction = probs.detach().max(dim=1)
+        return share_rest(probs.detach(), prediction, self.confidence(confidence, proximity=proximity))
 
+    @by_name("proximity")
     @accepts_numpy
     def confidence(self, confidence: Tensor, proximity: Tensor) -> Tensor:
         """The chance (N,) that a prediction with this confidence (N,) and proximity (N,) is right, in the dtype of
-        ``confidence`` (float32 at least)."""
+        ``confidence`` (float32 at least); without a gradient. ``proximity`` by name: both may lie in [0, 1], and a swap
+        would go unnoticed."""
         self._need_fit()
         checks.unit_interval("confidence", checks.floating("confidence", confidence, 1))
         points = _points(confidence, proximity)
@@ -78,7 +87,10 @@ class DensityRatioCalibration(FitBuffers):
     def _check_loaded(self, name: str, key: str, loaded: Tensor) -> None:
         if checks.matrix(key, loaded, rows=True).shape[1] != 2:
             raise ValueError(f"{key} must have 2 columns, got {checks.describe(loaded)}")
-        (checks.positive if name == "bandwidth" else checks.finite)(key, loaded)
+        if name == "bandwidth":
+            check_factors(key, loaded)
+        else:
+            check_bounded(key, loaded)
 
     def extra_repr(self) -> str:
         return f"right={len(self.right)}, wrong={len(self.wrong)}" if self.is_fitted else ""
@@ -88,7 +100,7 @@ def _points(confidence: Tensor, proximity: Tensor) -> Tensor:
     """(N, 2), float32 at least."""
     checks.vector("proximity", proximity, len(confidence), "row")
     checks.same_device("proximity", proximity, "probs", confidence)
-    checks.finite("proximity", proximity)
+    check_bounded("proximity", proximity)  # so that squares of distances in bandwidths are finite
     wide = torch.promote_types(torch.promote_types(confidence.dtype, proximity.dtype), torch.float32)
     return torch.stack([confidence.to(wide), proximity.to(wide)], dim=1)
 
@@ -96,10 +108,11 @@ def _points(confidence: Tensor, proximity: Tensor) -> Tensor:
 def _normal_reference(what: str, points: Tensor) -> Tensor:
     """``1.06 std n^(-1/6)`` of each column (2,), float64; the standard deviation is that of the points themselves."""
     spread = points.double().std(dim=0, correction=0) if len(points) else points.new_zeros(2, dtype=torch.float64)
-    for axis, deviation in zip(("confidence", "proximity"), spread.tolist(), strict=True):
-        if not deviation > 0:
+    bandwidth = 1.06 * spread * max(1, len(points)) ** (-1 / 6)
+    for axis, deviation, width in zip(("confidence", "proximity"), spread.tolist(), bandwidth.tolist(), strict=True):
+        if not width >= SMALLEST:
             raise ValueError(
                 f"probs must have at least two {what} predictions that differ in {axis}, got {len(points)} {what} "
                 f"predictions with a standard deviation of {deviation:g}"
             )
-    return 1.06 * spread * len(points) ** (-1 / 6)
+    return bandwidth

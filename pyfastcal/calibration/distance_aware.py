@@ -7,23 +7,29 @@ import torch
 from torch import Tensor
 
 from .. import checks
+from .._keywords import by_name
 from .._numpy import accepts_numpy
-from ..proximity import textual_deviation
+from ..proximity import MOST_NEIGHBOURS, textual_deviation
+from .factors import check_factors
 from .fit_buffers import FitBuffers
-from .logit_scaling import LogitScaling, check_logits, scale_logits
+from .logit_scaling import LogitScaling
 
 
 class DistanceAwareCalibration(FitBuffers, LogitScaling):
     """DAC: scale a row's logits by the textual deviation of the class it predicts.
 
     Args:
-        k: neighbours in the proximity to the base classes.
-        base_threshold: a class this close to a tuned base class is one, and keeps its logits.
+        k: neighbours in the proximity to the base classes, at least 1.
+        base_threshold: a class this close to a tuned base class is one, and keeps its logits; any finite number of at
+            least 0.
 
     Attributes:
-        class_weight: gamma (C,), set by ``fit`` or ``load_state_dict``; None before.
+        class_weight: gamma (C,), set by ``fit`` (within [exp(-2), exp(2)]) or ``load_state_dict`` (within
+            [1e-30, 1e30]); None before.
 
-    The order of the classes must be the same in ``fit`` and in use.
+    It lowers the confidence of classes that tuning moved away from the base classes, whether or not the model is
+    over-confident on them: see docs/calibrators.md. The order of the classes must be the same in ``fit`` and in use;
+    ``select`` gives the calibrator of some of them.
     """
 
     class_weight: Tensor | None
@@ -31,9 +37,14 @@ class DistanceAwareCalibration(FitBuffers, LogitScaling):
 
     def __init__(self, k: int = 5, base_threshold: float = 0.05) -> None:
         super().__init__()
-        self.k = checks.integer("k", k, 1)
+        self.k = checks.integer("k", k, 1, MOST_NEIGHBOURS)
         self.base_threshold = checks.number("base_threshold", base_threshold, low=0.0)
 
+    @property
+    def class_buffers(self) -> tuple[str, ...]:
+        return self.fit_buffers
+
+    @by_name("tuned")
     @accepts_numpy
     @torch.no_grad()
     def fit(
@@ -44,26 +55,29 @@ class DistanceAwareCalibration(FitBuffers, LogitScaling):
         base_zeroshot: Tensor | None = None,
     ) -> "DistanceAwareCalibration":
         """Compute ``class_weight`` from text features: see ``pyfastcal.textual_deviation``. Needs no
-        image."""
+        image. All by name: swapped, tuned and zero-shot features would give wrong weights and no error."""
         self.class_weight = textual_deviation(
-            tuned, zeroshot, base_tuned, base_zeroshot, k=self.k, base_threshold=self.base_threshold
+            tuned=tuned,
+            zeroshot=zeroshot,
+            base_tuned=base_tuned,
+            base_zeroshot=base_zeroshot,
+            k=self.k,
+            base_threshold=self.base_threshold,
         )
         return self
 
-    def factor(self, logits: Tensor) -> Tensor:
-        """``class_weight[argmax]`` (N,) of each row of ``logits`` (N, C)."""
-        return self._factor(logits, logits.argmax(dim=1))
-
     @accepts_numpy
     def forward(self, logits: Tensor) -> Tensor:
-        """Scaled logits (N, C), in the dtype of ``logits``; each row's argmax stays where it is.
+        """Scaled logits, in the dtype and shape of ``logits``; each row's argmax stays where it is.
+
+        Args:
+            logits: (N, C), or (C,) of one image; minus infinity where a class is masked.
 
         Raises:
-            ValueError: ``logits`` is not a finite (N, C) matrix of the classes that ``fit`` saw.
+            ValueError: ``logits`` are not of the classes that ``fit`` saw; NaN, plus infinity, a row with no class
+                left; a product that is too large for the dtype.
         """
-        check_logits("logits", logits)
-        prediction = logits.argmax(dim=1)
-        return scale_logits(logits, self._factor(logits, prediction), prediction)
+        return self._scaled(logits)
 
     def feature_weights(
         self, image_features: Tensor, text_features: Tensor, **options: Any
@@ -72,6 +86,7 @@ class DistanceAwareCalibration(FitBuffers, LogitScaling):
         return self._weight("text_features", len(text_features), text_features), None
 
     def _factor(self, logits: Tensor, prediction: Tensor) -> Tensor:
+        """``class_weight[prediction]``."""
         return self._weight("logits", logits.shape[1], logits)[prediction]
 
     def _weight(self, name: str, n_classes: int, like: Tensor) -> Tensor:
@@ -85,7 +100,7 @@ class DistanceAwareCalibration(FitBuffers, LogitScaling):
         return self.class_weight
 
     def _check_loaded(self, name: str, key: str, loaded: Tensor) -> None:
-        checks.positive(key, checks.floating(key, loaded, 1))
+        check_factors(key, checks.floating(key, loaded, 1))
 
     def extra_repr(self) -> str:
         return f"k={self.k}, base_threshold={self.base_threshold}"

@@ -3,12 +3,13 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import checks
+from .calibrator import Calibrator
 
 
-class FitBuffers(nn.Module):
+class FitBuffers(Calibrator):
     """A module whose buffers in ``fit_buffers`` are None until ``fit`` or ``load_state_dict`` brings them.
 
     Their sizes belong to the state: a module takes whatever sizes are loaded. What its constructor was given does

@@ -1,12 +1,15 @@
 """What the calibrators share that map probabilities to probabilities: which numbers are mapped, and what becomes of the
 rest of a row."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from .. import checks
 from .._numpy import accepts_numpy
 from .fit_buffers import FitBuffers
+from .fit_rows import labelled
 
 TOP_LABEL, ONE_VS_REST, SHARED, PER_CLASS = "top_label", "one_vs_rest", "shared", "per_class"
 
@@ -34,19 +37,32 @@ class ProbabilityMap(FitBuffers):
         """Whether there is a map per class, so that it says nothing of classes that ``fit`` did not see."""
         return self.strategy in (ONE_VS_REST, PER_CLASS)
 
+    @property
+    def class_buffers(self) -> tuple[str, ...]:
+        return self.fit_buffers if self.knows_only_its_classes else ()
+
+    def select(self, indices: Tensor | Sequence[int] | Sequence[bool]) -> "ProbabilityMap":
+        """As of every calibrator; where there is a map per class, at least two of them."""
+        narrowed = super().select(indices)
+        if narrowed.class_buffers and len(getattr(narrowed, narrowed.class_buffers[0])) < 2:
+            raise ValueError("indices must name at least two classes where each has a map, got one")
+        return narrowed
+
     @accepts_numpy
     @torch.no_grad()
-    def fit(self, probs: Tensor, labels: Tensor) -> "ProbabilityMap":
+    def fit(self, probs: Tensor, labels: Tensor, *, ignore_index: int | None = None) -> "ProbabilityMap":
         """Learn the maps.
 
         Args:
             probs: (N, C) probabilities, C >= 2, rows that sum to 1; float32, float16, bfloat16 or float64.
             labels: (N,) integers in [0, C).
+            ignore_index: rows with this label are left out.
 
         Raises:
             ValueError: naming the argument, for a wrong shape, dtype or value.
         """
         check_probabilities("probs", probs, rows=True)
+        labels, probs = labelled(ignore_index, labels, probs)
         labels = checks.labels("labels", labels, len(probs), probs.shape[1]).long()
         checks.same_device("labels", labels, "probs", probs)
         if self.strategy == TOP_LABEL:

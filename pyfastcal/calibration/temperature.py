@@ -1,7 +1,6 @@
 """Temperature scaling: "On Calibration of Modern Neural Networks" (ICML 2017, arXiv 1706.04599)."""
 
 import math
-import warnings
 from typing import Any, NamedTuple
 
 import torch
@@ -9,8 +8,11 @@ from torch import Tensor
 
 from .. import checks, ops
 from .._numpy import accepts_numpy
+from .._warn import warn_caller
+from .factors import LARGEST, SMALLEST, check_factor, check_factors
 from .fit_buffers import FitBuffers
-from .logit_scaling import LogitScaling, check_logits, scale_logits
+from .fit_rows import labelled
+from .logit_scaling import LogitScaling
 
 _SUBSET_FROM = 1 << 14  # rows
 _LONGEST = 3.0  # the longest step in log beta
@@ -21,7 +23,7 @@ class TemperatureScaling(FitBuffers, LogitScaling):
     """TS: divide all logits by one temperature, the one of the least negative log-likelihood on a labelled split.
 
     Args:
-        temperature: greater than 0, where it is known; else ``fit`` finds it.
+        temperature: within [1e-30, 1e30], where it is known; else ``fit`` finds it.
 
     Attributes:
         temperature: () float64, above 1 where the model is over-confident on the split; None before ``fit``.
@@ -33,17 +35,17 @@ class TemperatureScaling(FitBuffers, LogitScaling):
     def __init__(self, temperature: float | None = None) -> None:
         super().__init__()
         if temperature is not None:
-            value = checks.number("temperature", temperature, low=0.0, strict=True)
-            self.temperature = torch.tensor(value, dtype=torch.float64)
+            self.temperature = torch.tensor(check_factor("temperature", temperature), dtype=torch.float64)
 
     @accepts_numpy
     @torch.no_grad()
-    def fit(self, logits: Tensor, labels: Tensor) -> "TemperatureScaling":
+    def fit(self, logits: Tensor, labels: Tensor, *, ignore_index: int | None = None) -> "TemperatureScaling":
         """Minimise ``mean_i -log softmax(logits[i] / temperature)[labels[i]]`` by Newton's method, each step one pass
         over the logits (``ops.nll``).
 
         Args:
-            logits: (N, C), C >= 2, float32, float16, bfloat16 or float64; ``labels``: (N,) integers in [0, C).
+            logits: (N, C), C >= 2, float32, float16, bfloat16 or float64, finite; ``labels``: (N,) integers in [0, C).
+            ignore_index: rows with this label are left out.
 
         The minimum is unique and found to about 1e-8 (relative; fp64 logits: 1e-12). It need not exist: where every
         label has the highest logit, the colder the better; where labels have no higher logits than other classes on
@@ -51,24 +53,34 @@ class TemperatureScaling(FitBuffers, LogitScaling):
         to, as far from certainty as one more row could prove, and a warning says so.
 
         Raises:
-            ValueError: naming the argument, for a wrong shape, dtype or value.
+            ValueError: naming the argument, for a wrong shape, dtype or value, and for logits so large or so close to
+                each other that their temperature would lie outside [1e-30, 1e30].
         """
         checks.matrix("logits", logits, rows=True)
+        labels, logits = labelled(ignore_index, labels, logits)
         if logits.shape[1] < 2:
             raise ValueError(f"logits must have at least 2 classes, got {checks.describe(logits)}")
         labels = checks.labels("labels", labels, len(logits), logits.shape[1])
         beta = _inverse_temperature(logits, labels)
+        if not SMALLEST < beta < LARGEST:
+            bounds = ", ".join(f"{float(x):g}" for x in torch.aminmax(logits))
+            raise ValueError(f"logits must have a temperature in [{SMALLEST:g}, {LARGEST:g}], got logits in [{bounds}]")
         self.temperature = torch.tensor(1 / beta, dtype=torch.float64, device=logits.device)
         return self
 
-    def factor(self, logits: Tensor) -> Tensor:
-        """``1 / temperature`` (N,) for each row of ``logits`` (N, C)."""
+    def _factor(self, logits: Tensor, prediction: Tensor) -> Tensor:
+        """``1 / temperature`` for every row."""
         return self._inverse(logits).expand(len(logits))
 
     @accepts_numpy
     def forward(self, logits: Tensor) -> Tensor:
-        """``logits / temperature`` (N, C), in the dtype of ``logits``; each row's argmax stays where it is."""
-        return scale_logits(check_logits("logits", logits), self.factor(logits))
+        """``logits / temperature``, in the dtype and shape of ``logits``, (N, C) or (C,) of one image; each row's
+        argmax stays where it is, and minus infinity what it is.
+
+        Raises:
+            ValueError: NaN, plus infinity, a row of minus infinity alone; a quotient that is too large for the dtype.
+        """
+        return self._scaled(logits)
 
     def feature_weights(
         self, image_features: Tensor, text_features: Tensor, **options: Any
@@ -78,10 +90,11 @@ class TemperatureScaling(FitBuffers, LogitScaling):
 
     def _inverse(self, like: Tensor) -> Tensor:
         self._need_fit()
+        check_factors("temperature", self.temperature[None])  # in half precision it may have become 0 or infinite
         return (1 / self.temperature).to(torch.promote_types(like.dtype, torch.float32))
 
     def _check_loaded(self, name: str, key: str, loaded: Tensor) -> None:
-        checks.positive(key, checks.floating(key, loaded, 0)[None])
+        check_factors(key, checks.floating(key, loaded, 0)[None])
 
     def extra_repr(self) -> str:
         return f"temperature={float(self.temperature):.6g}" if self.is_fitted else ""
@@ -104,6 +117,8 @@ def _root(
     low, high, before, doubted = 0.0, math.inf, None, False
     for evaluation in range(1, evaluations + 1):
         _, slope, curvature = ops.nll(logits, labels, beta).tolist()
+        if not math.isfinite(slope + curvature):  # of logits whose squares even float64 cannot hold
+            return math.nan, None
         low, high = (beta, high) if slope < 0 else (low, beta)
         bracketed = low > 0 and high < math.inf
         flat = len(logits) * beta**2 * curvature < 1e-3  # less than a single row can tell: there may be no minimum
@@ -115,6 +130,7 @@ def _root(
         here = _Point(math.log(beta), slope, beta * curvature)
         step = here.step(before)
         following = beta * math.exp(max(-_LONGEST, min(_LONGEST, step)))
+        following = max(SMALLEST, min(LARGEST, following))
         last = 1.0 if before is None else min(1.0, abs(here.log_beta - before.log_beta))
         if abs(step) * last < tolerance:
             return following, None
@@ -181,9 +197,11 @@ def _half_likelihood(logits: Tensor, labels: Tensor, beta: float, limit: _Limit)
         low /= 16
     while not too_large(high) and high < 1e28:
         high *= 16
+    if (too_large(low) or not too_large(high)) and bool((logits != logits[:, :1]).any()):
+        return math.nan  # out of reach
     while high / low > 1 + 1e-9:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if too_large(middle) else (middle, high)
     text = f"{limit.reason}. Taken where the likelihood is half its limit: temperature {1 / low:.4g}"
-    warnings.warn(text, stacklevel=6)
+    warn_caller(text)
     return low

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import checks
-from ..calibration import ContrastAwareCalibration
+from ..calibration.factors import check_factor
 from ..calibration.logit_scaling import LogitScaling
 from .adapters import adapt
 
@@ -66,10 +66,12 @@ def wrap(
         raise ValueError(f"calibrator must be one that scales logits, such as DAC, got {checks.describe(calibrator)}")
     if not callable(model):
         raise ValueError(f"model must be a module, got {checks.describe(model)}")
-    if zeroshot is None and isinstance(calibrator, ContrastAwareCalibration):
+    if zeroshot is None and calibrator.contrasts:
         raise ValueError("zeroshot must be given for ContrastAwareCalibration: the model before tuning, got None")
+    if zeroshot is not None and not calibrator.contrasts:
+        raise ValueError(f"zeroshot must be None for {type(calibrator).__name__}, got {checks.describe(zeroshot)}")
     if zeroshot is not None:
-        logit_scale = None if logit_scale is None else checks.number("logit_scale", logit_scale, low=0.0, strict=True)
+        logit_scale = None if logit_scale is None else check_factor("logit_scale", logit_scale)
         if logit_scale is None:
             adapt(model).scale()  # says what is missing
     return Calibrated(model, calibrator, zeroshot, logit_scale)

@@ -40,7 +40,8 @@ def _normalised(features: FeatureSet, base: FeatureSet, n_bins: int, z: dict[str
     dac = DistanceAwareCalibration()
     texts, bank = features.text_features, base.text_features
     if len(bank) >= dac.k:
-        ratio = dac.fit(texts, features.zeroshot_text_features, bank, base.zeroshot_text_features).class_weight
+        zeroshot = dict(zeroshot=features.zeroshot_text_features, base_zeroshot=base.zeroshot_text_features)
+        ratio = dac.fit(tuned=texts, base_tuned=bank, **zeroshot).class_weight
         tuned = proximity(texts, bank, dac.k).where(ratio != 1, 1.0)  # base classes are left alone all the same
         yield _row("normalisation", "dac ratio", features, n_bins, per_class=ratio)
         yield _row("normalisation", "dac tuned", features, n_bins, per_class=tuned)
@@ -49,9 +50,14 @@ def _normalised(features: FeatureSet, base: FeatureSet, n_bins: int, z: dict[str
 
 
 def _distance(features: FeatureSet, on: str) -> Tensor:
-    inputs = features.image_features, features.text_features
-    inputs += features.zeroshot_images, features.zeroshot_text_features
-    return ops.contrast_distance(*inputs, on=on, logit_scale=features.logit_scale)
+    return ops.contrast_distance(
+        features.image_features,
+        features.text_features,
+        zeroshot_image_features=features.zeroshot_images,
+        zeroshot_text_features=features.zeroshot_text_features,
+        on=on,
+        logit_scale=features.logit_scale,
+    )
 
 
 def _weight(z: Tensor, constants: dict[str, float] | None = None) -> Tensor:

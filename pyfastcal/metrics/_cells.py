@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from .. import checks, ops
 from . import _limbs
-from ._rows import checked_ignore_index, not_ignored
+from ._rows import at_most_one, checked_ignore_index, not_ignored
 
 _CHUNK = 1 << 22  # probabilities that add_classes bins at a time
 
@@ -155,7 +155,8 @@ def debiased_error(cells: Cells) -> Tensor:
 def check_values(confidence: Tensor) -> Tensor:
     """``confidence`` in [0, 1], for metrics that look at the values before ``bin_counts`` does."""
     checks.not_empty("confidence", checks.floating("confidence", confidence, 1))
-    return checks.unit_interval("confidence", confidence)
+    checks.unit_interval("confidence", confidence)
+    return at_most_one(confidence)
 
 
 def check_probabilities(
@@ -163,7 +164,7 @@ def check_probabilities(
 ) -> tuple[Tensor, Tensor]:
     """Probabilities (N, C) and labels (N,) int64 of the rows that count, of which there must be one."""
     probs, labels = without_ignored("probs", probs, labels, ignore_index)
-    return checks.probabilities("probs", probs, rows=True, rows_sum_to_one=rows_sum_to_one), labels
+    return at_most_one(checks.probabilities("probs", probs, rows=True, rows_sum_to_one=rows_sum_to_one)), labels
 
 
 def without_ignored(name: str, x: Tensor, labels: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor]:

@@ -50,12 +50,12 @@ class Layout:
     ) -> None:
         self.groups = 1
         if n_proximity_bins is None:
-            checks.bounded_cells(n_bins=n_bins)
+            n_bins, _ = checks.cells(n_bins)
         else:
             self.groups = PROXIMITY.size + 1
             most = checks.MOST_CELLS // self.groups
             checks.integer("n_bins", n_bins, 1, most, f"in each of {self.groups} cells of proximity")
-            checks.bounded_cells(n_bins=n_bins, n_proximity_bins=n_proximity_bins)
+            n_bins, n_proximity_bins = checks.cells(n_bins, n_proximity_bins, groups_name="n_proximity_bins")
         self.n_bins, self.n_proximity_bins = n_bins, n_proximity_bins
         self.closed = checks.choice("closed", closed, ("left", "right"))
         self.means = _names(means)
@@ -214,9 +214,9 @@ class Layout:
     ) -> None:
         count = torch.ones_like(correct, dtype=torch.int64)
         if not (seen or (inside(confidence) and (proximity is None or inside(proximity)))):
-            valid = (confidence >= 0) & (confidence <= checks.ROUNDED_ONE)
+            valid = (confidence >= 0) & (confidence <= checks.LARGEST_CONFIDENCE)
             if proximity is not None:
-                valid &= (proximity >= 0) & (proximity <= checks.ROUNDED_ONE)
+                valid &= (proximity >= 0) & (proximity <= checks.LARGEST_CONFIDENCE)
                 proximity = torch.where(valid, proximity, 0)
             confidence, correct, count = torch.where(valid, confidence, 0), valid & correct, valid.long()
         confidence = confidence.double().clamp(max=1)

@@ -16,9 +16,16 @@ def inside(x: Tensor) -> bool:
         return False
     for rows in x.split(ROWS) if len(x) else ():
         low, high = rows.aminmax()
-        if not (low.item() >= 0 and high.item() <= checks.ROUNDED_ONE):  # nor for NaN
+        if not (low.item() >= 0 and high.item() <= checks.LARGEST_CONFIDENCE):  # nor for NaN
             return False
     return True
+
+
+def at_most_one(x: Tensor) -> Tensor:
+    """``x`` with 1 for what passes ``checks.unit_interval`` and is larger."""
+    if checks.values_visible(x) and not bool((x > 1).any()):
+        return x
+    return torch.where((x > 1) & (x <= checks.LARGEST_CONFIDENCE), 1, x)
 
 
 def checked_ignore_index(ignore_index: Any) -> int | None:

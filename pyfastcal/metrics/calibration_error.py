@@ -50,8 +50,7 @@ def expected_calibration_error(
     checks.choice("norm", norm, NORMS)
     if _published.check_compat(compat, norm=(norm, "l1"), closed=(closed, "left")):
         confidence = check_values(confidence)
-        checks.bounded_cells(n_bins=n_bins)
-        return _published.expected_error(confidence, correct, n_bins)
+        return _published.expected_error(confidence, correct, checks.cells(n_bins)[0])
     return expected_error(count_cells(confidence, correct, n_bins, closed=closed), norm)
 
 
@@ -71,7 +70,7 @@ def adaptive_calibration_error(
     """
     compat = _published.check_compat(compat)
     confidence = check_values(confidence)
-    checks.bounded_cells(n_bins=n_bins)
+    n_bins, _ = checks.cells(n_bins)
     group = (_published.quantile_bins if compat else equal_mass_groups)(confidence, n_bins)
     return expected_error(count_cells(confidence, correct, 1, group=group, n_groups=n_bins))
 
@@ -109,8 +108,7 @@ def proximity_informed_ece(
     checks.vector("proximity", proximity, len(confidence), "confidence")
     checks.same_device("proximity", proximity, "confidence", confidence)
     checks.finite("proximity", proximity)
-    checks.bounded_cells(n_bins=n_bins, n_proximity_bins=n_proximity_bins)
-    n_groups = n_proximity_bins
+    n_bins, n_groups = checks.cells(n_bins, n_proximity_bins, groups_name="n_proximity_bins")
     if compat:
         group = _published.quantile_bins(proximity, n_groups) * n_bins
         group = group + _published.uniform_bins(confidence, n_bins)
@@ -136,7 +134,7 @@ def classwise_ece(probs: Tensor, labels: Tensor, n_bins: int = 10, *, ignore_ind
     alone. ``probs`` (N, C) in [0, 1], whose rows need not sum to 1; ``labels`` (N,) integers in [0, C), or
     ``ignore_index``, whose rows are left out."""
     probs, labels = check_probabilities(probs, labels, ignore_index, rows_sum_to_one=False)
-    checks.bounded_cells(classes=probs.shape[1], n_bins=n_bins)
+    n_bins, _ = checks.cells(n_bins, probs.shape[1], groups_name="the number of classes")
     table = labels.new_zeros(4, probs.shape[1] * n_bins)
     add_classes(table, probs, labels, n_bins)
     cells = Cells.of(table)

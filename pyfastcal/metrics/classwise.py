@@ -35,7 +35,7 @@ class ClasswiseCalibrationError(Sums):
         validate: bool = True,
         **kwargs: Any,
     ) -> None:
-        checks.bounded_cells(n_classes=n_classes, n_bins=n_bins)
+        n_bins, n_classes = checks.cells(n_bins, n_classes, groups_name="n_classes")
         closed = checks.choice("closed", closed, ("left", "right"))
         name = f"counts_classwise_{closed}_{n_classes}_{n_bins}"
         super().__init__(name, 1 + 4 * n_classes * n_bins, ignore_index, validate, **kwargs)

@@ -12,16 +12,20 @@ def working(x: Tensor) -> Tensor:
 
 
 def unit(a: Tensor, b: Tensor, normalize: bool = True) -> tuple[Tensor, Tensor]:
-    """Rows of both in the working precision of the wider one, L2-normalised if ``normalize`` (a row of zeros
-    stays)."""
+    """Rows of both in the working precision of the wider one, if ``normalize`` divided by their L2 norm or, where that
+    is shorter, by 1e-12, as ``torch.nn.functional.normalize`` does (so a row of zeros stays)."""
     wide = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
     return tuple(_normalized(x).to(wide) if normalize else x.to(wide) for x in (a, b))
 
 
 def _normalized(x: Tensor) -> Tensor:
-    x = x.double()  # which holds the square of any narrower number
-    length = x.norm(dim=-1, keepdim=True)
-    return x / torch.where(length > 0, length, 1)
+    wide = x.dtype == torch.float64
+    x = x.double()  # which holds the square of any narrower number, but not of its own largest
+    scale = torch.ones_like(x[..., :1])
+    if wide:
+        scale = torch.where(x.detach().abs().amax(-1, keepdim=True) > 1e100, scale * 2.0**-600, scale)
+        x = x * scale
+    return x / x.norm(dim=-1, keepdim=True).maximum(1e-12 * scale)
 
 
 def uniform_edges(n_bins: int, device: torch.device | None = None) -> Tensor:

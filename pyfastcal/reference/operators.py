@@ -40,7 +40,8 @@ def confidence(
 ) -> tuple[Tensor, Tensor]:
     """Softmax probability (N,) of the predicted class of ``factor * logits`` (N, C), and the prediction (N,)
     int64: the largest logit, the first of equal ones. The factor of row i is
-    ``class_weight[prediction_i] * sample_weight[i]``, each 1 where absent."""
+    ``class_weight[prediction_i] * sample_weight[i]``, each 1 where absent. The probability of a logit of minus infinity
+    is 0."""
     logits = working(logits)
     prediction = logits.argmax(dim=1)
     top = logits.gather(1, prediction[:, None])
@@ -147,9 +148,11 @@ def nll(logits: Tensor, labels: Tensor, beta: float = 1.0) -> Tensor:
     logits = logits - logits.amax(dim=1, keepdim=True)  # no term changes: x is only seen against the label's
     log_probs = (beta * logits).log_softmax(dim=1)
     probs, label = log_probs.exp(), labels.long()[:, None]
+    own = logits.gather(1, label)
+    logits = logits.where(probs > 0, 0)  # what minus infinity (a masked class) would add is nothing, not NaN
     mean = (probs * logits).sum(dim=1, keepdim=True)
     loss = -log_probs.gather(1, label)
-    slope = mean - logits.gather(1, label)
+    slope = mean - own
     curvature = (probs * (logits - mean).square()).sum(dim=1)
     return torch.stack([x.double().mean() for x in (loss, slope, curvature)])
 

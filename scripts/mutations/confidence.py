@@ -36,12 +36,12 @@ MUTATIONS = [
         "a.logits + int(i * a.stride);\n  const HeldRow",
     ),
     Mutation("of equal maxima the last wins", ROW, "b.vector < a.vector", "b.vector > a.vector"),
-    Mutation("of equal maxima of a thread the last wins", ROW, "if (x.max > max) {", "if (x.max >= max) {"),
-    Mutation("minus infinity is taken for a number", ROW, "max < kInfinity && min > -kInfinity", "max < kInfinity"),
+    Mutation("of equal maxima of a thread the last wins", ROW, "if (x > max) {", "if (x >= max) {"),
+    Mutation("a row may be masked as a whole", ROW, "max < kInfinity && max > -kInfinity", "max < kInfinity"),
     Mutation(
         "the numbers that fill no vector are not looked at for the maximum",
         ROW,
-        "    if (has_rest_) peak.add({to_float(rest_), to_float(rest_)}, vectors_);\n",
+        "    if (has_rest_) peak.add(to_float(rest_), vectors_);\n",
         "",
     ),
     Mutation(
@@ -120,9 +120,9 @@ MUTATIONS = [
         "return low | uint32_t(low) << 16;",
     ),
     Mutation(
-        "the smallest of a vector misses a pair",
+        "the largest of a vector misses a pair",
         ROWS,
-        "__hmin2(__hmin2(a, b), __hmin2(c, d))",
-        "__hmin2(__hmin2(a, b), __hmin2(c, c))",
+        "__hmax2(__hmax2(a, b), __hmax2(c, d))",
+        "__hmax2(__hmax2(a, b), __hmax2(c, c))",
     ),
 ]

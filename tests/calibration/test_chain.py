@@ -1,5 +1,7 @@
 """chain: the product of the factors."""
 
+import warnings
+
 import pytest
 import torch
 from hypothesis import given
@@ -14,8 +16,8 @@ def normal(seed: int, *shape: int) -> torch.Tensor:
 
 
 TEXTS = tuple(torch.nn.functional.normalize(normal(seed, 7, 16)) for seed in (0, 1))
-DAC = DistanceAwareCalibration(k=3).fit(TEXTS[0], TEXTS[1])
-TS = TemperatureScaling(temperature=1.6)
+DAC = DistanceAwareCalibration(k=3).fit(tuned=TEXTS[0], zeroshot=TEXTS[1])
+TS = TemperatureScaling(temperature=1.2)
 CAC = ContrastAwareCalibration(k=1.0)
 
 
@@ -63,9 +65,35 @@ def test_members_are_fitted_on_their_own_before_or_after():
     with pytest.raises(RuntimeError, match="TemperatureScaling is not fitted"):
         both(torch.zeros(2, 7))
     both.calibrators[0].load_state_dict(TS.state_dict())
-    both.calibrators[1].fit(TEXTS[0], TEXTS[1])
+    both.calibrators[1].fit(tuned=TEXTS[0], zeroshot=TEXTS[1])
     logits = normal(1, 5, 7)
     assert torch.equal(both(logits), fc.chain(TS, DAC)(logits))
+
+
+@pytest.mark.parametrize(("temperature", "says"), [(1.6, "over-confident too"), (0.6, "under-confident")])
+def test_a_temperature_far_from_one_beside_dac_is_warned_of(temperature, says):
+    """Each corrects what the other has corrected already."""
+    ts, logits, image = TemperatureScaling(temperature), normal(1, 5, 7), normal(2, 5, 16)
+    calls = {
+        "both": lambda: fc.chain(ts, DAC)(logits),
+        "nested": lambda: fc.chain(ts, fc.chain(DAC)).factor(logits),
+        "features": lambda: fc.chain(DAC, ts).predict_features(image, TEXTS[0]),
+    }
+    for call in calls.values():
+        with pytest.warns(UserWarning, match=rf"a temperature of {temperature}, outside .*{says}.* alone$") as caught:
+            call()
+        assert [w.filename for w in caught] == [__file__]
+
+
+def test_where_the_chain_cannot_correct_twice_nothing_is_said():
+    far, logits = TemperatureScaling(1.6), normal(1, 5, 7)
+    base = DistanceAwareCalibration()
+    base.load_state_dict({"class_weight": torch.ones(7)})  # classes that were tuned on
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for quiet in (fc.chain(TS, DAC), fc.chain(far, base), fc.chain(far, far), fc.chain(DAC, DAC)):
+            quiet(logits)
+        torch.compile(fc.chain(far, DAC), fullgraph=True, backend="eager")(logits)
 
 
 def test_compiles():
@@ -80,7 +108,7 @@ def test_compiles():
         ("calibrators", lambda: fc.chain(TS, fc.HistogramBinning())),
         ("calibrators", lambda: Chain(torch.nn.Identity())),
         ("logits", lambda: fc.chain(TS, DAC)(torch.zeros(3, 6))),
-        ("logits", lambda: fc.chain(TS)(torch.zeros(3))),
+        ("logits", lambda: fc.chain(TS)(torch.zeros(()))),
         ("zeroshot_logits", lambda: fc.chain(TS, CAC)(torch.zeros(3, 7))),
         ("zeroshot_logits", lambda: fc.chain(TS, CAC)(torch.zeros(3, 7), torch.zeros(3, 6))),
         ("logit_scale", lambda: fc.chain(TS, CAC)(torch.zeros(3, 7), torch.zeros(3, 7), -1.0)),

@@ -85,7 +85,7 @@ def test_unusual_weights_are_warned_about_until_fitted():
         ContrastAwareCalibration()(tuned, zeroshot)
     with pytest.warns(UserWarning, match="median contrast weight"):
         contrast_weight(tuned / 100, zeroshot / 100)
-    cac = ContrastAwareCalibration().fit(tuned, zeroshot, tuned.argmin(1))
+    cac = ContrastAwareCalibration().fit(tuned, zeroshot_logits=zeroshot, labels=tuned.argmin(1))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ContrastAwareCalibration()(*both_logits())
@@ -144,7 +144,7 @@ def fit_problem(temperature: float, n: int = 400, seed: int = 0):
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 1.8])
 def test_fit_finds_the_scale_the_labels_were_drawn_with(temperature):
     tuned, zeroshot, labels = fit_problem(temperature, n=4000)
-    cac = ContrastAwareCalibration().fit(tuned, zeroshot, labels, 20.0)
+    cac = ContrastAwareCalibration().fit(tuned, zeroshot_logits=zeroshot, labels=labels, logit_scale=20.0)
     weight = cac.factor(tuned, zeroshot, 20.0)
     assert weight.median().item() == pytest.approx(temperature, rel=0.15)
 
@@ -160,10 +160,14 @@ def test_fit_is_as_good_as_a_dense_search():
     weight = reference.weight_of_distance(z, alpha[:, None], k[:, None])
     log_probs = (weight[..., None] * tuned.double()).log_softmax(2)
     dense = -log_probs[:, torch.arange(len(labels)), labels].mean(1).max().item()
-    cac = ContrastAwareCalibration().fit(tuned.double(), zeroshot.double(), labels, 20.0)
+    cac = ContrastAwareCalibration().fit(
+        tuned.double(), zeroshot_logits=zeroshot.double(), labels=labels, logit_scale=20.0
+    )
     fitted = loss(cac.factor(tuned.double(), zeroshot.double(), 20.0))
     assert fitted <= dense + 1e-4
-    free = ContrastAwareCalibration().fit(tuned, zeroshot, labels, 20.0, fit_lambda=True)
+    free = ContrastAwareCalibration().fit(
+        tuned, zeroshot_logits=zeroshot, labels=labels, logit_scale=20.0, fit_lambda=True
+    )
     assert loss(free.factor(tuned.double(), zeroshot.double(), 20.0)) <= fitted + 1e-5
 
 
@@ -171,7 +175,7 @@ def test_fit_is_as_good_as_a_dense_search():
 @given(st.integers(0, 2**32 - 1))
 def test_fit_is_never_worse_than_doing_nothing_or_than_the_defaults(seed):
     tuned, zeroshot, labels = fit_problem(1.0, n=25, seed=seed)
-    cac = ContrastAwareCalibration().fit(tuned, zeroshot, labels, 20.0)
+    cac = ContrastAwareCalibration().fit(tuned, zeroshot_logits=zeroshot, labels=labels, logit_scale=20.0)
     losses = [
         cross_entropy(w[:, None] * tuned, labels).item()
         for w in (
@@ -194,13 +198,13 @@ def test_the_loss_table_interpolates_the_loss(seed, factor):
 
 def test_fit_when_nothing_was_tuned():
     tuned, _, labels = fit_problem(0.5)
-    cac = ContrastAwareCalibration().fit(tuned, tuned, labels, 20.0)
+    cac = ContrastAwareCalibration().fit(tuned, zeroshot_logits=tuned, labels=labels, logit_scale=20.0)
     assert 0.3 < cac.factor(tuned, tuned, 20.0)[0] < 0.8
 
 
 def test_state_dict_round_trip_keeps_the_constants():
     tuned, zeroshot, labels = fit_problem(0.6)
-    cac = ContrastAwareCalibration().fit(tuned, zeroshot, labels, 20.0)
+    cac = ContrastAwareCalibration().fit(tuned, zeroshot_logits=zeroshot, labels=labels, logit_scale=20.0)
     assert float(cac.alpha) != 1.1
     fresh = ContrastAwareCalibration()
     fresh.load_state_dict(cac.state_dict())
@@ -220,7 +224,9 @@ def test_compile_and_export():
 
 def test_numpy_in_numpy_out():
     tuned, zeroshot, labels = fit_problem(0.6)
-    cac = ContrastAwareCalibration().fit(tuned.numpy(), zeroshot.numpy(), labels.numpy(), 20.0)
+    cac = ContrastAwareCalibration().fit(
+        tuned.numpy(), zeroshot_logits=zeroshot.numpy(), labels=labels.numpy(), logit_scale=20.0
+    )
     np.testing.assert_array_equal(cac(tuned.numpy(), zeroshot.numpy(), 20.0), cac(tuned, zeroshot, 20.0).numpy())
     assert isinstance(contrast_weight(tuned.numpy() / 100, zeroshot.numpy() / 100), np.ndarray)
     confidence, prediction = cac.predict_features(*(f.numpy() for f in features()))
@@ -257,16 +263,17 @@ F16 = torch.ones(4, 16)
         ("k", lambda: ContrastAwareCalibration(k="15 neighbours")),
         ("lambda2", lambda: ContrastAwareCalibration(lambda2=0.5)),
         ("on", lambda: ContrastAwareCalibration(on="features")),
-        ("logits", lambda: ContrastAwareCalibration()(S[0], S[0])),
+        ("logits", lambda: ContrastAwareCalibration()(S[0, 0], S[0, 0])),
+        ("zeroshot_logits", lambda: ContrastAwareCalibration()(S[0], S[:1])),
         ("logits", lambda: ContrastAwareCalibration()(NAN, S)),
         ("zeroshot_logits", lambda: ContrastAwareCalibration()(S, S[:, :2])),
         ("zeroshot_logits", lambda: ContrastAwareCalibration()(S, NAN)),
         ("logit_scale", lambda: ContrastAwareCalibration()(S, S, -100.0)),
-        ("labels", lambda: ContrastAwareCalibration().fit(S, S, Y + 1)),
-        ("labels", lambda: ContrastAwareCalibration().fit(S, S, Y[:3])),
-        ("labels", lambda: ContrastAwareCalibration().fit(S, S, Y.float())),
-        ("logits", lambda: ContrastAwareCalibration().fit(S[:0], S[:0], Y[:0])),
-        ("zeroshot_logits", lambda: ContrastAwareCalibration().fit(S, NAN, Y)),
+        ("labels", lambda: ContrastAwareCalibration().fit(S, zeroshot_logits=S, labels=Y + 1)),
+        ("labels", lambda: ContrastAwareCalibration().fit(S, zeroshot_logits=S, labels=Y[:3])),
+        ("labels", lambda: ContrastAwareCalibration().fit(S, zeroshot_logits=S, labels=Y.float())),
+        ("logits", lambda: ContrastAwareCalibration().fit(S[:0], zeroshot_logits=S[:0], labels=Y[:0])),
+        ("zeroshot_logits", lambda: ContrastAwareCalibration().fit(S, zeroshot_logits=NAN, labels=Y)),
         ("logit_scale", lambda: ContrastAwareCalibration().predict_features(F16, F16, F16, F16, 0)),
         (
             "zeroshot_text_features",

@@ -29,7 +29,7 @@ def test_is_the_posterior_of_statsmodels(dtype):
     f1, f0 = right.pdf(z) * right.nobs, wrong.pdf(z) * wrong.nobs
     expected = torch.from_numpy(f1 / (f1 + f0))
     tolerance = 1e-5 if dtype == torch.float32 else 1e-10
-    ours = fitted.confidence(new.max(1).values, near)
+    ours = fitted.confidence(new.max(1).values, proximity=near)
     torch.testing.assert_close(ours.double(), expected, rtol=0, atol=tolerance)
     out, prediction = fitted(new, near), new.argmax(1)
     torch.testing.assert_close(out.gather(1, prediction[:, None])[:, 0].double(), expected, rtol=0, atol=tolerance)
@@ -63,14 +63,14 @@ def test_proximity_matters():
     right = torch.rand(2000, generator=generator) < 0.2 + 0.7 * proximity
     labels = torch.where(right, probs.argmax(1), probs.argmin(1))
     fitted = fc.DensityRatioCalibration().fit(probs, labels, proximity)
-    near, far = fitted.confidence(torch.full((2,), 0.9), torch.tensor([0.9, 0.1]))
+    near, far = fitted.confidence(torch.full((2,), 0.9), proximity=torch.tensor([0.9, 0.1]))
     assert near > 0.7 and far < 0.4
 
 
 def test_far_from_all_points_it_still_says_something():
     probs, labels, proximity = *probs_and_labels(), proximities()
     fitted = fc.DensityRatioCalibration().fit(probs, labels, proximity)
-    out = fitted.confidence(torch.full((3,), 0.5), torch.tensor([-1e3, 30.0, 1e6]))
+    out = fitted.confidence(torch.full((3,), 0.5), proximity=torch.tensor([-1e3, 30.0, 1e6]))
     assert torch.isfinite(out).all() and ((out >= 0) & (out <= 1)).all()
 
 
@@ -93,8 +93,8 @@ BAD = [
     ("proximity", lambda: fc.DensityRatioCalibration().fit(P, Y, N / 0), "finite"),
     ("proximity", lambda: FIT(P, N[:3]), "4 entries"),
     ("probs", lambda: FIT(-P, N), r"\[0, 1\]"),
-    ("confidence", lambda: FIT.confidence(torch.tensor([1.5]), N[:1]), r"\[0, 1\]"),
-    ("bandwidth", lambda: FIT.load_state_dict(FIT.state_dict() | {"bandwidth": torch.zeros(2, 2)}), "greater than 0"),
+    ("confidence", lambda: FIT.confidence(torch.tensor([1.5]), proximity=N[:1]), r"\[0, 1\]"),
+    ("bandwidth", lambda: FIT.load_state_dict(FIT.state_dict() | {"bandwidth": torch.zeros(2, 2)}), "lie in"),
     ("right", lambda: FIT.load_state_dict(FIT.state_dict() | {"right": torch.ones(3, 3)}), "2 columns"),
 ]
 

@@ -18,24 +18,25 @@ def normal(seed: int, *shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def texts(seed: int = 0, n_classes: int = 7, n_base: int = 6, dim: int = 16) -> tuple[torch.Tensor, ...]:
+def texts(seed: int = 0, n_classes: int = 7, n_base: int = 6, dim: int = 16) -> dict[str, torch.Tensor]:
     zeroshot, base_zeroshot = normal(seed, n_classes, dim), normal(seed + 1, n_base, dim)
     tuned = zeroshot + 0.5 * normal(seed + 2, n_classes, dim)
     base_tuned = base_zeroshot + 0.5 * normal(seed + 3, n_base, dim)
-    return tuned, zeroshot, base_tuned, base_zeroshot
+    return dict(tuned=tuned, zeroshot=zeroshot, base_tuned=base_tuned, base_zeroshot=base_zeroshot)
 
 
 @pytest.fixture
 def dac() -> DistanceAwareCalibration:
-    return DistanceAwareCalibration().fit(*texts())
+    return DistanceAwareCalibration().fit(**texts())
 
 
 def test_fit_returns_the_module_with_the_textual_deviation(dac):
     assert isinstance(dac, DistanceAwareCalibration)
-    assert torch.equal(dac.class_weight, textual_deviation(*texts()))
+    assert torch.equal(dac.class_weight, textual_deviation(**texts()))
     assert dac.class_weight.std() > 0.01
-    own_bank = DistanceAwareCalibration(k=3).fit(*texts()[:2])
-    assert torch.equal(own_bank.class_weight, textual_deviation(*texts()[:2], k=3))
+    alone = {name: texts()[name] for name in ("tuned", "zeroshot")}
+    own_bank = DistanceAwareCalibration(k=3).fit(**alone)
+    assert torch.equal(own_bank.class_weight, textual_deviation(**alone, k=3))
 
 
 def test_forward_is_the_definition(dac):
@@ -46,7 +47,7 @@ def test_forward_is_the_definition(dac):
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]))
 def test_predictions_are_kept(seed, dtype):
-    dac = DistanceAwareCalibration().fit(*texts())
+    dac = DistanceAwareCalibration().fit(**texts())
     logits = (normal(seed, 50, 7) * 3).to(dtype)
     logits = (logits * 4).round() / 4  # many ties
     scaled = dac(logits)
@@ -56,7 +57,7 @@ def test_predictions_are_kept(seed, dtype):
 
 @each_device
 def test_features_and_logits_give_the_same_confidence(dac, device):
-    image, text = normal(9, 60, 16), texts()[0]
+    image, text = normal(9, 60, 16), texts()["tuned"]
     confidence, prediction = run_on(device, dac.to(device).predict_features)(image, text, 30.0)
     dac = dac.cpu()
     logits = 30 * torch.nn.functional.normalize(image) @ torch.nn.functional.normalize(text).T
@@ -68,30 +69,30 @@ def test_features_and_logits_give_the_same_confidence(dac, device):
 
 
 def test_logit_bias_moves_no_confidence(dac):
-    image, text = normal(9, 10, 16), texts()[0]
+    image, text = normal(9, 10, 16), texts()["tuned"]
     plain, biased = (dac.predict_features(image, text, 30.0, logit_bias=b)[0] for b in (None, -10.0))
     torch.testing.assert_close(plain, biased, rtol=1e-4, atol=1e-5)
 
 
 def test_untuned_features_change_nothing():
-    _, zeroshot, _, base_zeroshot = texts()
-    dac = DistanceAwareCalibration().fit(zeroshot, zeroshot, base_zeroshot, base_zeroshot)
+    zeroshot, base = texts()["zeroshot"], texts()["base_zeroshot"]
+    dac = DistanceAwareCalibration().fit(tuned=zeroshot, zeroshot=zeroshot, base_tuned=base, base_zeroshot=base)
     logits = 20 * normal(1, 30, 7)
     assert torch.equal(dac(logits), logits)
 
 
 def test_permuting_classes_permutes_the_weights():
-    tuned, zeroshot, *base = texts()
-    order = torch.tensor([3, 1, 6, 0, 2, 5, 4])
-    weight = DistanceAwareCalibration().fit(tuned, zeroshot, *base).class_weight
-    permuted = DistanceAwareCalibration().fit(tuned[order], zeroshot[order], *base).class_weight
+    features, order = texts(), torch.tensor([3, 1, 6, 0, 2, 5, 4])
+    weight = DistanceAwareCalibration().fit(**features).class_weight
+    moved = {name: features[name][order] for name in ("tuned", "zeroshot")}
+    permuted = DistanceAwareCalibration().fit(**(features | moved)).class_weight
     torch.testing.assert_close(permuted, weight[order], rtol=1e-6, atol=0)
 
 
 def test_state_dict_round_trip_into_a_fresh_module(dac, tmp_path):
     torch.save(dac.state_dict(), tmp_path / "dac.pt")
     state = torch.load(tmp_path / "dac.pt")
-    other_size = DistanceAwareCalibration(k=2).fit(*(t[:4] for t in texts()))
+    other_size = DistanceAwareCalibration(k=2).fit(**{name: t[:4] for name, t in texts().items()})
     for fresh in (DistanceAwareCalibration(), other_size):
         assert fresh.load_state_dict(state).missing_keys == []
         assert torch.equal(fresh.class_weight, dac.class_weight)
@@ -126,20 +127,20 @@ def test_compile_with_the_default_backend(dac):
 
 
 def test_numpy_in_numpy_out(dac):
-    arrays = [t.numpy() for t in texts()]
-    fitted = DistanceAwareCalibration().fit(*arrays)
+    arrays = {name: t.numpy() for name, t in texts().items()}
+    fitted = DistanceAwareCalibration().fit(**arrays)
     assert torch.equal(fitted.class_weight, dac.class_weight)
     logits = normal(3, 5, 7)
     out = fitted(logits.numpy())
     assert isinstance(out, np.ndarray)
     np.testing.assert_array_equal(out, dac(logits).numpy())
-    confidence, prediction = fitted.predict_features(normal(4, 5, 16).numpy(), arrays[0], 100.0)
+    confidence, prediction = fitted.predict_features(normal(4, 5, 16).numpy(), arrays["tuned"], 100.0)
     assert isinstance(confidence, np.ndarray) and prediction.dtype == np.int64
 
 
 @each_device
 def test_fit_on_a_device(dac, device):
-    fitted = DistanceAwareCalibration().fit(*moved(device, texts()))
+    fitted = DistanceAwareCalibration().fit(**moved(device, texts()))
     assert fitted.class_weight.device.type == device
     torch.testing.assert_close(fitted.class_weight.cpu(), dac.class_weight, rtol=1e-6, atol=0)
     logits = 20 * normal(5, 40, 7)
@@ -149,18 +150,18 @@ def test_fit_on_a_device(dac, device):
 @each_device
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(dac, device, dtype):
-    features = moved(device, [t.to(dtype) for t in texts()])
-    half = DistanceAwareCalibration().fit(*features)
+    features = moved(device, {name: t.to(dtype) for name, t in texts().items()})
+    half = DistanceAwareCalibration().fit(**features)
     assert half.class_weight.dtype == torch.float32
     torch.testing.assert_close(half.class_weight.cpu(), dac.class_weight, rtol=0.02, atol=0)
-    confidence, _ = half.predict_features(normal(4, 5, 16).to(device, dtype), features[0])
+    confidence, _ = half.predict_features(normal(4, 5, 16).to(device, dtype), features["tuned"])
     assert confidence.dtype == torch.float32
 
 
 def test_no_rows_and_one_class(dac):
     assert dac(torch.empty(0, 7)).shape == (0, 7)
-    one = DistanceAwareCalibration(k=1).fit(*(t[:1] for t in texts()))
-    assert one.predict_features(normal(1, 3, 16), texts()[0][:1])[0].tolist() == [1.0] * 3
+    one = DistanceAwareCalibration(k=1).fit(**{name: t[:1] for name, t in texts().items()})
+    assert one.predict_features(normal(1, 3, 16), texts()["tuned"][:1])[0].tolist() == [1.0] * 3
 
 
 def test_before_fit_it_says_what_to_do():
@@ -173,15 +174,16 @@ def test_before_fit_it_says_what_to_do():
     [
         ("k", lambda dac: DistanceAwareCalibration(k=0)),
         ("base_threshold", lambda dac: DistanceAwareCalibration(base_threshold=-1)),
-        ("base_tuned", lambda dac: dac.fit(*texts(n_base=4))),
+        ("base_tuned", lambda dac: dac.fit(**texts(n_base=4))),
         ("logits", lambda dac: dac(torch.zeros(3, 6))),
-        ("logits", lambda dac: dac(torch.zeros(7))),
+        ("logits", lambda dac: dac(torch.zeros(6))),
+        ("logits", lambda dac: dac(torch.zeros(1, 1, 7))),
         ("logits", lambda dac: dac(torch.zeros(3, 7, dtype=torch.int64))),
         ("logits", lambda dac: dac(torch.full((3, 7), torch.nan))),
         ("logits", lambda dac: dac([[1.0] * 7])),
         ("text_features", lambda dac: dac.predict_features(torch.ones(3, 16), torch.ones(6, 16))),
         ("text_features", lambda dac: dac.predict_features(torch.ones(3, 16), torch.ones(7, 15))),
-        ("image_features", lambda dac: dac.predict_features(torch.ones(16), torch.ones(7, 16))),
+        ("image_features", lambda dac: dac.predict_features(torch.ones(1, 1, 16), torch.ones(7, 16))),
         ("logit_scale", lambda dac: dac.predict_features(torch.ones(3, 16), torch.ones(7, 16), -1.0)),
         ("logit_scale", lambda dac: dac.predict_features(torch.ones(3, 16), torch.ones(7, 16), np.nan)),
     ],

@@ -164,7 +164,7 @@ BAD = [
     ("labels", lambda: TemperatureScaling().fit(L, Y + 2)),
     ("labels", lambda: TemperatureScaling().fit(L, Y[:2])),
     ("labels", lambda: TemperatureScaling().fit(L, Y.float())),
-    ("logits", lambda: TemperatureScaling(1.0)(L[0])),
+    ("logits", lambda: TemperatureScaling(1.0)(L[0, 0])),
     ("logits", lambda: TemperatureScaling(1.0)(L + math.inf)),
     ("temperature", lambda: TemperatureScaling(0.0)),
     ("temperature", lambda: TemperatureScaling(math.nan)),

@@ -148,8 +148,12 @@ def test_a_tuned_learner(clip, task, images, name):
     small = {"epochs": 1, "batch_size": 16} | ({"n_prompts": 4} if name == "ProDA" else {})
     learner = LEARNERS[name](clip, template=task.template, **small).fit(*task.train, task.base_classes)
     names = task.new_classes
-    banks = (learner.text_features(task.base_classes), learner.zeroshot_text_features(task.base_classes))
-    dac = fc.DistanceAwareCalibration().fit(learner.text_features(names), learner.zeroshot_text_features(names), *banks)
+    dac = fc.DistanceAwareCalibration().fit(
+        tuned=learner.text_features(names),
+        zeroshot=learner.zeroshot_text_features(names),
+        base_tuned=learner.text_features(task.base_classes),
+        base_zeroshot=learner.zeroshot_text_features(task.base_classes),
+    )
     calibrated = fc.clip.wrap(learner.classifier(names), dac)
     expected = dac(learner.logits(images, names))
     with torch.no_grad():
@@ -216,6 +220,18 @@ def test_bad_arguments_are_named(clip, dac, images):
         ),
         (lambda: fc.clip.wrap("model", dac), "model must be a module, got 'model'"),
         (lambda: fc.clip.wrap(clip.model, fc.ContrastAwareCalibration()), "zeroshot must be given for ContrastAware"),
+        (
+            lambda: fc.clip.wrap(clip.model, fc.chain(dac, fc.ContrastAwareCalibration())),
+            "zeroshot must be given for ContrastAware",
+        ),
+        (
+            lambda: fc.clip.wrap(clip.model, dac, zeroshot=clip.model),
+            "zeroshot must be None for DistanceAwareCalibration, got a CLIP",
+        ),
+        (
+            lambda: fc.clip.wrap(clip.model, fc.ContrastAwareCalibration(), zeroshot=clip.model, logit_scale=1e39),
+            "logit_scale must be .* at most 1e.30, got 1e.39",
+        ),
         (
             lambda: fc.clip.wrap(Net(F.relu), fc.ContrastAwareCalibration(), zeroshot=Net(F.relu)),
             "model must have logit_scale, got a Net",

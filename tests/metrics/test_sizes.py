@@ -71,7 +71,7 @@ def test_groups(name, n):
 
 @pytest.mark.parametrize("n", HUGE)
 def test_classes_and_resamplings(n):
-    with pytest.raises(ValueError, match="^n_classes must be an integer of at least 1 and at most 16777216,"):
+    with pytest.raises(ValueError, match="^n_classes must be an integer of at least 1 and at most 1677721 "):
         fc.ClasswiseCalibrationError(n)
     with pytest.raises(
         ValueError, match=r"^n_bootstrap must be an integer of at least 0 and at most 1677721 \(10 bins\)"
@@ -84,7 +84,7 @@ def test_classes_and_resamplings(n):
 
 
 def test_products_count():
-    with pytest.raises(ValueError, match=r"^n_bins must be .* at most 16777 \(16777216 cells in all\), got 20000"):
+    with pytest.raises(ValueError, match="^n_classes must be .* at most 838 "):
         fc.ClasswiseCalibrationError(1000, 20_000)
     with pytest.raises(ValueError, match="^n_proximity_bins must be .* at most 16777 "):
         metrics.proximity_informed_ece(C, K, P, 1000, 20_000)

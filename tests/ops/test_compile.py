@@ -150,14 +150,6 @@ def test_exports():
     torch.testing.assert_close(program.module()(other, inputs[1]), fc.similarity_confidence(other, inputs[1], 10.0))
 
 
-def test_results_carry_no_gradient():
-    logits = normal(0, 4, 5).requires_grad_()
-    assert not fc.confidence(logits)[0].requires_grad
-    features = normal(0, 4, 5).requires_grad_()
-    assert not fc.similarity_confidence(features, features, 10.0)[0].requires_grad
-    assert not fc.knn(features, features, 2)[0].requires_grad
-
-
 @needs_kernels
 def test_non_finite_input_shows_as_nan_where_values_cannot_be_looked_at():
     logits = torch.tensor([[1.0, 2.0], [1.0, float("nan")]])

@@ -11,6 +11,8 @@ from pyfastcal import _extension, reference
 from ..devices import kernels_only, run_on
 from .cases import KERNEL_DTYPES, assert_within_budget, dtypes, normal, scales, seeds, sizes, weights
 
+needs_kernels = pytest.mark.skipif(_extension.C is None, reason="built without the compiled kernels")
+
 
 @given(n=st.sampled_from((0, 1, 3, 50)), c=sizes, dtype=dtypes, seed=seeds, scale=scales, weighted=st.booleans())
 def test_matches_the_definition(device, n, c, dtype, seed, scale, weighted):
@@ -89,7 +91,7 @@ def test_same_bits_for_any_batch_run_or_thread_count(device, threads, dtype, c):
         assert torch.equal(fc.confidence(logits)[0], expected)
 
 
-@pytest.mark.skipif(_extension.C is None, reason="built without the compiled kernels")
+@needs_kernels
 @pytest.mark.parametrize("c", [4, 1000, 2049])
 def test_the_kernel_answers_what_is_not_finite_with_nan(device, c):
     logits = normal(0, 5, c)
@@ -97,8 +99,46 @@ def test_the_kernel_answers_what_is_not_finite_with_nan(device, c):
     bad = logits.clone()
     bad[0, 1], bad[1, c - 1], bad[2, 2], bad[3] = float("nan"), float("inf"), -float("inf"), float("nan")
     confidence, prediction = run_on(device, torch.ops.pyfastcal.confidence)(bad, torch.ones(c), None)
-    assert confidence.isnan().tolist() == [True] * 4 + [False] and confidence[4] == expected[4]
+    assert confidence.isnan().tolist() == [True, True, False, True, False] and confidence[4] == expected[4]
     assert ((prediction >= 0) & (prediction < c)).all()
+
+
+@given(n=st.integers(1, 20), c=st.sampled_from((1, 2, 5, 16, 33, 100, 2500)), dtype=dtypes, seed=seeds)
+def test_a_masked_class_has_probability_0(device, n, c, dtype, seed):
+    logits, gamma = normal(seed, n, c, scale=3.0, dtype=dtype), weights(seed, c)
+    keep = torch.rand(c, generator=torch.Generator().manual_seed(seed)) < 0.7
+    keep[seed % c] = True
+    masked = logits.masked_fill(~keep, -float("inf"))
+    confidence, prediction = run_on(device, fc.confidence)(masked, class_weight=gamma)
+    alone = run_on(device, fc.confidence)(logits[:, keep], class_weight=gamma[keep])
+    torch.testing.assert_close(confidence, alone[0], rtol=1e-6, atol=0)
+    assert torch.equal(prediction, keep.nonzero()[:, 0][alone[1]])
+
+
+@needs_kernels
+@pytest.mark.parametrize("c", [4, 1000, 2500])
+def test_a_row_whose_classes_are_all_masked_is_nan(device, c):
+    logits = normal(0, 3, c)
+    logits[1] = -float("inf")
+    confidence, prediction = run_on(device, torch.ops.pyfastcal.confidence)(logits, None, None)
+    assert confidence.isnan().tolist() == [False, True, False] and 0 <= prediction[1] < c
+
+
+def test_one_image(device):
+    logits, gamma = normal(0, 3, 7), weights(0, 7)
+    whole = run_on(device, fc.confidence)(logits, class_weight=gamma, sample_weight=torch.tensor([0.5, 2.0, 3.0]))
+    one = run_on(device, fc.confidence)(logits[1], class_weight=gamma, sample_weight=torch.tensor(2.0))
+    assert one[0].shape == one[1].shape == ()
+    torch.testing.assert_close(one, (whole[0][1], whole[1][1]), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("weight", [5e-324, 1e-30, 1.0, 1e6])
+def test_every_weight_in_its_range_gives_a_confidence(device, weight):
+    logits = torch.tensor([[1.0, 2.0, -3e38], [0.0, 0.0, 0.0]])
+    w = torch.full((3,), weight, dtype=torch.float64), torch.full((2,), weight, dtype=torch.float64)
+    confidence, _ = run_on(device, fc.confidence)(logits, class_weight=w[0], sample_weight=w[1])
+    exact, _ = reference.confidence(logits.double(), class_weight=w[0], sample_weight=w[1])
+    torch.testing.assert_close(confidence, exact.float(), rtol=1e-6, atol=0)
 
 
 def test_numpy_in_numpy_out():
@@ -110,12 +150,19 @@ def test_numpy_in_numpy_out():
 
 X = torch.zeros(3, 4)
 BAD = [
-    ("logits", dict(logits=X[0]), "2 dimensions"),
+    ("logits", dict(logits=X[None]), "2 dimensions"),
     ("logits", dict(logits=X[:, :0]), "empty"),
     ("logits", dict(logits=X.long()), "floating point"),
     ("logits", dict(logits=[[1.0]]), "torch tensor"),
     ("logits", dict(logits=X.index_fill(1, torch.tensor(2), float("nan"))), "3 NaN"),
-    ("logits", dict(logits=X.index_fill(1, torch.tensor(3), -float("inf"))), "finite"),
+    ("logits", dict(logits=X.index_fill(1, torch.tensor(3), float("inf"))), "finite, or -inf .*3 NaN or infinite"),
+    ("logits", dict(logits=X.index_fill(0, torch.tensor(1), -float("inf"))), "not masked .*row 1"),
+    (
+        "class_weight",
+        dict(logits=X, class_weight=torch.tensor([1.0, 1, 1, 1e39], dtype=torch.float64)),
+        "at most 1e.06",
+    ),
+    ("sample_weight", dict(logits=X, sample_weight=torch.full((3,), 2e6)), "at most 1e.06, got 2e.06"),
     ("class_weight", dict(logits=X, class_weight=torch.ones(3)), "4 entries"),
     ("class_weight", dict(logits=X, class_weight=torch.tensor([1.0, 2, -1, 1])), "greater than 0, got -1"),
     ("class_weight", dict(logits=X, class_weight=torch.ones(4, dtype=torch.int64)), "floating point"),

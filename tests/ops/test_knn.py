@@ -165,7 +165,7 @@ def test_agrees_with_faiss():
 Q, B = torch.ones(3, 4), torch.ones(5, 4)
 INFINITE = torch.full((1, 4), float("inf"))
 BAD = [
-    ("queries", dict(queries=Q[0], bank=B, k=1), "2 dimensions"),
+    ("queries", dict(queries=Q[None], bank=B, k=1), "2 dimensions"),
     ("queries", dict(queries=Q.long(), bank=B, k=1), "floating"),
     ("queries", dict(queries=torch.cat([Q, INFINITE]), bank=B, k=1), "finite"),
     ("bank", dict(queries=Q, bank=B[:, :2], k=1), "4 columns as queries"),

@@ -103,18 +103,47 @@ def test_same_bits_on_any_number_of_threads_and_any_layout(device, threads):
 @pytest.mark.parametrize("c", [4, 1000, 2049])
 def test_the_kernel_answers_what_is_not_finite_with_nan(device, c):
     labels = classes(0, 5, c)
-    for value in (float("nan"), float("inf"), -float("inf")):
+    for value, column in ((float("nan"), c - 1), (float("inf"), c - 1), (-float("inf"), int(labels[3]))):
         logits = normal(0, 5, c)
-        logits[3, c - 1] = value
+        logits[3, column] = value
         assert run_on(device, torch.ops.pyfastcal.nll)(logits, labels, 1.0)[0].isnan()
 
 
+LABELS = [-1, 9, 10**9, 2**40, -(2**63), 2**63 - 1]  # that are no class of 9
+
+
 @needs_gpu
-@pytest.mark.parametrize("label", [-1, 9, 2**40])
+@pytest.mark.parametrize("label", LABELS)
 def test_a_label_that_is_no_class_makes_nan_on_a_gpu(label):
     logits, labels = normal(0, 5, 9), classes(0, 5, 9)
     labels[2] = label
     assert run_on("cuda", ops.nll)(logits, labels).isnan().all()
+
+
+@pytest.mark.skipif(_extension.C is None, reason="built without the compiled kernels")
+@pytest.mark.parametrize("label", LABELS)
+def test_a_label_that_is_no_class_makes_nan_where_nothing_can_check_it(device, label):
+    logits, labels = normal(0, 5, 9), classes(0, 5, 9)
+    labels[2] = label
+    assert run_on(device, torch.ops.pyfastcal.nll)(logits, labels, 1.0).isnan().all()
+    torch._dynamo.reset()
+    compiled = torch.compile(ops.nll, fullgraph=True, backend="eager")
+    assert run_on(device, compiled)(logits, labels).isnan().all()
+
+
+@given(n=st.integers(1, 20), c=st.sampled_from((2, 5, 33, 2500)), seed=seeds, beta=st.sampled_from((1e-3, 1.0, 30.0)))
+def test_masked_classes_count_nothing(device, n, c, seed, beta):
+    logits, labels = normal(seed, n, c), classes(seed, n, c)
+    mask = (torch.rand(n, c, generator=torch.Generator().manual_seed(seed)) < 0.5).scatter_(1, labels[:, None], False)
+    logits[mask] = -float("inf")
+    expected = torch.stack(
+        [
+            ops.nll(x[~m][None].double(), (~m)[:y].sum()[None], beta)
+            for x, m, y in zip(logits, mask, labels, strict=True)
+        ]
+    ).mean(0)
+    torch.testing.assert_close(run_on(device, ops.nll)(logits, labels, beta), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ops.nll(logits.double(), labels, beta), expected, rtol=1e-10, atol=1e-12)
 
 
 X, Y = torch.zeros(3, 4), torch.tensor([0, 1, 2])
@@ -126,8 +155,10 @@ BAD = [
     *(
         ("logits", dict(logits=X.index_fill(1, torch.tensor(column), value), labels=Y), "3 NaN or infinite")
         for column in (0, 3)
-        for value in (float("nan"), float("inf"), -float("inf"))
+        for value in (float("nan"), float("inf"))
     ),
+    ("logits", dict(logits=X.index_fill(0, torch.tensor(2), -float("inf")), labels=Y), "not masked .*row 2"),
+    ("labels", dict(logits=X.index_fill(1, torch.tensor(1), -float("inf")), labels=Y), "not be masked .*row 1"),
     ("labels", dict(logits=X, labels=Y[:2]), "3 entries"),
     ("labels", dict(logits=X, labels=Y.float()), "integers"),
     ("labels", dict(logits=X, labels=Y + 2), r"in \[0, 4\), got 4"),

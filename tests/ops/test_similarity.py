@@ -72,7 +72,7 @@ def test_mixed_dtypes(device):
 
 X, T = torch.ones(3, 4), torch.ones(2, 4)
 BAD = [
-    ("image_features", dict(image_features=X[0], text_features=T), "2 dimensions"),
+    ("image_features", dict(image_features=X[None], text_features=T), "2 dimensions"),
     ("image_features", dict(image_features=X * torch.nan, text_features=T), "finite"),
     ("text_features", dict(image_features=X, text_features=T[:0]), "empty"),
     ("text_features", dict(image_features=X, text_features=T[:, :3]), "4 columns"),

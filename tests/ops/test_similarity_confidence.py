@@ -94,6 +94,27 @@ def test_length_of_the_features_does_not_matter(device, size):
     assert torch.equal(ours[1], expected[1])
 
 
+@pytest.mark.parametrize("length", [1e-40, 1e-13, 3e-12, 1.0, 1e30, 3e38])
+@pytest.mark.parametrize("scale", [1e-300, 1.0, 1e9])
+@pytest.mark.parametrize("weight", [1e-150, 1.0, 1e6])
+def test_every_argument_in_its_range_gives_a_confidence(device, length, scale, weight):
+    image, text = torch.eye(3) * length, torch.eye(3, dtype=torch.float32)[:2] * length
+    w = {name: torch.full((n,), weight, dtype=torch.float64) for name, n in (("class_weight", 2), ("sample_weight", 3))}
+    for bias in (None, torch.tensor([1e30, -1e30], dtype=torch.float64)):
+        ours = run_on(device, fc.similarity_confidence)(image, text, scale, logit_bias=bias, **w)
+        exact, prediction = reference.similarity_confidence(image.double(), text.double(), scale, logit_bias=bias, **w)
+        assert length < 1e-12 or torch.equal(ours[1], prediction)  # products of such may round to 0
+        torch.testing.assert_close(ours[0], exact.float(), rtol=1e-5, atol=0)
+
+
+def test_one_image(device):
+    image, text = normal(0, 3, 8), normal(1, 4, 8)
+    whole = run_on(device, fc.similarity_confidence)(image, text, sample_weight=torch.tensor([1.0, 2.0, 3.0]))
+    one = run_on(device, fc.similarity_confidence)(image[1], text, sample_weight=torch.tensor(2.0))
+    assert one[0].shape == one[1].shape == ()
+    torch.testing.assert_close(one, (whole[0][1], whole[1][1]), rtol=1e-5, atol=0)
+
+
 def test_zero_features_are_undecided(device):
     confidence, prediction = run_on(device, fc.similarity_confidence)(torch.zeros(2, 8), normal(1, 4, 8))
     assert prediction.tolist() == [0, 0] and confidence.tolist() == [0.25, 0.25]
@@ -133,7 +154,7 @@ def test_mixed_dtypes(device):
 X, T = torch.ones(3, 4), torch.ones(5, 4)
 NAN = torch.full((1, 4), float("nan"))
 BAD = [
-    ("image_features", dict(image_features=X[0], text_features=T), "2 dimensions"),
+    ("image_features", dict(image_features=X[None], text_features=T), "2 dimensions"),
     ("image_features", dict(image_features=X.int(), text_features=T), "floating"),
     ("image_features", dict(image_features=torch.cat([X, NAN]), text_features=T), "4 NaN"),
     ("text_features", dict(image_features=X, text_features=T[:, :3]), "4 columns as image_features"),
@@ -143,6 +164,24 @@ BAD = [
     ("logit_scale", dict(image_features=X, text_features=T, logit_scale=0.0), "greater than 0, .*got 0"),
     ("logit_scale", dict(image_features=X, text_features=T, logit_scale=float("inf")), "finite"),
     ("logit_scale", dict(image_features=X, text_features=T, logit_scale="big"), "number"),
+    ("logit_scale", dict(image_features=X, text_features=T, logit_scale=1e39), r"at most 1e\+09, got 1e\+39"),
+    ("logit_scale", dict(image_features=X, text_features=T, logit_scale=10**400), "finite number, got an integer of"),
+    (
+        "logit_bias",
+        dict(image_features=X, text_features=T, logit_bias=torch.full((5,), 1e39, dtype=torch.float64)),
+        "magnitude",
+    ),
+    (
+        "logit_bias",
+        dict(image_features=X, text_features=T, logit_bias=torch.full((5,), 1e31, dtype=torch.float64)),
+        "1e.30",
+    ),
+    ("class_weight", dict(image_features=X, text_features=T, class_weight=torch.full((5,), 1e7)), "at most 1e.06"),
+    (
+        "image_features and text_features",
+        dict(image_features=X * 3e38, text_features=T, normalize=False),
+        "fit torch.float32",
+    ),
     ("logit_bias", dict(image_features=X, text_features=T, logit_bias=torch.ones(4)), "5 entries"),
     ("logit_bias", dict(image_features=X, text_features=T, logit_bias=float("nan")), "finite"),
     ("class_weight", dict(image_features=X, text_features=T, class_weight=torch.zeros(5)), "greater than 0"),

@@ -69,11 +69,16 @@ def matrix(name: str, x: Any, *, columns: int | None = None, like: str = "", row
     return x
 
 
-def vector(name: str, x: Any, size: int, of: str) -> Tensor:
-    """A floating (size,) tensor, ``of`` says of what there are ``size``."""
-    if floating(name, x, 1).shape[0] != size:
+def entries(name: str, x: Any, size: int, of: str) -> Tensor:
+    """A (size,) tensor, ``of`` says of what there are ``size``."""
+    if tensor(name, x, 1).shape[0] != size:
         raise ValueError(f"{name} must have {size} entries, one per {of}, got {describe(x)}")
     return x
+
+
+def vector(name: str, x: Any, size: int, of: str) -> Tensor:
+    """A floating (size,) tensor, ``of`` says of what there are ``size``."""
+    return entries(name, floating(name, x, 1), size, of)
 
 
 def same_shape(name: str, x: Tensor, like: str, other: Tensor) -> None:
@@ -124,14 +129,18 @@ def probabilities(name: str, x: Any, *, rows: bool = False, rows_sum_to_one: boo
     return x
 
 
-def labels(name: str, x: Any, size: int, n_classes: int | None, of: str = "row") -> Tensor:
-    """An integer (size,) tensor with values in [0, n_classes); None: not negative, of however many classes."""
+def integers(name: str, x: Any, size: int, of: str = "row") -> Tensor:
+    """An integer (size,) tensor."""
     tensor(name, x, 1)
     if x.dtype.is_floating_point or x.dtype.is_complex or x.dtype == torch.bool:
         raise ValueError(f"{name} must be integers, got {describe(x)}")
-    if x.shape[0] != size:
-        raise ValueError(f"{name} must have {size} entries, one per {of}, got {describe(x)}")
-    x = x.long() if x.dtype in _UNSIGNED else x
+    entries(name, x, size, of)
+    return x.long() if x.dtype in _UNSIGNED else x
+
+
+def labels(name: str, x: Any, size: int, n_classes: int | None, of: str = "row") -> Tensor:
+    """An integer (size,) tensor with values in [0, n_classes); None: not negative, of however many classes."""
+    x = integers(name, x, size, of)
     if values_visible(x) and size:
         low, high = int(x.min()), 0 if n_classes is None else int(x.max())
         if low < 0 or (n_classes is not None and high >= n_classes):
@@ -142,9 +151,7 @@ def labels(name: str, x: Any, size: int, n_classes: int | None, of: str = "row")
 
 def correctness(name: str, x: Any, size: int) -> Tensor:
     """A (size,) tensor of booleans, or of zeros and ones; returned as booleans."""
-    tensor(name, x, 1)
-    if x.shape[0] != size:
-        raise ValueError(f"{name} must have {size} entries, one per confidence, got {describe(x)}")
+    entries(name, x, size, "confidence")
     if x.dtype == torch.bool:
         return x
     if values_visible(x) and not bool(((x == 0) | (x == 1)).all()):

@@ -12,6 +12,7 @@ from torch.nn.functional import pad
 
 from .. import checks, ops
 from . import _limbs
+from ._rows import at_most_one, checked_ignore_index, not_ignored
 
 _CHUNK = 1 << 22  # probabilities that add_classes bins at a time
 
@@ -34,6 +35,13 @@ class Cells(NamedTuple):
     @property
     def total(self) -> Tensor:
         return self.count.sum()
+
+    @property
+    def possible(self) -> bool:
+        """Whether some rows, fewer than 2^63, have these sums."""
+        above = (self.whole > self.count) | ((self.whole == self.count) & (self.low > 0))
+        wrong = (self.correct < 0) | (self.correct > self.count) | (self.whole < 0) | above
+        return not bool(wrong.any()) and float(self.count.double().sum()) < 2.0**63
 
     @property
     def confidence_sum(self) -> Tensor:
@@ -144,14 +152,27 @@ def debiased_error(cells: Cells) -> Tensor:
     return (ordered_sum(terms) / cells.total).clamp(min=0).sqrt()
 
 
-def check_values(confidence: Tensor) -> None:
-    """For metrics that look at the values before ``bin_counts`` does."""
+def check_values(confidence: Tensor) -> Tensor:
+    """``confidence`` in [0, 1], for metrics that look at the values before ``bin_counts`` does."""
     checks.not_empty("confidence", checks.floating("confidence", confidence, 1))
     checks.unit_interval("confidence", confidence)
+    return at_most_one(confidence)
 
 
-def check_probabilities(probs: Tensor, labels: Tensor, *, rows_sum_to_one: bool = True) -> Tensor:
-    """Probabilities (N, C) with N >= 1, and labels (N,), which come back as int64."""
-    checks.probabilities("probs", probs, rows=True, rows_sum_to_one=rows_sum_to_one)
-    checks.same_device("labels", checks.tensor("labels", labels, 1), "probs", probs)
-    return checks.labels("labels", labels, len(probs), probs.shape[1]).long()
+def check_probabilities(
+    probs: Tensor, labels: Tensor, ignore_index: int | None, *, rows_sum_to_one: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Probabilities (N, C) and labels (N,) int64 of the rows that count, of which there must be one."""
+    probs, labels = without_ignored("probs", probs, labels, ignore_index)
+    return at_most_one(checks.probabilities("probs", probs, rows=True, rows_sum_to_one=rows_sum_to_one)), labels
+
+
+def without_ignored(name: str, x: Tensor, labels: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor]:
+    """The rows of ``x`` (N, C) whose label (N,) is not ``ignore_index``, and these labels, in [0, C), int64."""
+    n, n_classes = checks.matrix(name, x, rows=True).shape
+    checks.same_device("labels", checks.integers("labels", labels, n), name, x)
+    if (kept := not_ignored(labels, checked_ignore_index(ignore_index))) is not None:
+        x, labels = x[kept], labels[kept]
+        if not len(labels):
+            raise ValueError(f"labels must not all be ignore_index, got {n} times {ignore_index}")
+    return x, checks.labels("labels", labels, len(labels), n_classes).long()

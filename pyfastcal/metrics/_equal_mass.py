@@ -20,8 +20,10 @@ _FIXED_POINT = 2.0**-32  # more than a confidence is rounded by
 
 def start_cells(count: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
     """Of the ``n_groups - 1`` starts, each int64: their cells, and how many rows of that cell have a lower rank."""
-    total = int(count.sum())
-    return cells_of_ranks(count, torch.tensor([b * total // n_groups for b in range(1, n_groups)], dtype=torch.int64))
+    start, total = torch.arange(1, n_groups), count.sum()
+    # floor(start * total / n_groups), of which only the product would overflow
+    ranks = start * (total // n_groups) + start * (total % n_groups) // n_groups
+    return cells_of_ranks(count, ranks)
 
 
 def cells_of_ranks(count: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:

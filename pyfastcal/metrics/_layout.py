@@ -5,8 +5,9 @@ A state is one flat int64 tensor: the number of rows; whole, low and infinite co
 bins: once, or for each fine cell of proximity and once more for rows that came without.
 """
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +18,13 @@ from .. import checks, ops, reference
 from . import _limbs
 from ._cells import Cells
 from ._fine import CONFIDENCE, PROXIMITY
+from ._rows import ROWS, inside, masked
 
-_ROWS = 8000  # taken at a time: it all stays in cache, and below what torch would split over threads
-_MOST_ROWS = 1 << 24  # the same where threads cost nothing
+_MOST_ROWS = 1 << 24  # taken at a time where threads cost nothing
 _LARGEST = 1 << 30  # a value that is no smaller counts as infinite in a mean
+_MOST_NAMES, _LONGEST_NAME = 1000, 100
+_CPU = torch.device("cpu")
+_TAKEN = {"self", "confidence", "correct", "proximity", "labels", "ignore_index", "validate"}  # by an update
 
 
 @dataclass(frozen=True)
@@ -44,20 +48,26 @@ class Layout:
         n_proximity_bins: int | None = None,
         means: Sequence[str] = (),
     ) -> None:
-        self.n_bins = checks.integer("n_bins", n_bins, 1)
+        self.groups = 1
+        if n_proximity_bins is None:
+            n_bins, _ = checks.cells(n_bins)
+        else:
+            self.groups = PROXIMITY.size + 1
+            most = checks.MOST_CELLS // self.groups
+            checks.integer("n_bins", n_bins, 1, most, f"in each of {self.groups} cells of proximity")
+            n_bins, n_proximity_bins = checks.cells(n_bins, n_proximity_bins, groups_name="n_proximity_bins")
+        self.n_bins, self.n_proximity_bins = n_bins, n_proximity_bins
         self.closed = checks.choice("closed", closed, ("left", "right"))
-        if n_proximity_bins is not None:
-            checks.integer("n_proximity_bins", n_proximity_bins, 1)
-        self.n_proximity_bins = n_proximity_bins
-        self.means = tuple(means)
-        if not all(isinstance(name, str) for name in self.means) or len(set(self.means)) != len(self.means):
-            raise ValueError(f"means must be different names, got {means!r}")
+        self.means = _names(means)
         self.fine = CONFIDENCE.size if fine else 0
-        self.groups = 1 if n_proximity_bins is None else PROXIMITY.size + 1
         self.columns = self.fine + self.groups * self.n_bins
         self.size = 1 + 3 * len(self.means) + 4 * self.columns
-        self.edges = reference.uniform_edges(self.n_bins)
-        self._lookup = _lookup(self.edges) if self.sparse else None
+        self._held: tuple[torch.device, Tensor, tuple[Tensor, Tensor] | None] | None = None  # see follow
+
+    @functools.cached_property
+    def edges(self) -> Tensor:
+        """Edges (n_bins + 1,) of the equal-width bins, on the CPU."""
+        return reference.uniform_edges(self.n_bins)
 
     @property
     def sparse(self) -> bool:
@@ -76,29 +86,39 @@ class Layout:
         return {name: getattr(self, name) for name in names} | {"means": list(self.means)}
 
     def check(self, confidence: Any, correct: Any, proximity: Any, values: Mapping[str, Any], device: Any) -> None:
-        """ValueError that names the argument that ``add`` cannot take."""
-        checks.floating("confidence", confidence, 1)
-        if self.sparse and not _inside(confidence):  # else the kernel looks
-            checks.unit_interval("confidence", confidence)
-        n = confidence.shape[0]
-        given = {"correct": checks.correctness("correct", correct, n)}
+        """ValueError that names the argument whose type, shape or device ``add`` cannot take."""
+        n = checks.floating("confidence", confidence, 1).shape[0]
+        given = {"correct": checks.entries("correct", correct, n, "confidence")}
         if proximity is not None:
             if self.n_proximity_bins is None:
                 raise ValueError("proximity must be None where n_proximity_bins is, got a value")
-            if not _inside(checks.vector("proximity", proximity, n, "confidence")):
-                checks.unit_interval("proximity", proximity)
-            given["proximity"] = proximity
+            given["proximity"] = checks.vector("proximity", proximity, n, "confidence")
         for name in values:
             if name not in self.means:
                 raise ValueError(f"{name} must be one of means, which are {self.means}")
         for name in self.means:
             given[name] = checks.vector(name, values.get(name), n, "confidence")
-            if checks.values_visible(given[name]) and bool(given[name].isnan().any()):
-                raise ValueError(f"{name} must be numbers, got NaN")
         for name, x in given.items():
             checks.same_device(name, x, "confidence", confidence)
         if confidence.device != device:
             raise ValueError(f"confidence must be on {device} as the counts are, got {confidence.device}")
+
+    def check_values(
+        self, confidence: Tensor, correct: Tensor, proximity: Tensor | None, values: Mapping[str, Tensor]
+    ) -> bool:
+        """ValueError that names the argument, of those that passed ``check``, whose numbers ``add`` cannot take.
+        Returns whether confidences and proximities were seen to lie in [0, 1]: at those that go through the kernel it
+        is the kernel that looks."""
+        seen = self.sparse
+        for name, x in (("confidence", confidence), ("proximity", proximity)):
+            if self.sparse and x is not None and not inside(x):
+                checks.unit_interval(name, x)
+                seen = False
+        checks.correctness("correct", correct, len(confidence))
+        for name, x in values.items():
+            if checks.values_visible(x) and bool(x.isnan().any()):
+                raise ValueError(f"{name} must be numbers, got NaN")
+        return seen
 
     def add(
         self,
@@ -108,29 +128,36 @@ class Layout:
         proximity: Tensor | None = None,
         values: Mapping[str, Tensor] | None = None,
         *,
+        kept: Tensor | None = None,
         validate: bool = True,
     ) -> None:
-        """Add rows to ``state``, in place; as it was where this raises."""
+        """Add rows to ``state``, in place; as it was where this raises. ``kept`` (N,) booleans: those rows alone.
+        Without ``validate`` no number is looked at."""
         values = values or {}
-        if validate:
-            self.check(confidence, correct, proximity, values, state.device)
-        confidence = confidence.detach()
+        self.check(confidence, correct, proximity, values, state.device)
+        confidence, correct = masked(kept, confidence.detach(), 0), masked(kept, correct, False)
+        proximity = None if proximity is None else masked(kept, proximity.detach(), 0)
+        values = {name: masked(kept, x.detach(), 0) for name, x in values.items()}
+        seen = validate and self.check_values(confidence, correct, proximity, values)
         if self.sparse:
-            step = _ROWS if confidence.device.type == "cpu" else _MOST_ROWS
+            if kept is not None:
+                confidence, seen = masked(kept, confidence, torch.nan), False  # NaN enters no cell
+            step = ROWS if confidence.device.type == "cpu" else _MOST_ROWS
             for start in range(0, len(confidence), step):
-                rows = slice(start, start + step)
-                near = None if proximity is None else proximity.detach()[rows]
-                valid = validate and checks.values_visible(confidence)
-                self._add_rows(self._table(state), confidence[rows], correct[rows].bool(), near, valid)
+                part = slice(start, start + step)
+                near = None if proximity is None else proximity[part]
+                self._add_rows(self._table(state), confidence[part], correct[part].bool(), near, seen)
         else:
-            self._add_totals(self._table(state), confidence, correct.bool(), validate)
-        state[:1] += len(confidence)
+            self._add_totals(self._table(state), confidence, correct.bool(), kept, validate)
+        state[:1] += len(confidence) if kept is None else kept.sum()
         for index, name in enumerate(self.means):
-            _add_mean(self._means(state)[:, index], values[name].detach())
+            _add_mean(self._means(state)[:, index], values[name])
 
     def read(self, state: Tensor) -> Reading:
-        """ValueError if a row had a confidence or proximity outside [0, 1] that could not be looked at."""
-        state = state.cpu()
+        """ValueError if a row had a confidence or proximity outside [0, 1] that could not be looked at, or if no rows
+        have this state."""
+        state = moved("state", state, _CPU)
+        self.verify(state)
         table, rows = self._table(state), int(state[0])
         fine, grouped = Cells.of(table[:, : self.fine]), Cells.of(table[:, self.fine :])
         if lost := rows - int(grouped.total):
@@ -149,6 +176,16 @@ class Layout:
             dict(zip(self.means, sums, strict=True)),
         )
 
+    def verify(self, state: Tensor, name: str = "state") -> None:
+        """ValueError that names it if no rows have this state."""
+        state = moved(name, state, _CPU)
+        cells, rows, infinite = Cells.of(self._table(state)), int(state[0]), self._means(state)[2]
+        parts = [Cells(*(x[part] for x in cells)) for part in (slice(self.fine), slice(self.fine, None))]
+        counted = [int(part.total) for part in parts if len(part.count)]
+        possible = all(part.possible for part in parts) and len(set(counted)) == 1 and counted[0] <= rows
+        if not possible or bool(((infinite < 0) | (infinite > rows)).any()):
+            raise impossible(name)
+
     def carry(self, state: Tensor) -> None:
         """Make of a sum of states the state of all their rows, to the bit, in place."""
         table, means = self._table(state), self._means(state)
@@ -161,27 +198,32 @@ class Layout:
     def _means(self, state: Tensor) -> Tensor:
         return state[1 : 1 + 3 * len(self.means)].view(3, -1) if self.means else state.new_zeros(3, 0)
 
-    def _add_totals(self, table: Tensor, confidence: Tensor, correct: Tensor, validate: bool) -> None:
-        totals, invalid = ops.bin_totals(confidence, correct, self.n_bins, closed=self.closed)
+    def _add_totals(
+        self, table: Tensor, confidence: Tensor, correct: Tensor, kept: Tensor | None, validate: bool
+    ) -> None:
+        group, n_groups = (None, 1) if kept is None else ((~kept).long(), 2)
+        totals, invalid = ops.bin_totals(
+            confidence, correct, self.n_bins, group=group, n_groups=n_groups, closed=self.closed
+        )
         if validate and checks.values_visible(invalid) and int(invalid):
             checks.unit_interval("confidence", confidence)
-        _limbs.add_totals(table, totals.reshape(3, -1))
+        _limbs.add_totals(table, totals[:, 0])
 
     def _add_rows(
-        self, table: Tensor, confidence: Tensor, correct: Tensor, proximity: Tensor | None, valid: bool
+        self, table: Tensor, confidence: Tensor, correct: Tensor, proximity: Tensor | None, seen: bool
     ) -> None:
         count = torch.ones_like(correct, dtype=torch.int64)
-        if not (valid or (_inside(confidence) and (proximity is None or _inside(proximity)))):
-            valid = (confidence >= 0) & (confidence <= 1)
+        if not (seen or (inside(confidence) and (proximity is None or inside(proximity)))):
+            valid = (confidence >= 0) & (confidence <= checks.LARGEST_CONFIDENCE)
             if proximity is not None:
-                valid &= (proximity >= 0) & (proximity <= 1)
+                valid &= (proximity >= 0) & (proximity <= checks.LARGEST_CONFIDENCE)
                 proximity = torch.where(valid, proximity, 0)
             confidence, correct, count = torch.where(valid, confidence, 0), valid & correct, valid.long()
-        confidence = confidence.double()
+        confidence = confidence.double().clamp(max=1)
         fine = CONFIDENCE(confidence)
         cell = self._bin(confidence, fine)
         if self.groups > 1:
-            group = PROXIMITY.size if proximity is None else PROXIMITY(proximity.double())
+            group = PROXIMITY.size if proximity is None else PROXIMITY(proximity.double().clamp(max=1))
             cell += group * self.n_bins
         values = [count, correct.long(), _limbs.to_fixed(confidence)]
         if self.fine:
@@ -191,17 +233,19 @@ class Layout:
 
     def _bin(self, confidence: Tensor, fine: Tensor) -> Tensor:
         """``reference.bin_index``, looked up where no fine cell holds two edges."""
-        self.follow(confidence.device)
-        if self._lookup is None:
-            return reference.bin_index(confidence, self.edges, self.closed)
-        before, edge = (x.index_select(0, fine) for x in self._lookup)
+        _, edges, lookup = self.follow(confidence.device)
+        if lookup is None:
+            return reference.bin_index(confidence, edges, self.closed)
+        before, edge = (x.index_select(0, fine) for x in lookup)
         return before.add_(confidence >= edge if self.closed == "left" else confidence > edge)
 
-    def follow(self, device: torch.device) -> None:
+    def follow(self, device: torch.device) -> tuple[torch.device, Tensor, tuple[Tensor, Tensor] | None]:
         """Keep what rows are compared with on ``device``, so that no update waits for a copy."""
-        if self.edges.device != device:
-            self.edges = self.edges.to(device)
-            self._lookup = None if self._lookup is None else tuple(x.to(device) for x in self._lookup)
+        if self._held is None or self._held[0] != device:
+            lookup = _lookup(self.edges) if self.sparse and self.n_bins < CONFIDENCE.size else None
+            there = None if lookup is None else (lookup[0].to(device), lookup[1].to(device))
+            self._held = device, self.edges.to(device), there
+        return self._held
 
 
 def _add_mean(sums: Tensor, values: Tensor) -> None:
@@ -211,15 +255,34 @@ def _add_mean(sums: Tensor, values: Tensor) -> None:
     _limbs.carry(sums[0], sums[1])
 
 
-def _inside(x: Tensor) -> bool:
-    """Whether all of ``x`` (N,) lies in [0, 1]; no where it cannot be looked at."""
-    if not checks.values_visible(x):
-        return False
-    for rows in x.split(_ROWS) if len(x) else ():
-        low, high = rows.aminmax()
-        if not (low.item() >= 0 and high.item() <= 1):  # nor for NaN
-            return False
-    return True
+def check_state(name: str, state: Any, size: int) -> Tensor:
+    """``state``, a contiguous int64 tensor (size,); ValueError that names it if it is anything else."""
+    wanted = isinstance(state, Tensor) and state.layout == torch.strided and state.dtype == torch.int64
+    if not (wanted and state.shape == (size,) and state.is_contiguous()):
+        raise ValueError(f"{name} must be a contiguous int64 tensor of shape ({size},), got {checks.describe(state)}")
+    return state
+
+
+def moved(name: str, state: Tensor, device: torch.device) -> Tensor:
+    """``state`` on ``device``; ValueError that names it if it has no numbers."""
+    if state.is_meta and device.type != "meta":
+        raise ValueError(f"{name} must be on a device that holds numbers, got meta")
+    return state.to(device)
+
+
+def impossible(name: str) -> ValueError:
+    return ValueError(f"{name} must hold sums over the rows of a stream, got numbers that no rows have")
+
+
+def _names(means: Any) -> tuple[str, ...]:
+    names = tuple(means) if isinstance(means, Iterable) and not isinstance(means, str) else (None,)
+    if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+        raise ValueError(f"means must be different names, got {means!r}")
+    if len(names) > _MOST_NAMES or any(len(name) > _LONGEST_NAME for name in names):
+        raise ValueError(f"means must be at most {_MOST_NAMES} names of at most {_LONGEST_NAME} characters")
+    if taken := _TAKEN.intersection(names):
+        raise ValueError(f"means must not be called as update's own arguments are, got {min(taken)!r}")
+    return names
 
 
 def _lookup(edges: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -1,5 +1,6 @@
 """What the torchmetrics classes share: a state of integer sums, its synchronisation, and the rows of top labels."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ from .. import checks
 from .._numpy import accepts_numpy
 from .._optional import require_torchmetrics
 from . import _diagram
-from ._layout import Layout, Reading
+from ._layout import Layout, Reading, check_state, moved
+from ._rows import checked_ignore_index, masked, not_ignored
 from .reliability import ReliabilityCurve, curve_of
 
 torchmetrics = require_torchmetrics()
@@ -25,21 +27,33 @@ class Sums(torchmetrics.Metric):
     plot_lower_bound = 0.0
     plot_upper_bound = 1.0
 
-    def __init__(self, name: str, size: int, validate: bool, **kwargs: Any) -> None:
+    def __init__(self, name: str, size: int, ignore_index: int | None, validate: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.validate = checks.choice("validate", validate, (True, False))
+        self.ignore_index = checked_ignore_index(ignore_index)
         # collections let metrics share a state whose name and values are equal: the name says what is counted
-        self._state_name = name
-        self.add_state(name, torch.zeros(size, dtype=torch.int64), dist_reduce_fx="sum")
+        self._state_name = name if ignore_index is None else f"{name}_but_{ignore_index}"
+        self.add_state(self._state_name, torch.zeros(size, dtype=torch.int64), dist_reduce_fx="sum")
 
     @property
     def state(self) -> Tensor:
-        """The flat int64 tensor of sums."""
-        return getattr(self, self._state_name)
+        """The flat int64 tensor of sums; ValueError if it was made something else."""
+        return self._checked(getattr(self, self._state_name))
 
     def _carry(self) -> None:
         """Make of a sum of states a state again."""
         raise NotImplementedError
+
+    def _verify(self, state: Tensor) -> None:
+        """ValueError if no rows have this state."""
+        raise NotImplementedError
+
+    def _checked(self, state: Any) -> Tensor:
+        return check_state(self._state_name, state, len(self._defaults[self._state_name]))
+
+    def _incoming(self, state: Any) -> Tensor:
+        """A state from elsewhere, on the device of this metric."""
+        return moved(self._state_name, self._checked(state), self.device)
 
     def _writable(self) -> Tensor:
         if self.state.is_inference() and not torch.is_inference_mode_enabled():  # left by an update in inference mode
@@ -56,15 +70,37 @@ class Sums(torchmetrics.Metric):
         self._carry()
 
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
+        if (name := self._state_name) in incoming_state:  # else it is torchmetrics that says so
+            incoming_state = incoming_state | {name: self._incoming(incoming_state[name])}
         super()._reduce_states(incoming_state)
         self._carry()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        if (name := prefix + self._state_name) in state_dict:
+            state = self._incoming(state_dict[name])
+            self._verify(state)
+            state_dict[name] = state.clone()  # or both metrics into which it is loaded would count in it
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Any = ()) -> torch.nn.Module:
+        """As torchmetrics does it, but a cast leaves the state what it is: any other type would lose counts."""
+
+        def uncast(state: Tensor) -> Tensor:
+            moved = fn(state)
+            return moved if moved.dtype == state.dtype else state.to(moved.device)
+
+        name, state = self._state_name, self.state
+        super()._apply(fn, (*exclude_state, name))
+        self._defaults[name] = torch.zeros_like(uncast(self._defaults[name]))  # to_empty would give anything
+        setattr(self, name, uncast(state))
+        return self
 
 
 class TopLabel(Sums):
     """A metric of the confidence in the predicted class."""
 
-    def __init__(self, layout: Layout, validate: bool, **kwargs: Any) -> None:
-        super().__init__(layout.name, layout.size, validate, **kwargs)
+    def __init__(self, layout: Layout, ignore_index: int | None, validate: bool, **kwargs: Any) -> None:
+        super().__init__(layout.name, layout.size, ignore_index, validate, **kwargs)
         self._layout = layout
 
     @property
@@ -74,8 +110,8 @@ class TopLabel(Sums):
     @accepts_numpy
     def update(self, confidence: Tensor, prediction: Tensor, labels: Tensor | None = None) -> None:
         """Add rows: ``confidence`` (N,) floating in [0, 1]; ``prediction`` and ``labels`` (N,) integers, or, without
-        ``labels``, whether each is correct: (N,) booleans, or zeros and ones. ValueError that names what is wrong; the
-        state is then as it was."""
+        ``labels`` and ``ignore_index``, whether each is correct: (N,) booleans, or zeros and ones. ValueError that
+        names what is wrong; the state is then as it was."""
         self._add(confidence, prediction, labels)
 
     def reliability(self, *, n_bootstrap: int = 1000, level: float = 0.95, seed: int = 0) -> ReliabilityCurve:
@@ -94,10 +130,29 @@ class TopLabel(Sums):
         return _diagram.draw(self.reliability(n_bootstrap=n_bootstrap, level=level, seed=seed), ax)
 
     def _add(self, confidence: Any, prediction: Any, labels: Any, proximity: Any = None) -> None:
+        n = len(checks.floating("confidence", confidence, 1))
+        if labels is not None:
+            correct, kept = self._compared(confidence, prediction, labels)
+        elif self.ignore_index is None:
+            correct, kept = checks.entries("prediction", prediction, n, "confidence"), None
+            checks.same_device("prediction", prediction, "confidence", confidence)
+            if self.validate:
+                correct = checks.correctness("prediction", prediction, n)
+        else:
+            raise ValueError(f"labels must be given with ignore_index={self.ignore_index}, got None")
+        self._layout.add(self._writable(), confidence, correct, proximity, kept=kept, validate=self.validate)
+
+    def _compared(self, confidence: Tensor, prediction: Any, labels: Any) -> tuple[Tensor, Tensor | None]:
+        """Which predictions are correct, and which rows count (None: all)."""
+        given = []
+        for name, x in (("prediction", prediction), ("labels", labels)):
+            given.append(checks.integers(name, x, len(confidence), "confidence"))
+            checks.same_device(name, x, "confidence", confidence)
+        kept = not_ignored(given[1], self.ignore_index)
         if self.validate:
-            prediction, labels = _checked(checks.floating("confidence", confidence, 1), prediction, labels)
-        correct = prediction if labels is None else prediction == labels
-        self._layout.add(self._writable(), confidence, correct, proximity, validate=self.validate)
+            for name, x in zip(("prediction", "labels"), given, strict=True):
+                checks.labels(name, masked(kept, x, 0), len(x), None, "confidence")
+        return given[0] == given[1], kept
 
     def _read(self) -> Reading:
         return self._layout.read(self.state)
@@ -111,10 +166,13 @@ class TopLabel(Sums):
     def _carry(self) -> None:
         self._layout.carry(self.state)
 
-    def _apply(self, fn: Any, exclude_state: Any = "") -> torch.nn.Module:
-        moved = super()._apply(fn, exclude_state)
+    def _verify(self, state: Tensor) -> None:
+        self._layout.verify(state, self._state_name)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Any = ()) -> torch.nn.Module:
+        super()._apply(fn, exclude_state)
         self._layout.follow(self.state.device)
-        return moved
+        return self
 
 
 class TopLabelNear(TopLabel):
@@ -125,17 +183,7 @@ class TopLabelNear(TopLabel):
         self, confidence: Tensor, prediction: Tensor, labels: Tensor | None = None, proximity: Tensor | None = None
     ) -> None:
         """Add rows: ``confidence`` (N,) floating in [0, 1]; ``prediction`` and ``labels`` (N,) integers, or, without
-        ``labels``, whether each is correct: (N,) booleans, or zeros and ones; ``proximity`` (N,) floating in [0, 1],
-        as ``fc.proximity`` gives it. ValueError that names what is wrong; the state is then as it was."""
+        ``labels`` and ``ignore_index``, whether each is correct: (N,) booleans, or zeros and ones; ``proximity`` (N,)
+        floating in [0, 1], as ``fc.proximity`` gives it. ValueError that names what is wrong; the state is then as it
+        was."""
         self._add(confidence, prediction, labels, proximity)
-
-
-def _checked(confidence: Tensor, prediction: Any, labels: Any) -> tuple[Tensor, Tensor | None]:
-    n = len(confidence)
-    if labels is None:
-        return checks.correctness("prediction", prediction, n), None
-    given = []
-    for name, x in (("prediction", prediction), ("labels", labels)):
-        given.append(checks.labels(name, x, n, None, "confidence"))
-        checks.same_device(name, x, "confidence", confidence)
-    return given[0], given[1]

@@ -5,7 +5,6 @@ states add up to the state of both streams (``merge``, or one sum over ranks); e
 """
 
 import json
-import struct
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -14,11 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import checks
 from . import _equal_mass, _limbs
 from ._cells import Cells, expected_error, maximum_error
-from ._layout import Layout, Reading
+from ._layout import Layout, Reading, check_state, moved
+from ._rows import checked_ignore_index, not_ignored
 
 _MAGIC = b"pyfastcal.accumulator/1\n"
+_LONGEST_HEAD = 1 << 21  # as many names as there may be, each character escaped, and more
 
 
 class Accumulator:
@@ -49,7 +51,15 @@ class Accumulator:
     ) -> None:
         self._layout = Layout(n_bins, closed, fine=True, n_proximity_bins=n_proximity_bins, means=means)
         self.state = torch.zeros(self._layout.size, dtype=torch.int64, device=device)
-        self._layout.follow(self.state.device)
+
+    @property
+    def state(self) -> Tensor:
+        return check_state("state", self._state, self._layout.size)
+
+    @state.setter
+    def state(self, state: Tensor) -> None:
+        self._state = check_state("state", state, self._layout.size)
+        self._layout.follow(state.device)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -66,26 +76,32 @@ class Accumulator:
         correct: Tensor,
         proximity: Tensor | None = None,
         *,
+        labels: Tensor | None = None,
+        ignore_index: int | None = None,
         validate: bool = True,
         **values: Tensor,
     ) -> "Accumulator":
         """Add rows: ``confidence`` (N,) floating in [0, 1], ``correct`` (N,) booleans or zeros and ones, ``proximity``
         (N,) floating in [0, 1], and a floating (N,) for each of ``means``: kept to 2^-32, from 2^30 on as infinite.
+        Rows whose ``labels`` (N,), integers, are ``ignore_index`` are left out, as if they had not been given.
 
-        Nothing is read back from a GPU. What is not looked at there, or with ``validate=False``, shows in
-        ``compute``: it raises if a row had a confidence or proximity outside [0, 1].
+        Types, shapes and devices are always checked. Nothing is read back from a GPU. What is not looked at there, or
+        with ``validate=False``, shows in ``compute``: it raises if a row had a confidence or proximity outside [0, 1].
 
         Raises:
             ValueError: naming the argument; the state is then as it was.
         """
-        self._layout.add(self.state, confidence, correct, proximity, values, validate=validate)
+        kept = _kept(confidence, labels, ignore_index)
+        self._layout.add(self.state, confidence, correct, proximity, values, kept=kept, validate=validate)
         return self
 
     def merge(self, other: "Accumulator") -> "Accumulator":
         """Add the rows of ``other``; ValueError if its ``config`` differs."""
+        if not isinstance(other, Accumulator):
+            raise ValueError(f"other must be an Accumulator, got {checks.describe(other)}")
         if other.config != self.config:
             raise ValueError(f"other must have the configuration {self.config}, got {other.config}")
-        self.state += other.state.to(self.state.device)
+        self.state += moved("other", other.state, self.state.device)
         return self.carry()
 
     def carry(self) -> "Accumulator":
@@ -118,7 +134,6 @@ class Accumulator:
 
     def to(self, device: torch.device | str) -> "Accumulator":
         self.state = self.state.to(device)
-        self._layout.follow(self.state.device)
         return self
 
     def to_bytes(self) -> bytes:
@@ -126,24 +141,59 @@ class Accumulator:
         self.carry()
         head = json.dumps(self.config).encode()
         body = self.state.cpu().numpy().astype("<i8", copy=False).tobytes()
-        return _MAGIC + zlib.compress(struct.pack("<q", len(head)) + head + body, 1)
+        return _MAGIC + zlib.compress(len(head).to_bytes(8, "little") + head + body, 1)
 
     @classmethod
     def from_bytes(cls, data: bytes, device: torch.device | str = "cpu") -> "Accumulator":
-        """What ``to_bytes`` gave; ValueError if ``data`` is anything else, or damaged."""
+        """What ``to_bytes`` gave, read in no more memory than a few such states take.
+
+        Raises:
+            ValueError: ``data`` is anything else, damaged, followed by more, or holds numbers that no rows have.
+        """
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise ValueError(f"data must be bytes, got {checks.describe(data)}")
         try:
-            if not data.startswith(_MAGIC):
-                raise ValueError("another format")
-            content = zlib.decompress(data[len(_MAGIC) :])
-            (size,) = struct.unpack_from("<q", content)
-            made = cls(**json.loads(content[8 : 8 + size]))
-            state = np.frombuffer(content[8 + size :], dtype="<i8").astype(np.int64)
-            if state.shape != made.state.shape:
-                raise ValueError(f"{len(state)} numbers, not {len(made.state)}")
-        except (ValueError, TypeError, zlib.error, struct.error) as error:
-            raise ValueError(f"data must be the bytes of an accumulator: {error}") from error
-        made.state = torch.from_numpy(state)
-        return made.to(device)
+            layout, state = _unpacked(bytes(data))
+            layout.verify(state)
+        except (ValueError, TypeError, RecursionError, zlib.error) as error:
+            raise ValueError(f"data must be the bytes of an accumulator: {str(error)[:200]}") from error
+        made = cls(**layout.config, device="meta")  # whose state takes no memory
+        made.state = state.to(device)
+        return made
+
+
+def _unpacked(data: bytes) -> tuple[Layout, Tensor]:
+    """What ``to_bytes`` packed. No more is inflated than what the layout needs, and that it needs it is known first."""
+    if not data.startswith(_MAGIC):
+        raise ValueError("another format")
+    inflate = zlib.decompressobj()
+    content = inflate.decompress(data[len(_MAGIC) :], 8 + _LONGEST_HEAD)
+    size = int.from_bytes(content[:8], "little", signed=True)
+    head, body = content[8 : 8 + size], content[8 + size :]
+    if len(content) < 8 or not 0 < size <= _LONGEST_HEAD or len(head) < size:
+        raise ValueError("no configuration")
+    layout = Layout(**json.loads(head), fine=True)
+    if json.dumps(layout.config).encode() != head:
+        raise ValueError("another configuration")
+    body += inflate.decompress(inflate.unconsumed_tail, max(1, 8 * layout.size + 1 - len(body)))
+    if len(body) != 8 * layout.size:
+        raise ValueError(f"{'more' if len(body) > 8 * layout.size else 'fewer'} than {layout.size} numbers")
+    if not inflate.eof or inflate.unused_data:
+        raise ValueError("it does not end where it should")
+    return layout, torch.from_numpy(np.frombuffer(bytearray(body), dtype="<i8").astype(np.int64, copy=False))
+
+
+def _kept(confidence: Any, labels: Any, ignore_index: Any) -> Tensor | None:
+    """Which rows count (None: all)."""
+    if ignore_index is None:
+        if labels is not None:
+            raise ValueError("ignore_index must be given with labels, got None")
+        return None
+    if labels is None:
+        raise ValueError(f"labels must be given with ignore_index={ignore_index}, got None")
+    labels = checks.integers("labels", labels, len(checks.floating("confidence", confidence, 1)), "confidence")
+    checks.same_device("labels", labels, "confidence", confidence)
+    return not_ignored(labels, checked_ignore_index(ignore_index))
 
 
 def summary(layout: Layout, counts: Reading) -> dict[str, Tensor]:
@@ -183,5 +233,5 @@ def intervals(layout: Layout, counts: Reading) -> dict[str, tuple[float, float]]
     if counts.fine is not None:
         found["ace"] = _equal_mass.adaptive_interval(counts.fine, layout.n_bins)
     if counts.grouped is not None:
-        found["piece"] = _equal_mass.grouped_interval(counts.grouped, layout.n_proximity_bins, layout.edges.cpu())
+        found["piece"] = _equal_mass.grouped_interval(counts.grouped, layout.n_proximity_bins, layout.edges)
     return {name: (float(low), float(high)) for name, (low, high) in found.items()}

@@ -49,8 +49,8 @@ def expected_calibration_error(
     """
     checks.choice("norm", norm, NORMS)
     if _published.check_compat(compat, norm=(norm, "l1"), closed=(closed, "left")):
-        check_values(confidence)
-        return _published.expected_error(confidence, correct, checks.integer("n_bins", n_bins, 1))
+        confidence = check_values(confidence)
+        return _published.expected_error(confidence, correct, checks.cells(n_bins)[0])
     return expected_error(count_cells(confidence, correct, n_bins, closed=closed), norm)
 
 
@@ -69,8 +69,8 @@ def adaptive_calibration_error(
         compat: ``"clip_calibration"``: bins between linearly interpolated quantiles, as published.
     """
     compat = _published.check_compat(compat)
-    check_values(confidence)
-    n_bins = checks.integer("n_bins", n_bins, 1)
+    confidence = check_values(confidence)
+    n_bins, _ = checks.cells(n_bins)
     group = (_published.quantile_bins if compat else equal_mass_groups)(confidence, n_bins)
     return expected_error(count_cells(confidence, correct, 1, group=group, n_groups=n_bins))
 
@@ -104,12 +104,11 @@ def proximity_informed_ece(
         compat: ``"clip_calibration"``: groups between linearly interpolated quantiles, as published.
     """
     compat = _published.check_compat(compat)
-    check_values(confidence)
+    confidence = check_values(confidence)
     checks.vector("proximity", proximity, len(confidence), "confidence")
     checks.same_device("proximity", proximity, "confidence", confidence)
     checks.finite("proximity", proximity)
-    n_bins = checks.integer("n_bins", n_bins, 1)
-    n_groups = checks.integer("n_proximity_bins", n_proximity_bins, 1)
+    n_bins, n_groups = checks.cells(n_bins, n_proximity_bins, groups_name="n_proximity_bins")
     if compat:
         group = _published.quantile_bins(proximity, n_groups) * n_bins
         group = group + _published.uniform_bins(confidence, n_bins)
@@ -130,11 +129,13 @@ def debiased_ece(confidence: Tensor, correct: Tensor, n_bins: int = 10) -> Tenso
 
 
 @accepts_numpy
-def classwise_ece(probs: Tensor, labels: Tensor, n_bins: int = 10) -> Tensor:
+def classwise_ece(probs: Tensor, labels: Tensor, n_bins: int = 10, *, ignore_index: int | None = None) -> Tensor:
     """``mean_c ECE(probs[:, c], labels == c)``: the l1 error of every class's probability, not the top one's
-    alone. ``probs`` (N, C) in [0, 1], whose rows need not sum to 1; ``labels`` (N,) integers in [0, C)."""
-    labels = check_probabilities(probs, labels, rows_sum_to_one=False)
-    table = labels.new_zeros(4, probs.shape[1] * checks.integer("n_bins", n_bins, 1))
+    alone. ``probs`` (N, C) in [0, 1], whose rows need not sum to 1; ``labels`` (N,) integers in [0, C), or
+    ``ignore_index``, whose rows are left out."""
+    probs, labels = check_probabilities(probs, labels, ignore_index, rows_sum_to_one=False)
+    n_bins, _ = checks.cells(n_bins, probs.shape[1], groups_name="the number of classes")
+    table = labels.new_zeros(4, probs.shape[1] * n_bins)
     add_classes(table, probs, labels, n_bins)
     cells = Cells.of(table)
     return absolute_excess(cells) / cells.total

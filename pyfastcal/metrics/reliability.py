@@ -54,7 +54,8 @@ def reliability_curve(
 
 def curve_of(cells: Cells, *, n_bootstrap: int = 1000, level: float = 0.95, seed: int = 0) -> ReliabilityCurve:
     """The reliability curve of counted equal-width bins."""
-    n_bootstrap = checks.integer("n_bootstrap", n_bootstrap, 0)
+    most = checks.MOST_CELLS // len(cells.count)
+    n_bootstrap = checks.integer("n_bootstrap", n_bootstrap, 0, most, f"{len(cells.count)} bins")
     level = checks.number("level", level, low=0.0, high=1.0)
     seed = checks.integer("seed", seed, 0)
     lower, upper = _band(cells, n_bootstrap, level, seed)

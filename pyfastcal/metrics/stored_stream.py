@@ -38,7 +38,7 @@ def adaptive_calibration_error_of_stream(
     counts, single = _first_pass(batches, layout, group, 2)
     refinement = Refinement(counts.fine, CONFIDENCE, n_bins, single=single)
     while not refinement.done:
-        for confidence, correct in _again(batches, 2):
+        for confidence, correct, _ in _again(batches, layout, 2):
             refinement.add(confidence, confidence, correct, torch.zeros(len(confidence), dtype=torch.int64))
         refinement.advance(group)
     return refinement.error()
@@ -54,7 +54,8 @@ def proximity_informed_ece_of_stream(
     assert counts.grouped is not None
     refinement = Refinement(counts.grouped, PROXIMITY, n_proximity_bins, n_bins, single=single)
     while not refinement.done:
-        for confidence, correct, proximity in _again(batches, 3):
+        for confidence, correct, proximity in _again(batches, layout, 3):
+            assert proximity is not None
             refinement.add(proximity, confidence, correct, reference.bin_index(confidence, layout.edges))
         refinement.advance(group)
     return refinement.error()
@@ -142,9 +143,9 @@ class Refinement:
 def _first_pass(batches: Any, layout: Layout, group: Any, width: int) -> tuple[Reading, bool]:
     state = torch.zeros(layout.size, dtype=torch.int64)
     wide = torch.zeros(1, dtype=torch.int64)
-    for batch in _again(batches, width):
-        layout.add(state, *batch)
-        wide += batch[-1 if width == 3 else 0].dtype == torch.float64
+    for confidence, correct, proximity in _again(batches, layout, width):
+        layout.add(state, confidence, correct, proximity, validate=False)
+        wide += (confidence if proximity is None else proximity).dtype == torch.float64
     if group is not None:
         state, wide = _sum_over(group, state), _sum_over(group, wide)
         layout.carry(state)
@@ -153,14 +154,21 @@ def _first_pass(batches: Any, layout: Layout, group: Any, width: int) -> tuple[R
     return layout.read(state), not bool(wide)
 
 
-def _again(batches: Any, width: int) -> Iterable[tuple[Tensor, ...]]:
+def _again(batches: Any, layout: Layout, width: int) -> Iterable[tuple[Tensor, Tensor, Tensor | None]]:
+    """(confidence, correct, proximity) of each batch, on the CPU, checked: it may differ from one pass to the next."""
     if not isinstance(batches, Iterable) or isinstance(batches, Iterator):
         raise ValueError("batches must be iterable more than once, such as a list or a DataLoader")
     for batch in batches:
         if not isinstance(batch, Sequence) or len(batch) != width:
             names = ("confidence", "correct", "proximity")[:width]
             raise ValueError(f"batches must give ({', '.join(names)}), got {checks.describe(batch)}")
-        yield tuple(to_tensor(x).cpu() if hasattr(x, "dtype") else x for x in batch)
+        rows = [to_tensor(x).cpu() if hasattr(x, "dtype") else x for x in batch]
+        confidence, correct, proximity = rows if width == 3 else (*rows, None)
+        if width == 3:
+            checks.tensor("proximity", proximity, 1)  # not None
+        layout.check(confidence, correct, proximity, {}, torch.device("cpu"))
+        layout.check_values(confidence, correct, proximity, {})
+        yield confidence.clamp(max=1), correct, None if proximity is None else proximity.clamp(max=1)
 
 
 def _sum_over(group: Any, x: Tensor) -> Tensor:

@@ -394,10 +394,7 @@ def bin_totals(
     the valid ones, and how many were not (0-d int64)."""
     confidence = confidence.detach()
     if _extension.has_kernel(confidence.device):
-        closed_right = closed == "right"
-        found = torch.ops.pyfastcal.bin_counts(confidence, correct, edges, n_bins, group, n_groups, closed_right)
-        if not (checks.values_visible(found[1]) and int(found[1])):
-            return found  # else some of the invalid ones may be among the totals: the CPU's kernel is faster so
+        return torch.ops.pyfastcal.bin_counts(confidence, correct, edges, n_bins, group, n_groups, closed == "right")
     valid = (confidence >= 0) & (confidence <= checks.LARGEST_CONFIDENCE)
     group = torch.where(valid, 0 if group is None else group, n_groups)  # the others to a group that is dropped
     totals = reference.fixed_point_bin_counts(

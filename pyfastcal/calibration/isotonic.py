@@ -15,8 +15,8 @@ _FAITHFUL = 1e-9  # of the uncalibrated probability, added to the calibrated one
 
 class IsotonicRegression(ProbabilityMap):
     """IR: the monotone map of least squares from probability to the chance of the class (or, for the top label, of
-    being right); linear between its knots, constant beyond them. Fitted by scikit-learn, of the probabilities' ranks, so
-    that the closest two are told apart.
+    being right); linear between its knots, constant beyond them. Fitted by scikit-learn to the probabilities' ranks, so
+    that even the closest are told apart.
 
     Args:
         strategy: ``"one_vs_rest"`` or ``"top_label"``: see ``ProbabilityMap``. Both can change predictions.

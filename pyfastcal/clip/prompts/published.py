@@ -277,7 +277,7 @@ def _find_words(state: State, tuned: PromptLearner, where: str) -> None:
 
 def _begins(suffix: Tensor, words: Tensor) -> bool:
     """Whether all rows of ``suffix`` (C, L, width) begin with the embeddings ``words`` (n, width)."""
-    if not len(suffix) or suffix.shape[1] < len(words):
+    if not suffix.numel() or suffix.shape[1] < len(words):
         return False
     difference = suffix[:, : len(words)].float() - words.detach().float().cpu()
     return bool(difference.norm(dim=-1).amax() <= 1e-2)

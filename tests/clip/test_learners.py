@@ -281,10 +281,10 @@ def test_the_last_batch_can_be_left_out(shapes, data):
 def test_proda_gives_the_means_that_published_dac_takes(shapes, data):
     """Its distances, restated with its own tools: tuned means shorter than 1, zero-shot features of length 1."""
     learner, classes = ProDA(shapes, n_prompts=8), (data.new_classes, data.base_classes)
-    learner.context.data.copy_(torch.randn(learner.context.shape, generator=torch.Generator().manual_seed(0)))
+    learner.context.data.copy_(5 * torch.randn(learner.context.shape, generator=torch.Generator().manual_seed(0)))
     tuned = [learner.text_features(names, normalize=False) for names in classes]
     zeroshot = [learner.zeroshot_text_features(names) for names in classes]
-    assert tuned[0].norm(dim=1).max() < 0.99
+    assert tuned[0].norm(dim=1).max() < 0.995
     torch.testing.assert_close(F.normalize(tuned[0], dim=1), learner.text_features(classes[0]))
     images = F.normalize(torch.ones(1, 64), dim=1)
     torch.testing.assert_close(100 * images @ tuned[0].T, learner.logits(images, classes[0]), rtol=1e-4, atol=1e-3)

@@ -54,6 +54,8 @@ def textual_deviation(
     base_zeroshot: Tensor | None = None,
     k: int = 5,
     base_threshold: float = 0.05,
+    *,
+    normalize: bool = True,
 ) -> Tensor:
     """How far tuning moved each class from the classes it was tuned on: DAC's weight of the class.
 
@@ -69,6 +71,8 @@ def textual_deviation(
             zero-shot. Without them the classes are their own bank, each left out of its own neighbours, and
             the rule of ``base_threshold`` does not apply: none of them is known to be a base class.
         k: number of neighbours; at most B (C - 1 without base features).
+        normalize: L2-normalise all features, as the paper says; its published code does not, which changes
+            gamma where tuned features are shorter than 1 (ProDA's means).
 
     Returns:
         gamma (C,), float32 (float64 for float64 features). Section 4 of arXiv 2402.04655.
@@ -92,7 +96,7 @@ def textual_deviation(
         checks.same_shape("base_zeroshot", base_zeroshot, "base_tuned", base_tuned)
     near, score = {}, {}
     for name, (features, bank) in banks.items():
-        distances = _distances(name, features, bank, k)
+        distances = _distances(name, features, bank, k, normalize)
         near[name], score[name] = distances[:, 0], proximity_of_distances(distances)
     gamma = score["tuned"] / score["zeroshot"]
     if base_tuned is None:
@@ -111,10 +115,10 @@ def _check_bank(name: str, features: Tensor, bank: Tensor | None, k: int) -> Non
         raise ValueError(f"base_{name} must have at least k={k} classes, got {len(bank)}")
 
 
-def _distances(name: str, features: Tensor, bank: Tensor | None, k: int) -> Tensor:
+def _distances(name: str, features: Tensor, bank: Tensor | None, k: int, normalize: bool) -> Tensor:
     try:
         own = bank is None
-        return ops.knn(features, features if own else bank, k, exclude_self=own)[0]
+        return ops.knn(features, features if own else bank, k, exclude_self=own, normalize=normalize)[0]
     except ValueError:  # NaN or infinity is what is left to find: name it as it is called here
         checks.finite(name, features)
         if bank is not None:

@@ -19,6 +19,7 @@ class DistanceAwareCalibration(FitBuffers, LogitScaling):
     Args:
         k: neighbours in the proximity to the base classes.
         base_threshold: a class this close to a tuned base class is one, and keeps its logits.
+        normalize: whether ``fit`` L2-normalises text features: see ``pyfastcal.textual_deviation``.
 
     Attributes:
         class_weight: gamma (C,), set by ``fit`` or ``load_state_dict``; None before.
@@ -29,10 +30,11 @@ class DistanceAwareCalibration(FitBuffers, LogitScaling):
     class_weight: Tensor | None
     fit_buffers = ("class_weight",)
 
-    def __init__(self, k: int = 5, base_threshold: float = 0.05) -> None:
+    def __init__(self, k: int = 5, base_threshold: float = 0.05, *, normalize: bool = True) -> None:
         super().__init__()
         self.k = checks.integer("k", k, 1)
         self.base_threshold = checks.number("base_threshold", base_threshold, low=0.0)
+        self.normalize = normalize
 
     @accepts_numpy
     @torch.no_grad()
@@ -46,7 +48,13 @@ class DistanceAwareCalibration(FitBuffers, LogitScaling):
         """Compute ``class_weight`` from text features: see ``pyfastcal.textual_deviation``. Needs no
         image."""
         self.class_weight = textual_deviation(
-            tuned, zeroshot, base_tuned, base_zeroshot, k=self.k, base_threshold=self.base_threshold
+            tuned,
+            zeroshot,
+            base_tuned,
+            base_zeroshot,
+            k=self.k,
+            base_threshold=self.base_threshold,
+            normalize=self.normalize,
         )
         return self
 
@@ -88,4 +96,5 @@ class DistanceAwareCalibration(FitBuffers, LogitScaling):
         checks.positive(key, checks.floating(key, loaded, 1))
 
     def extra_repr(self) -> str:
-        return f"k={self.k}, base_threshold={self.base_threshold}"
+        raw = "" if self.normalize else ", normalize=False"
+        return f"k={self.k}, base_threshold={self.base_threshold}{raw}"

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch.utils.data import TensorDataset
 
-from pyfastcal import DistanceAwareCalibration
+from pyfastcal import DistanceAwareCalibration, reference, textual_deviation
 from pyfastcal.clip import encode_images, import_open_clip, load_small, prompts, tasks
 from pyfastcal.clip.prompts import LEARNERS, CoCoOp, CoOp, MaPLe, ProDA, PromptSRC
 
@@ -297,10 +297,19 @@ def test_proda_gives_the_means_that_published_dac_takes(shapes, data):
     for c in range(len(classes[0])):
         (few, nearest), (zero, _) = score(tuned[0][c], tuned[1]), score(zeroshot[0][c], zeroshot[1])
         published.append(1.0 if nearest < 0.05 else few / zero)
-    fit = lambda new, base: DistanceAwareCalibration().fit(new, zeroshot[0], base, zeroshot[1]).class_weight  # noqa: E731
-    assert fit(*tuned).tolist() == pytest.approx(published, rel=1e-5)
-    ours = fit(*(learner.text_features(names) for names in classes))
-    assert (fit(*tuned) - ours).max() > 0.01
+    banks = dict(base_tuned=tuned[1], base_zeroshot=zeroshot[1])
+    dac = DistanceAwareCalibration(normalize=False).fit(tuned[0], zeroshot[0], **banks)
+    assert dac.class_weight.tolist() == pytest.approx(published, rel=1e-5)
+    exact = [x.double() for x in (tuned[0], zeroshot[0], tuned[1], zeroshot[1])]
+    assert reference.textual_deviation(*exact, normalize=False).tolist() == pytest.approx(published, rel=1e-5)
+    own_bank = textual_deviation(tuned[0], zeroshot[0], normalize=False)
+    torch.testing.assert_close(own_bank.double(), reference.textual_deviation(*exact[:2], normalize=False))
+    ours = DistanceAwareCalibration().fit(tuned[0], zeroshot[0], **banks)  # of directions, whichever is given
+    assert (dac.class_weight - ours.class_weight).max() > 0.005
+    of_directions = textual_deviation(
+        learner.text_features(classes[0]), zeroshot[0], learner.text_features(classes[1]), zeroshot[1]
+    )
+    torch.testing.assert_close(ours.class_weight, of_directions)
 
 
 @every_learner

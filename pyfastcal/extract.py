@@ -56,7 +56,7 @@ def extract(
     else:
         dataset = ImageFolder(images, preprocess)
     names = class_names(dataset, classes)
-    learner = None if text_features is None else tuned_learner(text_features, network, tokenizer)
+    learner = None if text_features is None else tuned_learner(text_features, network, tokenizer, template)
     tuned = None if text_features is None or learner else load_text_features(text_features, names)[0]
     meta = {"model": model, "pretrained": pretrained, "template": template, "images": images}
     meta["text_features"] = None if text_features is None else os.fspath(text_features)
@@ -89,10 +89,15 @@ def class_names(dataset: Any, path: str | os.PathLike | None) -> list[str]:
     return names
 
 
-def tuned_learner(path: str | os.PathLike, model: nn.Module, tokenizer: Callable[..., Any]) -> Any:
-    """The prompt learner in a file, over ``model``; None where the file is one of text features."""
+def tuned_learner(
+    path: str | os.PathLike, model: nn.Module, tokenizer: Callable[..., Any], template: str | Sequence[str] = TEMPLATE
+) -> Any:
+    """The prompt learner in a file, over ``model``; None where the file is one of text features. ``template``: what a
+    published trainer's context started from, the first of several."""
     from .clip.prompts import files, load, load_published
 
     if ".pth" in Path(path).name:
-        return load_published(path, model, tokenizer)
+        return load_published(
+            path, model, tokenizer, template if isinstance(template, str) else next(iter(template), TEMPLATE)
+        )
     return load(path, model, tokenizer) if files.learner_of(path) else None

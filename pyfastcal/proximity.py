@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from . import checks, ops
+from . import checks, ops, ranges
 from ._keywords import by_name
 from ._numpy import accepts_numpy
 
@@ -59,6 +59,8 @@ def textual_deviation(
     base_zeroshot: Tensor | None = None,
     k: int = 5,
     base_threshold: float = 0.05,
+    *,
+    normalize: bool = True,
 ) -> Tensor:
     """How far tuning moved each class from the classes it was tuned on: DAC's weight of the class.
 
@@ -75,10 +77,12 @@ def textual_deviation(
             the rule of ``base_threshold`` does not apply: none of them is known to be a base class.
         k: number of neighbours; at least 1, at most B (C - 1 without base features).
         base_threshold: a distance; any finite number of at least 0.
+        normalize: L2-normalise all features, as the paper says; its published code does not, which changes
+            gamma where tuned features are shorter than 1 (ProDA's means).
 
     Returns:
-        gamma (C,) in [exp(-2), exp(2)], float32 (float64 for float64 features), without a gradient. Section 4 of arXiv
-        2402.04655.
+        gamma (C,) in [exp(-2), exp(2)], without ``normalize`` in [1e-30, 1e30], float32 (float64 for float64 features),
+        without a gradient. Section 4 of arXiv 2402.04655.
 
     Raises:
         ValueError: naming the argument, for shapes, dtypes or values that do not fit, one of the base
@@ -99,9 +103,11 @@ def textual_deviation(
         checks.same_shape("base_zeroshot", base_zeroshot, "base_tuned", base_tuned)
     near, score = {}, {}
     for name, (features, bank) in banks.items():
-        distances = _distances(name, features, bank, k)
+        distances = _distances(name, features, bank, k, normalize)
         near[name], score[name] = distances[:, 0], proximity_of_distances(distances)
     gamma = score["tuned"] / score["zeroshot"]
+    if not normalize:  # whose distances may be of any size
+        ranges.factors("the deviation without normalize", gamma)
     if base_tuned is None:
         return gamma
     return torch.where(near["tuned"] < base_threshold, torch.ones_like(gamma), gamma)
@@ -118,10 +124,10 @@ def _check_bank(name: str, features: Tensor, bank: Tensor | None, k: int) -> Non
         raise ValueError(f"base_{name} must have at least k={k} classes, got {len(bank)}")
 
 
-def _distances(name: str, features: Tensor, bank: Tensor | None, k: int) -> Tensor:
+def _distances(name: str, features: Tensor, bank: Tensor | None, k: int, normalize: bool) -> Tensor:
     try:
         own = bank is None
-        return ops.knn(features, features if own else bank, k, exclude_self=own)[0]
+        return ops.knn(features, features if own else bank, k, exclude_self=own, normalize=normalize)[0]
     except ValueError:  # NaN or infinity is what is left to find: name it as it is called here
         checks.finite(name, features)
         if bank is not None:

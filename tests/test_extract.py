@@ -97,7 +97,7 @@ def test_a_learner_that_tunes_the_images_too(folder: Path, tmp_path: Path, publi
         for name, value in learner.state_dict().items():
             stem, _, part = name.rpartition(".") if name.startswith("coupling") else (name, "", "")
             state[f"prompt_learner.{named[stem]}{'.' if part else ''}{part}"] = value
-        state["prompt_learner.token_suffix"] = torch.zeros(3, 23, 64)  # no words behind the context
+        state["prompt_learner.token_suffix"] = torch.randn(3, 23, 64)  # no words behind the context
         torch.save({"state_dict": state, "epoch": 5}, file)
     else:
         learner.save(file := tmp_path / "maple.safetensors")
@@ -111,6 +111,23 @@ def test_a_learner_that_tunes_the_images_too(folder: Path, tmp_path: Path, publi
     torch.testing.assert_close(features.text_features, learner.text_features(NAMES), **tolerance)
     torch.testing.assert_close(features.zeroshot_text_features, learner.zeroshot_text_features(NAMES), **tolerance)
     assert not torch.allclose(features.image_features, features.zeroshot_image_features, atol=1e-3)
+
+
+def test_words_of_the_template_in_a_published_checkpoint(folder: Path, tmp_path: Path) -> None:
+    """Those that the trainer left before every name, here "the", behind a context of 7 tokens for 8."""
+    from pyfastcal.clip import load_small
+    from pyfastcal.clip.prompts import ProGrad
+
+    clip, template = load_small("digits"), "a photo of the digit, a photo of the {}."
+    learner = ProGrad(clip, template=template)
+    assert learner.init_ids()[1].tolist() == clip.tokenizer.encode("the")
+    prompt = learner.prompts(NAMES).embeddings
+    state = {"ctx": learner.context.detach(), "token_suffix": prompt[:, 17:].clone()}
+    torch.save({"state_dict": state, "epoch": 100}, file := tmp_path / "model.pth.tar-100")
+    out = tmp_path / "features.safetensors"
+    extract(folder, out, "--model", "pyfastcal/digits", "--template", template, "--text-features", file)
+    expected = learner.text_features(NAMES)
+    torch.testing.assert_close(load_features(out).text_features, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_class_names_from_a_file(folder: Path, tmp_path: Path) -> None:

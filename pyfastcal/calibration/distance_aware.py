@@ -21,6 +21,7 @@ class DistanceAwareCalibration(FitBuffers, LogitScaling):
         k: neighbours in the proximity to the base classes, at least 1.
         base_threshold: a class this close to a tuned base class is one, and keeps its logits; any finite number of at
             least 0.
+        normalize: whether ``fit`` L2-normalises text features: see ``pyfastcal.textual_deviation``.
 
     Attributes:
         class_weight: gamma (C,), set by ``fit`` (within [exp(-2), exp(2)]) or ``load_state_dict`` (within
@@ -34,10 +35,11 @@ class DistanceAwareCalibration(FitBuffers, LogitScaling):
     class_weight: Tensor | None
     fit_buffers = ("class_weight",)
 
-    def __init__(self, k: int = 5, base_threshold: float = 0.05) -> None:
+    def __init__(self, k: int = 5, base_threshold: float = 0.05, *, normalize: bool = True) -> None:
         super().__init__()
         self.k = checks.integer("k", k, 1, MOST_NEIGHBOURS)
         self.base_threshold = checks.number("base_threshold", base_threshold, low=0.0)
+        self.normalize = normalize
 
     @property
     def class_buffers(self) -> tuple[str, ...]:
@@ -62,6 +64,7 @@ class DistanceAwareCalibration(FitBuffers, LogitScaling):
             base_zeroshot=base_zeroshot,
             k=self.k,
             base_threshold=self.base_threshold,
+            normalize=self.normalize,
         )
         return self
 
@@ -102,4 +105,5 @@ class DistanceAwareCalibration(FitBuffers, LogitScaling):
         ranges.factors(key, checks.floating(key, loaded, 1))
 
     def extra_repr(self) -> str:
-        return f"k={self.k}, base_threshold={self.base_threshold}"
+        raw = "" if self.normalize else ", normalize=False"
+        return f"k={self.k}, base_threshold={self.base_threshold}{raw}"

@@ -15,7 +15,8 @@ _FAITHFUL = 1e-9  # of the uncalibrated probability, added to the calibrated one
 
 class IsotonicRegression(ProbabilityMap):
     """IR: the monotone map of least squares from probability to the chance of the class (or, for the top label, of
-    being right); linear between its knots, constant beyond them. Fitted by scikit-learn.
+    being right); linear between its knots, constant beyond them. Fitted by scikit-learn to the probabilities' ranks, so
+    that even the closest are told apart.
 
     Args:
         strategy: ``"one_vs_rest"`` or ``"top_label"``: see ``ProbabilityMap``. Both can change predictions.
@@ -35,12 +36,14 @@ class IsotonicRegression(ProbabilityMap):
 
     def _fit_maps(self, values: Tensor, is_label: Tensor) -> None:
         isotonic = require("sklearn.isotonic", "isotonic")
-        # float64: scikit-learn takes float32 numbers for equal where they differ by less than 1e-6
         columns = zip(values.T.double().cpu(), is_label.T.double().cpu(), strict=True)
         knots = []
         for value, hit in columns:
-            fitted = isotonic.IsotonicRegression(out_of_bounds="clip").fit(value.numpy(), hit.numpy())
-            knots.append((torch.from_numpy(fitted.X_thresholds_), torch.from_numpy(fitted.y_thresholds_)))
+            # Of ranks: scikit-learn takes numbers for equal that differ by less than 1e-15 (float32: 1e-6).
+            distinct, rank = value.unique(return_inverse=True)
+            fitted = isotonic.IsotonicRegression().fit(rank.double().numpy(), hit.numpy())
+            kept = torch.from_numpy(fitted.X_thresholds_).long()
+            knots.append((distinct[kept], torch.from_numpy(fitted.y_thresholds_)))
         most = 1 + max(len(x) for x, _ in knots)
         self.x, self.y = (
             torch.stack([fill(k, most) for k in column]).to(values.device, torch.float64)

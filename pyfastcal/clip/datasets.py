@@ -22,8 +22,8 @@ class ImageFolder(Dataset):
 
     Items are ``(preprocess(image), label)``, the image opened as RGB by Pillow; ``preprocess``:
     open_clip's, or transformers' image processor, or any function of the image. ``classes``: the names of
-    the sub-folders, underscores read as spaces only by who asks for it; ``files``: (path, label) of every
-    item. ValueError for a missing folder, one without sub-folders, a class without images, and, naming
+    the sub-folders as they are (prompts read underscores as spaces); ``files``: (path, label) of every item.
+    ValueError for a missing folder, one without sub-folders, a class without images, and, naming
     the file, for an image that cannot be read."""
 
     def __init__(self, path: str | os.PathLike, preprocess: Callable[[Any], Tensor]) -> None:

@@ -202,8 +202,8 @@ def encode_text(
 
     ``model``: as for :func:`encode_images`; ``tokenizer``: texts -> ids (N, L), or transformers' tokenizer
     or processor; None for a model that is a function of texts. Each of the templates takes the name at
-    its ``{}``; the features of several are averaged and normalised again, as in CLIP (Radford et al. 2021,
-    section 3.1.4). ValueError for no names, no templates, and a template without ``{}``."""
+    its ``{}``, underscores read as spaces; the features of several are averaged and normalised again, as in CLIP
+    (Radford et al. 2021, section 3.1.4). ValueError for no names, no templates, and a template without ``{}``."""
     names, adapter = check_classnames(classnames), adapt(model)
     templates = [template] if isinstance(template, str) else list(template)
     if not templates:
@@ -213,7 +213,7 @@ def encode_text(
     mean = 0.0
     with evaluating(adapter.host), context:
         for one in templates:
-            texts = [check_template("template", one).replace("{}", name) for name in names]
+            texts = [check_template("template", one).replace("{}", as_words(name)) for name in names]
             chunks = [texts[i : i + batch_size] for i in range(0, len(texts), batch_size)]
             rows = [adapter.text(adapter.tokens(tokenizer, chunk)).float() for chunk in chunks]
             mean = mean + F.normalize(torch.cat(rows), dim=-1) / len(templates)
@@ -227,9 +227,14 @@ def check_template(name: str, template: Any) -> str:
     return template
 
 
+def as_words(name: str) -> str:
+    """A class name as prompts say it: underscores are spaces, as in the published trainers."""
+    return name.replace("_", " ")
+
+
 def check_classnames(classnames: Any) -> list[str]:
     """At least one class name, all of them texts."""
-    if isinstance(classnames, str) or not all(isinstance(name, str) and name.strip() for name in classnames):
+    if isinstance(classnames, str) or not all(isinstance(n, str) and as_words(n).strip() for n in classnames):
         raise ValueError(f"classnames must be a list of names, got {classnames!r}")
     if not len(classnames):
         raise ValueError("classnames must not be empty, got no names")
@@ -250,7 +255,8 @@ def save_text_features(path: str | os.PathLike, features: Tensor, classnames: Se
 
 
 def load_text_features(path: str | os.PathLike, classnames: Sequence[str] | None = None) -> tuple[Tensor, list[str]]:
-    """Read ``(features (C, D), classnames)``; given ``classnames``, the rows of those, in that order.
+    """Read ``(features (C, D), classnames)``; given ``classnames``, the rows of those, in that order (a name's
+    underscores may be spaces in the file, and the other way round: features are the same).
 
     ValueError, naming the file, for a file that cannot be read, lacks a key or a class."""
     where = os.fspath(path)
@@ -269,7 +275,8 @@ def load_text_features(path: str | os.PathLike, classnames: Sequence[str] | None
         raise ValueError(f"{where}: classnames must have {len(features)} entries, got {len(names)}")
     if classnames is None:
         return features, names
-    missing = [name for name in check_classnames(classnames) if name not in names]
+    rows = {as_words(name): i for i, name in enumerate(names)} | {name: i for i, name in enumerate(names)}
+    missing = [name for name in check_classnames(classnames) if name not in rows and as_words(name) not in rows]
     if missing:
         raise ValueError(f"{where}: text_features lacks the class {missing[0]!r} (it has {', '.join(names)})")
-    return features[[names.index(name) for name in classnames]], list(classnames)
+    return features[[rows.get(name, rows.get(as_words(name))) for name in classnames]], list(classnames)

@@ -1,10 +1,10 @@
 """``compat="clip_calibration"``: bins as the published DAC repository draws them
 (github.com/ml-stat-Sustech/CLIP_Calibration).
 
-It differs from the definitions here in three ways. Equal-width edges are float64, not float32. In its ECE the
+It differs from the definitions here in four ways. Equal-width edges are float64, not float32. In its ECE the
 confidences of exactly 1.0 count in the weight of the last bin but not in its means. Equal-mass edges are
-linearly interpolated quantiles, and bins narrower than 1e-8 are joined. Its MCE is the weighted one
-(``maximum_calibration_error(weighted=True)``).
+linearly interpolated quantiles, and bins narrower than 1e-8 are joined: scikit-learn's default when it was
+published, below version 1.9, whose own default are other quantiles. Its MCE is the weighted one.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import checks
 from ..reference import bin_index
-from ._cells import Cells, count_cells, ordered_sum
+from ._cells import Cells, count_cells, maximum_error, ordered_sum
 
 COMPAT = (None, "clip_calibration")
 
@@ -39,6 +39,12 @@ def expected_error(confidence: Tensor, correct: Tensor, n_bins: int) -> Tensor:
     weight[-1] += cells.count[-1]
     kept = Cells(*(values[:-1] for values in cells))
     return ordered_sum((weight * kept.gap.abs()).nan_to_num(0.0)) / cells.total
+
+
+def maximum_published_error(confidence: Tensor, correct: Tensor, n_bins: int) -> Tensor:
+    """MCE: the largest gap times its bin's share of the rows."""
+    group = uniform_bins(confidence, n_bins)
+    return maximum_error(count_cells(confidence, correct, 1, group=group, n_groups=n_bins), weighted=True)
 
 
 def check_compat(compat: str | None, **only: tuple[object, object]) -> bool:

@@ -77,10 +77,17 @@ def adaptive_calibration_error(
 
 @accepts_numpy
 def maximum_calibration_error(
-    confidence: Tensor, correct: Tensor, n_bins: int = 10, *, weighted: bool = False
+    confidence: Tensor, correct: Tensor, n_bins: int = 10, *, weighted: bool = False, compat: str | None = None
 ) -> Tensor:
     """MCE: ``max_b |acc_b - conf_b|`` over equal-width bins; ``weighted``: ``max_b n_b/N |acc_b -
-    conf_b|``, which is what the tables of the DAC and CAC papers report."""
+    conf_b|``, which is what the tables of the DAC and CAC papers report.
+
+    Args:
+        compat: ``"clip_calibration"``: weighted, whatever ``weighted`` says, over bins with edges in float64, as
+            published.
+    """
+    if _published.check_compat(compat):
+        return _published.maximum_published_error(check_values(confidence), correct, checks.cells(n_bins)[0])
     return maximum_error(count_cells(confidence, correct, n_bins), weighted)
 
 

@@ -22,6 +22,8 @@ def textual_deviation(
     base_zeroshot: Tensor | None = None,
     k: int = 5,
     base_threshold: float = 0.05,
+    *,
+    normalize: bool = True,
 ) -> Tensor:
     """``gamma_c = P(w'_c, W') / P(w_c, W)`` (C,): DAC's weight of each class, tuned w' against zero-shot w.
 
@@ -30,9 +32,10 @@ def textual_deviation(
     left out of its own neighbours; no class is then known to be a base class.
     """
     if base_tuned is None or base_zeroshot is None:
-        return proximity(tuned, tuned, k, exclude_self=True) / proximity(zeroshot, zeroshot, k, exclude_self=True)
-    distances, _ = knn(tuned, base_tuned, k)
-    gamma = torch.exp(-distances.mean(dim=1)) / proximity(zeroshot, base_zeroshot, k)
+        near, before = (proximity(x, x, k, exclude_self=True, normalize=normalize) for x in (tuned, zeroshot))
+        return near / before
+    distances, _ = knn(tuned, base_tuned, k, normalize=normalize)
+    gamma = torch.exp(-distances.mean(dim=1)) / proximity(zeroshot, base_zeroshot, k, normalize=normalize)
     return torch.where(distances[:, 0] < base_threshold, torch.ones_like(gamma), gamma)
 
 

@@ -1,5 +1,7 @@
 """IsotonicRegression and MultiIsotonicRegression: scikit-learn's, and which of them keep predictions."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 from hypothesis import given
@@ -42,6 +44,54 @@ def test_the_map_is_that_of_scikit_learn(seed, n, dtype):
     expected = torch.from_numpy(oracle.predict(top.double().numpy()))
     torch.testing.assert_close(out.gather(1, index[:, None])[:, 0], expected.to(dtype), rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(out.double().sum(1), torch.ones(50, dtype=torch.float64), rtol=0, atol=0.02)
+
+
+def pooled_adjacent_violators(values, hits):
+    """The increasing means of least squares, exactly: blocks [value, sum, count], joined while they do not increase."""
+    blocks = []
+    for value in sorted(set(values)):
+        here = [hit for v, hit in zip(values, hits, strict=True) if v == value]
+        blocks.append([[value], Fraction(sum(here)), len(here)])
+        while len(blocks) > 1 and blocks[-2][1] * blocks[-1][2] >= blocks[-1][1] * blocks[-2][2]:
+            last, before = blocks.pop(), blocks.pop()
+            blocks.append([a + b for a, b in zip(before, last, strict=True)])
+    return {value: float(total / count) for inside, total, count in blocks for value in inside}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_map_is_that_of_least_squares_however_close_probabilities_are(dtype):
+    """A hundred sharp classes: most probabilities are below 1e-15, and scikit-learn would take those for equal."""
+    probs, labels = probs_and_labels(3, 12, 100, temperature=12.0, dtype=torch.float64)
+    probs = probs.to(dtype)
+    labels[:4] = probs[:4].double().argsort(1)[:, 60]  # some true classes are among the improbable
+    fitted = fc.MultiIsotonicRegression().fit(probs, labels)
+    values = probs.double().flatten().tolist()
+    hits = torch.nn.functional.one_hot(labels, 100).flatten().tolist()
+    expected = pooled_adjacent_violators(values, hits)
+    mapped = fitted._map(probs.reshape(-1, 1))[:, 0].tolist()
+    assert mapped == pytest.approx([expected[value] for value in values], abs=1e-12)
+    if dtype in (torch.float32, torch.float64):  # the others have few numbers so small
+        assert abs(Oracle(out_of_bounds="clip").fit(values, hits).predict(values) - mapped).max() > 0.01
+
+
+def test_two_tiny_probabilities_are_two():
+    probs = torch.tensor([[1e-17, 1.0], [2e-17, 1.0], [3e-17, 1.0]], dtype=torch.float64)
+    fitted = fc.IsotonicRegression().fit(probs, torch.tensor([1, 0, 0]))
+    assert fitted(probs)[:, 0].tolist() == pytest.approx([0.0, 0.75, 0.75])
+    assert fitted.x[0, :3].tolist() == [1e-17, 2e-17, 3e-17]
+
+
+@given(seed=st.integers(0, 2**31 - 1), n=st.sampled_from((2, 30, 300)), dtype=st.sampled_from(DTYPES))
+def test_knots_are_those_of_scikit_learn_where_probabilities_lie_apart(seed, n, dtype):
+    generator = torch.Generator().manual_seed(seed)
+    value = (torch.randint(0, 2**10, (n,), generator=generator) / 2**10).to(dtype)
+    probs, labels = torch.stack([value, 1 - value], 1), torch.randint(0, 2, (n,), generator=generator)
+    fitted = fc.IsotonicRegression().fit(probs, labels)
+    for c in range(2):
+        oracle = Oracle().fit(probs[:, c].double().numpy(), (labels == c).double().numpy())
+        size = len(oracle.X_thresholds_)
+        assert fitted.x[c, :size].tolist() == oracle.X_thresholds_.tolist()
+        assert fitted.y[c, :size].tolist() == oracle.y_thresholds_.tolist() and (fitted.x[c, size:] == 2).all()
 
 
 def test_shared_is_one_map_of_all_probabilities():

@@ -1,13 +1,17 @@
 """What every prompt learner keeps to."""
 
 import copy
+import json
 import warnings
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch.utils.data import TensorDataset
 
+from pyfastcal import DistanceAwareCalibration, reference, textual_deviation
 from pyfastcal.clip import encode_images, import_open_clip, load_small, prompts, tasks
 from pyfastcal.clip.prompts import LEARNERS, CoCoOp, CoOp, MaPLe, ProDA, PromptSRC
 
@@ -187,6 +191,28 @@ def test_other_files_and_models_are_refused(shapes, data, learners, tmp_path):
         prompts.load(tmp_path / "other", shapes)
 
 
+def test_forged_files_are_named(shapes, learners, tmp_path):
+    path = tmp_path / "learner.safetensors"
+    tensors = {key: value.clone() for key, value in learners("CoOp").state_dict().items()}
+    settings = {"learner": "CoOp", "template": "a photo of a {}."}
+    forged = [
+        (3, tensors, "not a file of a learner's save"),
+        ([], tensors, "not a file of a learner's save"),
+        ({"learner": "CoOp"}, tensors, "not a file of a learner's save"),
+        (settings | {"learner": ["CoOp"]}, tensors, r"holds a \['CoOp'\], not a CoOp or a"),
+        (settings | {"template": 3}, tensors, "template must be a text"),
+        (settings | {"n_context": -1}, tensors, "n_context must be an integer of at least 1, got -1"),
+        (settings | {"depth": 3}, tensors, "CoOp has no option 'depth'"),
+        (settings, {"context": tensors["context"] * torch.nan}, "context must be finite, got 1024 NaN"),
+        (settings, {"context": tensors["context"].long()}, "context must be floating point"),
+    ]
+    for metadata, values, message in forged:
+        save_file(values, path, metadata={"pyfastcal": json.dumps(metadata)})
+        with pytest.raises(ValueError, match=rf"learner.safetensors: {message}"):
+            prompts.load(path, shapes)
+        prompts.files.learner_of(path)  # looks at any file
+
+
 @every_learner
 def test_a_bfloat16_model(shapes, data, name):
     model = copy.deepcopy(shapes.model)
@@ -228,6 +254,69 @@ def test_features_can_stand_for_the_images(shapes, data, name):
     for other in states[1:]:
         for key, value in states[0].items():
             torch.testing.assert_close(value, other[key], rtol=1e-3, atol=1e-5)
+
+
+def test_the_last_batch_can_be_left_out(shapes, data):
+    """The published trainers see 32 of 40 images in an epoch, and all of fewer than a batch."""
+    images, labels = encode_images(shapes.model, data.train.images[:40]), data.train.labels[:40]
+    fit = lambda batch, **options: CoOp(shapes, n_context=2, epochs=2, batch_size=batch).fit(  # noqa: E731
+        images, labels, data.base_classes, **options
+    )
+    seen = []
+
+    class Watched(CoOp):
+        def loss(self, inputs, labels, prompts):
+            seen.append(len(labels))
+            return super().loss(inputs, labels, prompts)
+
+    watched = Watched(shapes, n_context=2, epochs=2, batch_size=32).fit(
+        images, labels, data.base_classes, drop_last=True
+    )
+    assert seen == [32, 32] and not torch.equal(watched.context, fit(32).context)
+    assert fit(32).losses[0] != watched.losses[0] == pytest.approx(fit(32).losses[0], rel=0.3)
+    for batch in (20, 40, 64):
+        assert torch.equal(fit(batch, drop_last=True).context, fit(batch).context)
+
+
+def test_proda_gives_the_means_that_published_dac_takes(shapes, data):
+    """Its distances, restated with its own tools: tuned means shorter than 1, zero-shot features of length 1."""
+    learner, classes = ProDA(shapes, n_prompts=8), (data.new_classes, data.base_classes)
+    learner.context.data.copy_(5 * torch.randn(learner.context.shape, generator=torch.Generator().manual_seed(0)))
+    tuned = [learner.text_features(names, normalize=False) for names in classes]
+    zeroshot = [learner.zeroshot_text_features(names) for names in classes]
+    assert tuned[0].norm(dim=1).max() < 0.995
+    torch.testing.assert_close(F.normalize(tuned[0], dim=1), learner.text_features(classes[0]))
+    images = F.normalize(torch.ones(1, 64), dim=1)
+    torch.testing.assert_close(100 * images @ tuned[0].T, learner.logits(images, classes[0]), rtol=1e-4, atol=1e-3)
+
+    def score(features, bank):
+        distances = np.sort(np.linalg.norm(bank.numpy() - features.numpy(), axis=1))[:5]
+        return np.exp(-distances.mean()), distances[0]
+
+    published = []
+    for c in range(len(classes[0])):
+        (few, nearest), (zero, _) = score(tuned[0][c], tuned[1]), score(zeroshot[0][c], zeroshot[1])
+        published.append(1.0 if nearest < 0.05 else few / zero)
+    banks = dict(base_tuned=tuned[1], base_zeroshot=zeroshot[1])
+    dac = DistanceAwareCalibration(normalize=False).fit(tuned[0], zeroshot[0], **banks)
+    assert dac.class_weight.tolist() == pytest.approx(published, rel=1e-5)
+    exact = [x.double() for x in (tuned[0], zeroshot[0], tuned[1], zeroshot[1])]
+    assert reference.textual_deviation(*exact, normalize=False).tolist() == pytest.approx(published, rel=1e-5)
+    own_bank = textual_deviation(tuned[0], zeroshot[0], normalize=False)
+    torch.testing.assert_close(own_bank.double(), reference.textual_deviation(*exact[:2], normalize=False))
+    ours = DistanceAwareCalibration().fit(tuned[0], zeroshot[0], **banks)  # of directions, whichever is given
+    assert (dac.class_weight - ours.class_weight).max() > 0.005
+    of_directions = textual_deviation(
+        learner.text_features(classes[0]), zeroshot[0], learner.text_features(classes[1]), zeroshot[1]
+    )
+    torch.testing.assert_close(ours.class_weight, of_directions)
+
+
+@every_learner
+def test_features_as_the_logits_take_them(data, learners, name):
+    learner, names = learners(name), data.new_classes
+    raw, direction = learner.text_features(names, normalize=False), learner.text_features(names)
+    assert torch.allclose(raw, direction, atol=1e-6) == (name != "ProDA")
 
 
 def test_cocoop_says_for_which_images_its_text_features_are(shapes, data, learners):

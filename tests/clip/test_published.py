@@ -1,7 +1,9 @@
 """Checkpoints in the layouts of the published trainers, made here from their documented keys and shapes."""
 
 import pickle
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,7 +14,7 @@ from pyfastcal.clip.prompts import CoCoOp, CoOp, KgCoOp, MaPLe, ProDA, ProGrad, 
 from . import restated
 
 NAMES = ["digit one", "letter q", "digit two"]
-TUNED_ON = ["digit zero", "digit five"]
+TUNED_ON = ["digit zero", "letter q"]
 WIDTH, DIM, IMAGE_WIDTH = 64, 64, 96
 
 
@@ -232,20 +234,72 @@ def test_bad_files_are_named(clip, path):
         (maple, {}, "prompt_learner.compound_prompt_projections.0.weight is missing, not a checkpoint of MaPLe"),
         (good["CoOp"], {"learner": CoCoOp}, "meta_net.linear1.weight is missing, not a checkpoint of CoCoOp"),
         (good["PromptSRC"], {"depth_text": 1}, r"deep_context.0 must have the shape nothing .* got \(4, 64\)"),
+        (
+            {"ctx": torch.zeros(0, 64)},
+            {},
+            r"ctx must be one context .M, width., got a float16 tensor of shape \(0, 64\)",
+        ),
+        ({"ctx": torch.full((16, 64), torch.nan)}, {}, "context must be finite, got 1024 NaN or infinite values$"),
+        (good["MaPLe"] | {"prompt_learner.ctx": torch.tensor(0.0)}, {}, "prompt_learner.ctx must be one context"),
+        (good["PromptSRC"] | {"image_encoder.VPT": torch.tensor(0.0)}, {}, "image_encoder.VPT must be one context"),
     ]:
         with pytest.raises(ValueError, match=rf"model.pth.tar-50: {message}"):
             load_published(save(state, path), clip, **options)
+    for key, got in [(0, "0"), (None, "None"), (("ctx",), "a tuple")]:
+        torch.save({"state_dict": {key: torch.zeros(16, 64)}}, path)
+        with pytest.raises(ValueError, match=rf"model.pth.tar-50: state_dict must have texts as keys, got {got}$"):
+            load_published(path, clip)
+    torch.save({"state_dict": {"ctx": torch.zeros(16, 64, dtype=torch.int64)}}, path)
+    with pytest.raises(ValueError, match=r"model.pth.tar-50: context must be floating point"):
+        load_published(path, clip)
     with pytest.raises(ValueError, match=r"nowhere: no such file"):
         load_published("nowhere", clip)
     path.write_bytes(save(good["CoOp"], path).read_bytes()[:900])
     with pytest.raises(ValueError, match=r"model.pth.tar-50: not a checkpoint that torch.load"):
         load_published(path, clip)
-    for content in (torch.zeros(3), {"epoch": 3}, {"state_dict": {"ctx": [1.0]}}):
+    sparse = torch.eye(64).to_sparse()
+    for content in (torch.zeros(3), {"epoch": 3}, *({"state_dict": {"ctx": x}} for x in ([1.0], sparse, None))):
         torch.save(content, path)
         with pytest.raises(ValueError, match=r"model.pth.tar-50: state_dict must be in the file"):
             load_published(path, clip)
     with pytest.raises(ValueError, match=r"^learner must be one of pyfastcal.clip.prompts, got PromptLearner"):
         load_published(save(good["CoOp"], path), clip, learner=prompts.PromptLearner)
+
+
+def rewritten(path, old, new):
+    """The checkpoint with other bytes in its pickle."""
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in content.items():
+            assert not name.endswith("data.pkl") or old in data
+            archive.writestr(name, data.replace(old, new) if name.endswith("data.pkl") else data)
+    return path
+
+
+@pytest.mark.parametrize("scalar", [np.float64(87.5), np.float32(87.5), np.int64(3), np.bool_(True)])
+def test_numpy_scalars_beside_the_weights(clip, path, scalar):
+    """As model-best.pth.tar has it, the best validation result."""
+    path.parent.mkdir()
+    state = states(clip)["CoOp"]
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # of NumPy 1 and 2
+        torch.save({"state_dict": state, "epoch": 50, "val_result": scalar}, path)
+        rewritten(path, scalar.__reduce__()[0].__module__.encode(), module.encode())
+        assert torch.equal(load_published(path, clip).context.detach(), state["ctx"])
+
+
+def test_of_numpy_scalars_alone_are_allowed(clip, path):
+    path.parent.mkdir()
+    for other, name in [(np.zeros(3), "_reconstruct"), (np.sum, "sum"), (Hostile(), "exec")]:
+        content = {"state_dict": states(clip)["CoOp"], "val_result": np.float64(87.5), "other": other}
+        torch.save(content, path)
+        with pytest.raises(
+            ValueError, match=rf"model.pth.tar-50: not a checkpoint .*Unsupported global: GLOBAL \S*{name}"
+        ):
+            load_published(path, clip)
+    torch.save({"state_dict": {"ctx": np.float64(87.5)}}, path)
+    with pytest.raises(ValueError, match=r"model.pth.tar-50: state_dict must be in the file, .* got ctx that is none"):
+        load_published(path, clip)
 
 
 class Hostile:

@@ -30,7 +30,8 @@ BAD_CONFIDENCE = [C[None], C.long(), C[:0], C + 0.2, -C, C * math.nan, [0.1, 0.2
 BAD_CORRECT = [K[:2], K[None], torch.tensor([0, 1, 2]), torch.tensor([0.0, 0.5, 1.0]), "yes"]
 BAD_PROBS = [PROBS[0], PROBS.long(), PROBS[:0], PROBS * 1.5, PROBS - 0.1, PROBS * math.nan, PROBS[:, :0]]
 BAD_LABELS = [Y[:2], Y.float(), Y + 1, Y - 1, Y[None], K, None]
-COMPAT = ("expected_calibration_error", "adaptive_calibration_error", "proximity_informed_ece")
+COMPAT = ("expected_calibration_error", "adaptive_calibration_error", "maximum_calibration_error")
+COMPAT += ("proximity_informed_ece",)
 
 
 def cases():

@@ -53,6 +53,9 @@ def check(confidence: np.ndarray, correct: np.ndarray, proximity: np.ndarray, n_
     ace = metrics.adaptive_calibration_error(confidence, correct, n_bins, **compat)
     assert float(ace) == pytest.approx(group_gaps(by_mass, confidence, correct).sum(), abs=1e-9)
     by_width = uniform_bins(confidence, n_bins)
+    for options in ({}, {"weighted": True}):
+        mce = metrics.maximum_calibration_error(confidence, correct, n_bins, **options, **compat)
+        assert float(mce) == pytest.approx(group_gaps(by_width[:, None], confidence, correct).max(), abs=1e-9)
     both = np.stack([quantile_bins(proximity, n_groups), by_width], axis=1)
     piece = metrics.proximity_informed_ece(confidence, correct, proximity, n_bins, n_groups, **compat)
     assert float(piece) == pytest.approx(group_gaps(both, confidence, correct).sum(), abs=1e-9)
@@ -70,6 +73,19 @@ def test_softmax_output(top):
     weighted = group_gaps(uniform_bins(confidence, 10)[:, None], confidence, correct).max()
     mce = metrics.maximum_calibration_error(confidence, correct, weighted=True)
     assert float(mce) == pytest.approx(weighted, abs=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_maximum_error_of_confidences_on_an_edge(dtype):
+    """In either precision 0.7 lies on or above the edge in float32, which the definition has, and below float64's."""
+    confidence = torch.tensor([0.7, 0.7, 0.72, 0.65, 0.3, 0.31], dtype=dtype)
+    correct = torch.tensor([False, False, True, True, True, False])
+    values, hits = confidence.double().numpy(), correct.double().numpy()
+    expected = group_gaps(uniform_bins(values, 10)[:, None], values, hits).max()
+    mce = metrics.maximum_calibration_error(confidence, correct, compat="clip_calibration")
+    assert float(mce) == pytest.approx(expected, abs=1e-7)
+    plain = metrics.maximum_calibration_error(confidence, correct, weighted=True)
+    assert abs(float(plain) - expected) > 0.01
 
 
 def test_certain_rows_are_where_it_differs_from_the_definition():

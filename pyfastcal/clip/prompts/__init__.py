@@ -13,8 +13,9 @@ from . import files
 from .cocoop import CoCoOp
 from .coop import CoOp
 from .kgcoop import KgCoOp
-from .learner import PromptLearner, Prompts
+from .learner import PromptLearner
 from .maple import MaPLe
+from .placement import Prompts
 from .proda import ProDA
 from .prograd import ProGrad
 from .promptsrc import PromptSRC

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..features import Images
 from .coop import CoOp
-from .learner import Prompts
+from .placement import Prompts
 from .start import linear
 
 PROMPTS_AT_ONCE = 1024

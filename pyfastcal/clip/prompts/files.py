@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ... import checks
 from ...io import atomic_write
 
 
@@ -25,7 +26,7 @@ def learner_of(path: str | os.PathLike) -> str | None:
     try:
         with safe_open(os.fspath(path), framework="pt") as file:
             return json.loads((file.metadata() or {}).get("pyfastcal", "{}")).get("learner")
-    except (SafetensorError, OSError, ValueError):
+    except (SafetensorError, OSError, ValueError, AttributeError):
         return None
 
 
@@ -36,17 +37,21 @@ def load(
     where, wanted = os.fspath(path), " or a ".join(kinds)
     try:
         with safe_open(path, framework="pt") as file:
-            settings = json.loads((file.metadata() or {})["pyfastcal"])
+            settings = dict(json.loads((file.metadata() or {})["pyfastcal"]))
+            name, template = str(settings.pop("learner")), settings.pop("template")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except Exception as error:
         saved = f"{wanted}.save" if len(kinds) == 1 else "a learner's save"
         raise ValueError(f"{where}: not a file of {saved} ({error})") from error
-    name = settings.pop("learner")
     if name not in kinds:
         raise ValueError(f"{where}: holds a {name}, not a {wanted}")
-    learner = kinds[name](clip, tokenizer, settings.pop("template"), **settings)
+    for key, value in tensors.items():
+        checks.finite(f"{where}: {key}", checks.floating(f"{where}: {key}", value, value.ndim))
     try:
+        learner = kinds[name](clip, tokenizer, template, **settings)
         learner.load_state_dict(tensors)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from error
     except RuntimeError as error:
         raise ValueError(f"{where}: does not fit the model: {' '.join(str(error).split())}") from error
     return learner

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from .coop import CoOp
-from .learner import Prompts
+from .placement import Prompts
 
 
 class KgCoOp(CoOp):

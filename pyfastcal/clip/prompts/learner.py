@@ -4,7 +4,7 @@ import contextlib
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from ... import checks
 from ..adapters import evaluating
-from ..features import Images, check_classnames, check_template, encode_images, encode_text
+from ..features import Images, as_words, check_classnames, check_template, encode_images, encode_text
 from ..towers import Towers
 from ..wrap import Classifier
 from . import files
+from .placement import Placement, Prompts
 
 Progress = Callable[[int, int], None]  # epochs done, epochs in all
 Learner = TypeVar("Learner", bound="PromptLearner")
@@ -23,24 +24,16 @@ Inputs = Tensor | tuple[Tensor, ...]  # what a loss sees of the images, a row fo
 TEXT_BATCH = 1024  # classes encoded at a time where no gradient is asked for
 
 
-class Prompts(NamedTuple):
-    """The prompts of C classes, room for the context left behind the start token."""
-
-    classnames: list[str]
-    embeddings: Tensor  # (C, L, width) token embeddings, zeros where the context goes
-    ends: Tensor  # (C,) int64, where each prompt ends
-    fixed: Tensor | None = None  # (C, D) features before tuning, for the losses that hold on to them
-
-
-class PromptLearner(nn.Module):
+class PromptLearner(Placement):
     """Base of the learners: tunes a few prompt vectors of a CLIP that stays as it is.
 
     ``clip``: an OpenAI-style open_clip model, or a :class:`~pyfastcal.clip.small.SmallCLIP`, then
     ``tokenizer`` may be left out; ``tokenizer``: texts -> ids; ``template``: the zero-shot prompt;
-    ``n_context``: number of context tokens; ``context_init``: the words they start from, drawn from
-    N(0, 0.02) if empty; ``epochs``, ``batch_size``, ``lr``: of SGD with ``momentum`` and
-    ``weight_decay``, the rate falling by half a cosine after one epoch of warm-up at ``warm_up_lr``. What
-    is left out, or None, has the learner's published value; ``hyperparameters`` names all that it has.
+    ``n_context``: number of context tokens; ``context_init``: the words they start from (see :meth:`init_ids`;
+    underscores are spaces), drawn from N(0, 0.02) if empty; ``epochs``, ``batch_size``, ``lr``: of SGD with
+    ``momentum`` and ``weight_decay``, the rate falling by half a cosine after one epoch of warm-up at
+    ``warm_up_lr``. What is left out, or None, has the learner's published value; ``hyperparameters`` names all
+    that it has.
     ValueError for a model that cannot take prompts and for values out of range, TypeError for an option
     that the learner lacks.
 
@@ -59,6 +52,7 @@ class PromptLearner(nn.Module):
     epochs, batch_size, lr = 200, 32, 2e-3
     momentum, weight_decay, warm_up_lr = 0.9, 5e-4, 1e-5
     tunes_images = False  # whether the image features change, too
+    sized_by_words = False  # whether a given context_init says how many tokens the context has, if n_context does not
 
     def __init__(
         self,
@@ -79,6 +73,9 @@ class PromptLearner(nn.Module):
                 raise TypeError(f"{type(self).__name__} has no option {name!r}, it has {known}")
             if value is not None:
                 setattr(self, name, self.check_option(name, value))
+        words = self.context_init.split() if options.get("context_init") else []
+        if self.sized_by_words and words and options.get("n_context") is None:
+            self.n_context = len(words)
         self.losses: list[float] = []
         self.setup(torch.Generator().manual_seed(0))
         self.to(self.towers.device)
@@ -93,7 +90,7 @@ class PromptLearner(nn.Module):
             return checks.number(name, value, low=0.0, strict=name == "lr")
         if not isinstance(value, str):
             raise ValueError(f"{name} must be a text, got {checks.describe(value)}")
-        return value
+        return " ".join(as_words(value).split())
 
     # What a learner is made of.
 
@@ -143,13 +140,15 @@ class PromptLearner(nn.Module):
         classnames: Sequence[str],
         *,
         seed: int = 0,
+        drop_last: bool = False,
         autocast: torch.dtype | None = None,
         progress: Progress | None = None,
     ) -> Learner:
         """Tune on ``images`` with ``labels`` (N,) in [0, C) of the C ``classnames``.
 
         ``images``: (N, 3, H, W), preprocessed; a learner that leaves the image tower alone also takes a
-        dataset of them, or their features (N, D). ``autocast``: run the towers under autocast to that dtype.
+        dataset of them, or their features (N, D). ``drop_last``: leave out an epoch's last batch where it is smaller
+        than the others, as the published trainers do. ``autocast``: run the towers under autocast to that dtype.
         ``progress(done, total)`` is called after every epoch. The images are not augmented, so that
         features are computed once and an epoch costs milliseconds (the published code crops and flips them).
         """
@@ -169,15 +168,16 @@ class PromptLearner(nn.Module):
             for epoch in range(self.epochs):
                 for group in optimizer.param_groups:
                     group["lr"] = self.learning_rate(epoch)
-                total = 0.0
-                for rows in torch.randperm(count, generator=generator).split(self.batch_size):
+                total, order = 0.0, torch.randperm(count, generator=generator)
+                order = order[: count - count % self.batch_size] if drop_last and count > self.batch_size else order
+                for rows in order.split(self.batch_size):
                     with context:
                         loss, gradients = self.gradients(_take(inputs, rows), _take(labels, rows), prompts)
                     for parameter, gradient in zip(self.trained(), gradients, strict=True):
                         parameter.grad = gradient
                     optimizer.step()
                     total += loss * len(rows)
-                self.losses.append(total / count)
+                self.losses.append(total / len(order))
                 self.after_epoch(epoch)
                 if progress is not None:
                     progress(epoch + 1, self.epochs)
@@ -196,52 +196,6 @@ class PromptLearner(nn.Module):
             return self.warm_up_lr
         return self.lr * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / self.epochs))
 
-    @torch.no_grad()
-    def start(self, generator: torch.Generator) -> nn.Parameter:
-        """The context (n_context, width) before tuning: the first words of ``context_init``, with zeros
-        before them where they are fewer than n_context; without words N(0, 0.02)."""
-        if not self.context_init:
-            return nn.Parameter(0.02 * torch.randn(self.n_context, self.towers.width, generator=generator))
-        words = self.towers.embed(self.init_ids()[: self.n_context]).float().cpu()
-        return nn.Parameter(F.pad(words, (0, 0, self.n_context - len(words), 0)))
-
-    def init_ids(self) -> Tensor:
-        """Token ids (n,) of the words of ``context_init``, none if it is empty."""
-        ids = self.tokenizer([self.context_init]).to(self.towers.device)
-        return ids[0, 1 : int(self.towers.end_positions(ids))]
-
-    def prompts(self, classnames: Sequence[str]) -> Prompts:
-        """``[start] [room for the context] name . [end]`` for every class; words of ``context_init`` that
-        are more than n_context stand before the name, as they are.
-
-        ValueError for no names, and for a name that does not fit behind the context.
-        """
-        return self.place([f"{name}." for name in check_classnames(classnames)])._replace(classnames=list(classnames))
-
-    @torch.no_grad()
-    def place(self, texts: list[str]) -> Prompts:
-        """:meth:`prompts` of texts as they are."""
-        ids = self.tokenizer(texts).to(self.towers.device)
-        ends, length = self.towers.end_positions(ids), self.towers.context_length
-        words = self.init_ids()[self.n_context :].expand(len(texts), -1)
-        shift, longest = self.n_context + words.shape[1], int(ends.argmax())
-        end = int(ends[longest])
-        # A tokenizer that cuts long texts fills the whole row, and then this finds it too long.
-        if end + shift >= length:
-            raise ValueError(
-                f"classnames: {texts[longest].removesuffix('.')!r} has {end - 1} tokens or more, too many "
-                f"for the model's {length} with start, end and {shift} context tokens"
-            )
-        embeddings = self.towers.embed(torch.cat([ids[:, :1], words, ids[:, 1 : end + 1]], dim=1))
-        room = embeddings.new_zeros(len(texts), self.n_context, embeddings.shape[2])
-        return Prompts(texts, torch.cat([embeddings[:, :1], room, embeddings[:, 1:]], dim=1), ends + shift)
-
-    def insert(self, prompts: Prompts, context: Tensor) -> Tensor:
-        """Token embeddings (C, L, width) of the prompts with ``context``, (n_context, width) or one per class
-        (C, n_context, width), in its room."""
-        start, rest = prompts.embeddings[:, :1], prompts.embeddings[:, 1 + self.n_context :]
-        return torch.cat([start, context.to(start.dtype).expand(len(start), -1, -1), rest], dim=1)
-
     def encode_text(self, embeddings: Tensor, ends: Tensor, deep: Sequence[Tensor] = ()) -> Tensor:
         """Normalised :meth:`Towers.encode_text <pyfastcal.clip.towers.Towers.encode_text>`."""
         return F.normalize(self.towers.encode_text(embeddings, ends, deep), dim=-1)
@@ -251,11 +205,13 @@ class PromptLearner(nn.Module):
         return self.towers.logits(similarity)
 
     @torch.no_grad()
-    def text_features(self, classnames: Sequence[str]) -> Tensor:
-        """Tuned text features (C, D), normalised, of any classes, also ones that it was not tuned on."""
+    def text_features(self, classnames: Sequence[str], *, normalize: bool = True) -> Tensor:
+        """Tuned text features (C, D) of any classes, also ones that it was not tuned on. ``normalize=False``: as
+        the logits take them; only ProDA's are then shorter than 1."""
         names = check_classnames(classnames)
         chunks = [names[i : i + TEXT_BATCH] for i in range(0, len(names), TEXT_BATCH)]
-        return F.normalize(torch.cat([self.encode_prompts(self.prompts(chunk)) for chunk in chunks]), dim=-1)
+        features = torch.cat([self.encode_prompts(self.prompts(chunk)) for chunk in chunks])
+        return F.normalize(features, dim=-1) if normalize else features
 
     def features(self, images: Images, **options: Any) -> Tensor:
         """Tuned image features (N, D), normalised, of images (N, 3, H, W), a dataset or a DataLoader:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from ... import checks
 from ..features import Images
-from .learner import PromptLearner, Prompts
+from .learner import PromptLearner
+from .placement import Prompts
 from .start import linear, normal
 
 

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .learner import PromptLearner, Prompts
+from .learner import PromptLearner
+from .placement import Prompts
 from .start import normal
 
 

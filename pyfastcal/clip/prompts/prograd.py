@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .coop import CoOp
-from .learner import Prompts
+from .placement import Prompts, before_name
 
 
 class ProGrad(CoOp):
@@ -18,11 +18,12 @@ class ProGrad(CoOp):
     The gradient of the cross-entropy (G_d) loses, where it points against that of the KL divergence from
     zero-shot CLIP's predictions (G_g), ``lambda`` times its component along G_g; the two are compared over
     the whole context. Defaults as published: 16 context tokens, the last of them start as the words of
-    ``template`` before the class name, the others at zero; 100 epochs, batches of 32, SGD at 0.002, lambda
-    and the temperature T of the KL divergence 1."""
+    ``template`` before the class name (see :meth:`PromptLearner.init_ids`), the others at zero; 100 epochs,
+    batches of 32, SGD at 0.002, lambda and the temperature T of the KL divergence 1."""
 
     hyperparameters = (*CoOp.hyperparameters, "lambda_", "temperature")
     epochs = 100
+    sized_by_words = False
     lambda_, temperature = 1.0, 1.0
 
     def __init__(
@@ -35,7 +36,7 @@ class ProGrad(CoOp):
         **options: Any,
     ) -> None:
         if context_init is None:
-            context_init = str(template).partition("{}")[0].strip()
+            context_init = before_name(str(template))
         super().__init__(clip, tokenizer, template, context_init=context_init, **options)
 
     def bind(self, classnames: Sequence[str]) -> Prompts:

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from ... import checks
 from .._open_clip import import_open_clip
-from ..features import Images, check_template
-from .learner import TEXT_BATCH, PromptLearner, Prompts
+from ..features import Images, as_words, check_template
+from .learner import TEXT_BATCH, PromptLearner
+from .placement import Prompts
 from .start import normal
 
 
@@ -79,7 +80,7 @@ class PromptSRC(PromptLearner):
         """With g~: the mean of the frozen features as the tower gives them, normalised afterwards."""
         prompts, total = self.prompts(classnames), 0.0
         for template in self.text_templates():
-            ids = self.tokenizer([template.replace("{}", name) for name in prompts.classnames])
+            ids = self.tokenizer([template.replace("{}", as_words(name)) for name in prompts.classnames])
             rows = ids.to(self.towers.device).split(TEXT_BATCH)
             total = total + torch.cat([self.clip.encode_text(x).float() for x in rows])
         return prompts._replace(fixed=F.normalize(total, dim=-1))

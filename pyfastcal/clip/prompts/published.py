@@ -18,12 +18,12 @@ PromptSRC   VLPromptLearner           prompt_learner.ctx, image_encoder.VPT,
 =========== ========================= ================================================================
 
 ``token_prefix`` and ``token_suffix`` are embeddings of the classes that were tuned on: they are dropped, so
-that features of any classes can be had. MaPLe's and PromptSRC's files hold the whole CLIP; it is compared
-with the one given, and dropped."""
+that features of any classes can be had, but for words of the template that stand before every name. MaPLe's
+and PromptSRC's files hold the whole CLIP; it is compared with the one given, and dropped."""
 
 import os
-import pickle
 import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -36,6 +36,7 @@ from .cocoop import CoCoOp
 from .coop import CoOp
 from .learner import PromptLearner
 from .maple import MaPLe
+from .placement import before_name
 from .proda import ProDA
 from .promptsrc import PromptSRC
 
@@ -55,10 +56,12 @@ def load_published(
 ) -> PromptLearner:
     """The learner in a checkpoint of its published trainer, over ``clip``, which must be the CLIP it tuned.
 
+    ``template``: the one it was trained with; words of it that stand before every class name in the file are kept.
     ``learner``: its class; by default what the keys tell, CoOp for the three whose files look alike and whose
     features are made alike. ``options``: settings that the file does not hold. The class name is taken to
     stand at the end. Read with ``torch.load(weights_only=True)``: nothing in the file is run.
 
+    Warns where all names in the file begin with the same token and nothing given explains it.
     ValueError, naming the file, where it is none, is of another learner, of contexts for single classes, or
     does not fit the CLIP."""
     where = os.fspath(path)
@@ -76,12 +79,13 @@ def load_published(
     tuned = kind(clip, tokenizer, template, **(found | options))
     _check_clip(state, tuned, where)
     if "context_init" not in options:
-        _check_words(state, tuned)
+        _find_words(state, tuned, where)
     own = tuned.state_dict()
     for name in {**dict(tuned.named_parameters()), **values}:
         got, wanted = (tuple(x[name].shape) if name in x else "nothing" for x in (values, own))
         if got != wanted:
             raise ValueError(f"{where}: {name} must have the shape {wanted} that the model takes, got {got}")
+        checks.finite(f"{where}: {name}", checks.floating(f"{where}: {name}", values[name], values[name].ndim))
     tuned.load_state_dict({name: value.to(own[name].dtype) for name, value in values.items()}, strict=False)
     return tuned
 
@@ -94,18 +98,28 @@ def read(path: str | os.PathLike) -> State:
     try:
         with torch.serialization.safe_globals(_harmless()):
             checkpoint = torch.load(where, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+    except Exception as error:  # a damaged file can raise anything
         raise ValueError(
             f"{where}: not a checkpoint that torch.load(weights_only=True) takes ({_why(error)})"
         ) from error
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict):
         raise ValueError(f"{where}: state_dict must be in the file, a dictionary of tensors")
+    for name, value in state.items():
+        if not isinstance(name, str):
+            raise ValueError(f"{where}: state_dict must have texts as keys, got {checks.describe(name)}")
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
+            raise ValueError(
+                f"{where}: state_dict must be in the file, a dictionary of tensors, got {name} that is none"
+            )
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
 class _Ignored:
-    """Stands in the place of an optimizer or scheduler in a file; takes its state and forgets it."""
+    """Stands in the place of an object beside the weights; takes its arguments and state and forgets them."""
+
+    def __init__(self, *arguments: Any) -> None:
+        pass
 
     def __setstate__(self, state: Any) -> None:
         pass
@@ -118,9 +132,10 @@ def _no_default(*factory: Any) -> OrderedDict:
 
 def _harmless() -> list[Any]:
     """What the names of the objects beside the weights stand for: the scheduler's state holds the scheduler
-    that it wraps, and that the optimizer."""
+    that it wraps, and that the optimizer; the best validation result is a NumPy scalar, of NumPy 1 or 2."""
     kinds = ("sgd.SGD", "adam.Adam", "adamw.AdamW", "lr_scheduler.CosineAnnealingLR")
-    ignored = [(_Ignored, f"torch.optim.{name}") for name in kinds]
+    scalars = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype")
+    ignored = [(_Ignored, name) for name in (*(f"torch.optim.{kind}" for kind in kinds), *scalars)]
     return [*ignored, (_no_default, "collections.defaultdict"), (dict, "builtins.dict")]
 
 
@@ -146,11 +161,16 @@ def kind_of(state: State, where: str = "checkpoint") -> type[PromptLearner]:
     )
 
 
+def _context(state: State, key: str, wanted: str = "one context (M, width)", ndim: int = 2, hint: str = "") -> Tensor:
+    context = state[key]
+    if context.ndim != ndim or not context.numel():
+        raise ValueError(f"{key} must be {wanted}, got {checks.describe(context)}{hint}")
+    return context
+
+
 def _coop(state: State) -> tuple[State, dict[str, Any]]:
-    context = state["ctx"]
-    if context.ndim != 2:
-        hint = "those of single classes (CSC) give no features of others, ProDA's need learner=ProDA"
-        raise ValueError(f"ctx must be one context (M, width), got {checks.describe(context)}: {hint}")
+    hint = ": those of single classes (CSC) give no features of others, ProDA's need learner=ProDA"
+    context = _context(state, "ctx", hint=hint)
     return {"context": context}, {"n_context": len(context)}
 
 
@@ -161,9 +181,7 @@ def _cocoop(state: State) -> tuple[State, dict[str, Any]]:
 
 
 def _proda(state: State) -> tuple[State, dict[str, Any]]:
-    context = state["ctx"]
-    if context.ndim != 3:
-        raise ValueError(f"ctx must be contexts (K, M, width), got {checks.describe(context)}")
+    context = _context(state, "ctx", "contexts (K, M, width)", 3)
     found = {"n_prompts": len(context), "n_context": context.shape[1]}
     if len(context) % ProDA.prompt_batch:
         found["prompt_batch"] = 1
@@ -172,7 +190,7 @@ def _proda(state: State) -> tuple[State, dict[str, Any]]:
 
 def _maple(state: State) -> tuple[State, dict[str, Any]]:
     p = "prompt_learner."
-    values = {"context": state[f"{p}ctx"]}
+    values = {"context": _context(state, f"{p}ctx")}
     for part in ("weight", "bias"):
         values[f"coupling.0.{part}"] = state[f"{p}proj.{part}"]
     deep = _numbered(state, rf"{p}compound_prompts_text\.(\d+)")
@@ -183,8 +201,11 @@ def _maple(state: State) -> tuple[State, dict[str, Any]]:
     return values, {"n_context": len(values["context"]), "depth": len(deep) + 1}
 
 
+_SHALLOW = {"context": "prompt_learner.ctx", "vision_context": "image_encoder.VPT"}
+
+
 def _promptsrc(state: State) -> tuple[State, dict[str, Any]]:
-    values = {"context": state["prompt_learner.ctx"], "vision_context": state["image_encoder.VPT"]}
+    values = {name: _context(state, key) for name, key in _SHALLOW.items()}
     found = {"n_context": len(values["context"]), "n_context_vision": len(values["vision_context"])}
     for tower, name, depth in (
         ("text", "deep_context", "depth_text"),
@@ -224,12 +245,39 @@ def _check_clip(state: State, tuned: PromptLearner, where: str) -> None:
             raise ValueError(f"{where}: clip must be the model that was tuned, but {name} in the file is another")
 
 
-def _check_words(state: State, tuned: PromptLearner) -> None:
-    """Whether words of ``context_init`` stand between the context and the names, as in MaPLe's official
-    trainer, is seen by the suffix of the classes that were tuned on; if not, there were none."""
-    ids, suffix = tuned.init_ids()[tuned.n_context :], state.get("prompt_learner.token_suffix")
-    if not len(ids) or suffix is None or suffix.shape[1] < len(ids):
+def _find_words(state: State, tuned: PromptLearner, where: str) -> None:
+    """Which words stand between the context and the names is seen by the suffix of the classes that were tuned on:
+    those that ``context_init`` leaves, as in MaPLe's official trainer, those that the template leaves, as in
+    ProGrad's, or none. ``context_init`` is set so that the learner puts them there."""
+    suffix = next((state[key] for key in ("token_suffix", "prompt_learner.token_suffix") if key in state), None)
+    if suffix is None or "context_init" not in tuned.hyperparameters:
         return
-    words = tuned.towers.embed(ids).detach().float().cpu()
-    if suffix.shape[2:] != words.shape[1:] or (suffix[:, : len(ids)].float() - words).norm(dim=-1).amax() > 1e-2:
+    if suffix.ndim != 3 or suffix.shape[2] != tuned.towers.width:
+        wanted = f"(C, L, {tuned.towers.width})"
+        raise ValueError(f"{where}: token_suffix must be embeddings {wanted}, got {checks.describe(suffix)}")
+    own = tuned.context_init
+    for words in (own, tuned.check_option("context_init", before_name(tuned.template))):
+        tuned.context_init = words
+        try:
+            fixed = tuned.init_ids()[1]
+        except ValueError:  # a tokenizer of few words, which the template is not made of
+            continue
+        if len(fixed) and _begins(suffix, tuned.towers.embed(fixed)):
+            return
+    tuned.context_init = own
+    if len(tuned.init_ids()[1]):
         tuned.context_init = ""
+    if len(suffix) > 1 and _begins(suffix, suffix[0, :1]):
+        warnings.warn(
+            f"{where}: the names of all {len(suffix)} classes that it was tuned on begin with the same token, which is "
+            "taken for a part of them; if it is the end of the trainer's template, give that as template",
+            stacklevel=3,
+        )
+
+
+def _begins(suffix: Tensor, words: Tensor) -> bool:
+    """Whether all rows of ``suffix`` (C, L, width) begin with the embeddings ``words`` (n, width)."""
+    if not suffix.numel() or suffix.shape[1] < len(words):
+        return False
+    difference = suffix[:, : len(words)].float() - words.detach().float().cpu()
+    return bool(difference.norm(dim=-1).amax() <= 1e-2)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from .io import FeatureSet
+from .paths import regular
 
 TORCHVISION = "torchvision:"
 TEMPLATE = "a photo of a {}."
@@ -78,15 +79,20 @@ def class_names(dataset: Any, path: str | os.PathLike | None) -> list[str]:
         if own is None:
             raise ValueError("classes must be given: the dataset does not know the names of its classes")
         return [str(name).replace("_", " ") for name in own]
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise ValueError(f"{os.fspath(path)}: must be UTF-8 text, one class name per line") from None
-    names = [line.strip() for line in lines if line.strip()]
+    names = read_names(path)
     if not names or (own is not None and len(names) != len(own)):
         wanted = "at least one class name" if own is None else f"{len(own)} class names, one per line"
         raise ValueError(f"{os.fspath(path)}: must have {wanted}, got {len(names)}")
     return names
+
+
+def read_names(path: str | os.PathLike) -> list[str]:
+    """The lines of a text file of class names, but for empty ones. ValueError, naming the file, if it is none."""
+    try:
+        lines = Path(regular(path)).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{os.fspath(path)}: must be UTF-8 text, one class name per line") from None
+    return [line.strip() for line in lines if line.strip()]
 
 
 def tuned_learner(path: str | os.PathLike, model: nn.Module, tokenizer: Callable[..., Any]) -> Any:

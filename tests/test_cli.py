@@ -104,10 +104,10 @@ def test_all_methods(files: tuple[Path, Path], tmp_path: Path) -> None:
     result = invoke("evaluate", base, new, "--base", base, "--methods", "all", "--json", out, "--report", page)
     for name in ("Zero-shot", "Conf", "TS", "DEN", "HB", "IR", "MIR", "BMS-MIR", "DAC", "TS + DAC", "CAC", "CAC-fit"):
         assert len(re.findall(rf"^ {re.escape(name)} +[-\d]", result.stdout, re.M)) == 2, name
-    assert "HB, New classes: has a map for each class of the base file and none for other classes" in result.stdout
+    assert "HB, New classes: there is a map for each class of the base file and none for other classes" in result.stdout
     rows = {(row["split"], row["method"]): row for row in json.loads(out.read_text())["runs"][0]["rows"]}
     assert rows["base", "hb"]["ece"] is not None and rows["new", "hb"]["ece"] is None
-    assert "- has a map for each class" in page.read_text()
+    assert "- there is a map for each class" in page.read_text()
 
 
 def test_a_method_that_cannot_apply_is_a_dash_with_a_reason(files: tuple[Path, Path]) -> None:

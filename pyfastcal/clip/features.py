@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .. import checks
-from ..io import FeatureSet, atomic_write
+from ..io import FeatureSet
+from ..paths import atomic_write, regular
 from .adapters import Adapter, adapt, evaluating, scale_and_bias
 from .datasets import ImageFolder, torchvision_dataset
 from .models import load_clip
@@ -253,9 +254,7 @@ def load_text_features(path: str | os.PathLike, classnames: Sequence[str] | None
     """Read ``(features (C, D), classnames)``; given ``classnames``, the rows of those, in that order.
 
     ValueError, naming the file, for a file that cannot be read, lacks a key or a class."""
-    where = os.fspath(path)
-    if not os.path.isfile(where):
-        raise ValueError(f"{where}: no such file")
+    where = regular(path)
     try:
         with safe_open(where, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -16,7 +16,8 @@ from torch.utils.data import Dataset, Subset
 from .. import checks
 from ..clip import ImageFolder, encode_dataset, encode_images, load_clip, load_small, tasks
 from ..extract import TEMPLATE
-from ..io import atomic_write, read_fields
+from ..io import read_fields
+from ..paths import atomic_write
 from ..progress import Progress
 
 # The rendered world, as the bundled CLIP knows it best and shifted; the style "negative" is left out: there

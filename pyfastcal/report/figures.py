@@ -17,6 +17,8 @@ from torch import Tensor
 
 from .._optional import require
 from ..metrics._cells import Cells
+from ..text import printable
+from .markup import escape
 from .summary import signed
 
 
@@ -35,6 +37,8 @@ class Theme:
 PAPER = Theme("#1c2024", "#5b6570", "#d9dee3", "#c3cad2", "#d55e00", "#0072b2", "#00875f", "#8a939c")
 # Colours that no figure uses otherwise: each stands for a CSS variable of the page, put in its place by _svg.
 PAGE = Theme("#010101", "#010102", "#010103", "#010104", "#010105", "#010106", "#010107", "#010108")
+# Names are drawn as they are: no "$" or backslash in them is a formula.
+AS_WRITTEN = {"text.parse_math": False, "text.usetex": False, "font.size": 8.5, "axes.linewidth": 0.7}
 FEW = 20  # bars of bins with fewer images than this are drawn faint: their height is mostly chance
 
 
@@ -50,7 +54,7 @@ def svg(draw: Callable[..., str], *args: Any, size: tuple[float, float] = (3.3, 
     mpl = matplotlib()
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pyfastcal", "font.size": 8.5, "axes.linewidth": 0.7}):
+    with mpl.rc_context(AS_WRITTEN | {"svg.fonttype": "none", "svg.hashsalt": "pyfastcal"}):
         figure = Figure(figsize=size, layout="constrained")
         alternative = draw(figure, PAGE, *args, **kwargs)
         buffer = io.StringIO()
@@ -78,8 +82,8 @@ def _inline(text: str, alternative: str) -> str:
         text = text.replace(colour, f"var(--{name})")
     box = re.search(r'viewBox="([^"]+)"', text)
     assert box is not None
-    label = alternative.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    return re.sub(r"<svg[^>]*>", f'<svg viewBox="{box[1]}" role="img" aria-label="{label}">', text, count=1).strip()
+    opening = f'<svg viewBox="{box[1]}" role="img" aria-label="{escape(alternative)}">'
+    return re.sub(r"<svg[^>]*>", lambda _: opening, text, count=1).strip()
 
 
 def style(axes: Any, theme: Theme) -> None:
@@ -198,7 +202,7 @@ def gamma(figure: Any, theme: Theme, values: dict[str, list[float]]) -> str:
         )
         axes.plot(values[name], [row] * len(values[name]), "o", ms=4, mfc=theme.ink, mec="none", alpha=0.75)
     axes.axvline(1, color=theme.muted, lw=0.8)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [printable(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.margins(x=0.08)
     axes.set_xlabel("γ  (below 1: confidence is lowered)")

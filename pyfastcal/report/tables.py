@@ -1,12 +1,11 @@
 """The sections of the report that are tables."""
 
 from collections.abc import Iterable
-from html import escape
 from itertools import pairwise
 from typing import Any
 
 from .figures import FEW
-from .markup import coloured, section, table
+from .markup import coloured, escape, section, table
 from .summary import (
     TABLE_METRICS,
     Report,

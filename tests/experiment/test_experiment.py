@@ -173,7 +173,7 @@ def test_tables_have_the_means_of_the_rows(results) -> None:
     row = dict(table.rows)["MaPLe"]
     expected = f"{100 * values.mean():.1f} ± {100 * values.std():.1f}"
     assert row[experiment.METHODS.index("dac")] == expected
-    assert row[experiment.METHODS.index("hb")] == "-" and "-: HB, IR has a map for each class" in table.note
+    assert row[experiment.METHODS.index("hb")] == "-" and "-: HB, IR: there is a map for each class" in table.note
     counts = re.findall(r"\((\d[\d,]*)\)", " ".join(dict(found["table 3 new"].rows)["CoOp, Conf"]))
     images = sum(r["images"] for r in results.select(learner="CoOp", split="new", method="conf"))
     assert sum(int(c.replace(",", "")) for c in counts) == images

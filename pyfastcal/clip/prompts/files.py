@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...io import atomic_write
+from ...paths import atomic_write, regular
 
 
 def save(learner: Any, path: str | os.PathLike) -> None:
@@ -23,9 +23,9 @@ def save(learner: Any, path: str | os.PathLike) -> None:
 def learner_of(path: str | os.PathLike) -> str | None:
     """The name of the learner that :func:`save` wrote to the file; None where it is another file."""
     try:
-        with safe_open(os.fspath(path), framework="pt") as file:
+        with safe_open(regular(path), framework="pt") as file:
             return json.loads((file.metadata() or {}).get("pyfastcal", "{}")).get("learner")
-    except (SafetensorError, OSError, ValueError):
+    except (SafetensorError, OSError, ValueError, AttributeError, RecursionError):  # metadata that is no dictionary
         return None
 
 
@@ -35,16 +35,21 @@ def load(
     """Read what :func:`save` wrote, a learner of one of the ``kinds``. ValueError that names the file."""
     where, wanted = os.fspath(path), " or a ".join(kinds)
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(regular(where), framework="pt") as file:
             settings = json.loads((file.metadata() or {})["pyfastcal"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except Exception as error:
         saved = f"{wanted}.save" if len(kinds) == 1 else "a learner's save"
         raise ValueError(f"{where}: not a file of {saved} ({error})") from error
+    if not isinstance(settings, dict) or not {"learner", "template"} <= settings.keys():
+        raise ValueError(f"{where}: must say which learner it holds, and of which template")
     name = settings.pop("learner")
-    if name not in kinds:
+    if name not in list(kinds):
         raise ValueError(f"{where}: holds a {name}, not a {wanted}")
-    learner = kinds[name](clip, tokenizer, settings.pop("template"), **settings)
+    try:
+        learner = kinds[name](clip, tokenizer, settings.pop("template"), **settings)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from error
     try:
         learner.load_state_dict(tensors)
     except RuntimeError as error:

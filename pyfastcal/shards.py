@@ -21,6 +21,7 @@ import pickletools
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -154,6 +155,14 @@ def check_distinct(shards: Sequence[Shard]) -> None:
     """ValueError for a shard that is there twice, under whatever names: its images would count twice."""
     names = [shard.name for shard in shards]
     named_once("shards", names, map(identity, names))
+
+
+def classes_of(shards: Sequence[Shard], skip_bad: bool = False) -> ClassSet:
+    """The classes that the first shard carries; with ``skip_bad`` the first that has any. ValueError where none has."""
+    for shard in shards if skip_bad else ():
+        with suppress(ValueError):
+            return shard.classes()
+    return shards[0].classes()
 
 
 def is_shards(path: str) -> bool:

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from ..demo import one_thread
-from ..io import write_text
+from ..io import first_line
+from ..paths import regular, write_text
 from ..progress import Progress, Steps
 from .cell import Cell, Settings, run
 from .sources import Source
@@ -77,9 +78,9 @@ class Folder:
 def read(file: Path) -> dict[str, Any]:
     """ValueError, naming the file, for one that is no JSON object."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file}: not a file of an experiment ({error})") from error
+        found = json.loads(Path(regular(file)).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: not a file of an experiment ({first_line(error)})") from error
     if not isinstance(found, dict):
         raise ValueError(f"{file}: not a file of an experiment")
     return found

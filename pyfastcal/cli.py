@@ -2,6 +2,7 @@
 shows where it came from. Exit codes: 0 done, 1 failed, 2 wrong usage. Whatever files bring in is shown as text.
 """
 
+import errno
 import functools
 import itertools
 import json
@@ -61,7 +62,8 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Callable[..., Non
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # files have names: it is what is printed
+        where = f"{error.filename}: " if error.filename else "stdout: " if full else ""
         return printable(f"{where}{error.strerror}")
     return printable(" ".join(str(error).split())) or type(error).__name__
 

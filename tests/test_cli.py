@@ -11,43 +11,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch.nn.functional import normalize
 from typer.testing import CliRunner
 
 from pyfastcal import reference
 from pyfastcal.cli import app
-from pyfastcal.io import FeatureSet, load_features, save_features
+from pyfastcal.io import load_features
 from pyfastcal.progress import ProgressReport
-
-
-def invoke(*arguments: object, code: int = 0):
-    result = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "120"})
-    assert result.exit_code == code, result.output
-    return result
-
-
-def error_of(*arguments: object, code: int = 1) -> str:
-    """The one line on stderr; nothing on stdout."""
-    result = invoke(*arguments, code=code)
-    assert result.stdout == ""
-    assert result.stderr.count("\n") == 1 and "Traceback" not in result.stderr
-    return result.stderr
+from tests.command import error_of, feature_files, invoke
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
-    """A new and a base feature file."""
-    g = torch.Generator().manual_seed(0)
-    zeroshot = normalize(torch.randn(1, 16, generator=g) + torch.randn(12, 16, generator=g), dim=-1)
-    tuned = normalize(zeroshot + 0.1 * torch.randn(12, 16, generator=g), dim=-1)
-    paths = []
-    for name, first in (("new", 6), ("base", 0)):
-        labels = torch.randint(0, 6, (150,), generator=g)
-        images = zeroshot[first + labels] + 0.2 * torch.randn(150, 16, generator=g)
-        rows = slice(first, first + 6)
-        features = FeatureSet(images, tuned[rows], labels, 30.0, zeroshot[rows])
-        paths.append(save_features(tmp_path / f"{name}.safetensors", features))
-    return paths[0], paths[1]
+    return feature_files(tmp_path)
 
 
 def test_evaluate_prints_and_writes(files: tuple[Path, Path], tmp_path: Path) -> None:

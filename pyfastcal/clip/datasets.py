@@ -66,9 +66,13 @@ def read_image(file: str | os.PathLike) -> Any:
     image_module = require("PIL.Image", "clip")
     most = image_module.MAX_IMAGE_PIXELS  # None: whoever set it wants no limit
     try:
+        name = regular(file)
+    except ValueError as error:
+        raise UnreadableImage(str(error)) from None
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", image_module.DecompressionBombWarning)  # at the same limit
-            with image_module.open(regular(file)) as image:
+            with image_module.open(name) as image:
                 (short, long), pixels = sorted(image.size), image.width * image.height
                 if most is not None and pixels > most:
                     raise ValueError(f"{pixels:,} pixels, more than PIL.Image.MAX_IMAGE_PIXELS, {most:,}")
@@ -76,7 +80,7 @@ def read_image(file: str | os.PathLike) -> Any:
                     raise ValueError(f"sides of {short:,} and {long:,} pixels, more than {MOST_ASPECT} to 1")
                 return image.convert("RGB")
     except Exception as error:  # whatever a damaged file makes Pillow's plugins raise
-        raise UnreadableImage(f"{os.fspath(file)}: not an image that can be read ({first_line(error)})") from error
+        raise UnreadableImage(f"{name}: not an image that can be read ({first_line(error)})") from error
 
 
 def torchvision_dataset(

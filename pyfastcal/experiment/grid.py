@@ -56,6 +56,8 @@ class Folder:
             before = read(file)
             if before.get("format") != FORMAT:
                 raise ValueError(f"{file}: is not of an experiment")
+            if not all(isinstance(before.get(key), dict) for key in ("settings", "sources")):
+                raise ValueError(f"{file}: must have settings and sources")
             for key, value in found["settings"].items():
                 theirs = before["settings"].get(key)
                 if theirs != value:
@@ -69,7 +71,14 @@ class Folder:
         return self.path / "cells" / f"{cell.name}.json"
 
     def read(self, cell: Cell) -> dict[str, Any]:
-        return read(self.file(cell))
+        """ValueError, naming the file, where it is no result of the cell."""
+        found, what = read(self.file(cell)), {"task": cell.source.name, "learner": cell.learner}
+        what |= {"seed": cell.seed, "shots": cell.shots}
+        parts = {"rows": list, "levels": dict, "classes": dict, "contrast": dict, "ablations": list}
+        whole = all(isinstance(found.get(key), kind) for key, kind in parts.items())
+        if not whole or any(found.get(key) != value for key, value in what.items()):
+            raise ValueError(f"{self.file(cell)}: is not the result of {cell.name}")
+        return found
 
     def write(self, cell: Cell, result: dict[str, Any]) -> None:
         write_text(self.file(cell), json.dumps(result, allow_nan=False) + "\n")

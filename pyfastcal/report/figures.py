@@ -73,17 +73,22 @@ def _inline(text: str, alternative: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.S)
-    text = re.sub(r' id="([^"]+)"', rf' id="f{_counter}-\1"', text)
-    text = re.sub(r'(?:xlink:)?href="#([^"]+)"', rf'href="#f{_counter}-\1"', text)
-    text = text.replace("url(#", f"url(#f{_counter}-")
-    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
-    text = re.sub(r"font: (\w+) ([\d.]+)px [^;\"]*", r"font-size: \2px; font-weight: \1", text)
-    for name, colour in vars(PAGE).items():
-        text = text.replace(colour, f"var(--{name})")
+    text = re.sub(r"<[^>]*>", lambda tag: _tag(tag[0], f"f{_counter}-"), text)
     box = re.search(r'viewBox="([^"]+)"', text)
     assert box is not None
     opening = f'<svg viewBox="{box[1]}" role="img" aria-label="{escape(alternative)}">'
     return re.sub(r"<svg[^>]*>", lambda _: opening, text, count=1).strip()
+
+
+def _tag(tag: str, prefix: str) -> str:
+    tag = re.sub(r' id="([^"]+)"', rf' id="{prefix}\1"', tag)
+    tag = re.sub(r'(?:xlink:)?href="#([^"]+)"', rf'href="#{prefix}\1"', tag)
+    tag = tag.replace("url(#", f"url(#{prefix}")
+    tag = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", tag)
+    tag = re.sub(r"font: (\w+) ([\d.]+)px [^;\"]*", r"font-size: \2px; font-weight: \1", tag)
+    for name, colour in vars(PAGE).items():
+        tag = tag.replace(colour, f"var(--{name})")
+    return tag
 
 
 def style(axes: Any, theme: Theme) -> None:

@@ -227,12 +227,26 @@ def test_evaluate_says_which_shards_it_skipped(files: tuple[Path, Path], tmp_pat
         (("new.safetensors", "base.safetensors", "--checkpoint", "kept"), "--checkpoint must be of one split, got 2"),
         (("shards/part1.safetensors", "--shards"), "part1.safetensors: text_features is missing"),
         (("shards", "--classes", "none.safetensors"), "none.safetensors: no such file"),
+        (("new.safetensors", "./new.safetensors"), "./new.safetensors: is named twice among the splits (also as new"),
+        (("new.safetensors", "new.safetensors"), "new.safetensors: is named twice among the splits"),
+        (("shards", "shards/part*.safetensors"), "part0.safetensors: is named twice among the splits (also as shards"),
+        (("shards", "./shards/part0.safetensors", "--shards"), "part0.safetensors: is named twice among the shards"),
+        (("shards", "--device", "hpu"), "device must be one that can be used here, got 'hpu'"),
+        (("shards", "--device", "meta"), "device must be one that can be used here, got 'meta'"),
+        (("shards", "--device", "abacus"), "device must be one that torch knows, got 'abacus'"),
     ],
 )
 def test_evaluate_shards_wrongly(files, tmp_path: Path, monkeypatch, arguments: tuple, message: str) -> None:
     shards_of(files[0], tmp_path / "shards")
     monkeypatch.chdir(tmp_path)
     assert message in error_of("evaluate", *arguments)
+
+
+def test_classes_of_shards_of_which_the_first_is_bad(files: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = shards_of(files[0], tmp_path / "shards")
+    (folder / "a.safetensors").write_bytes(b"?")
+    assert "a.safetensors: not a complete" in error_of("evaluate", folder, "--methods", "conf")
+    assert "without 1 shard that" in invoke("evaluate", folder, "--methods", "conf", "--skip-bad").stdout
 
 
 def test_progress_off_a_terminal(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

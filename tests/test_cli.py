@@ -229,7 +229,7 @@ def test_evaluate_says_which_shards_it_skipped(files: tuple[Path, Path], tmp_pat
         (("shards", "--classes", "none.safetensors"), "none.safetensors: no such file"),
         (("new.safetensors", "./new.safetensors"), "./new.safetensors: is named twice among the splits (also as new"),
         (("new.safetensors", "new.safetensors"), "new.safetensors: is named twice among the splits"),
-        (("shards", "shards/part*.safetensors"), "part0.safetensors: is named twice among the splits (also as shards"),
+        (("shards", "shards/part*.safetensors"), "part*.safetensors: is named twice among the splits (also as shards)"),
         (("shards", "./shards/part0.safetensors", "--shards"), "part0.safetensors: is named twice among the shards"),
         (("shards", "--device", "hpu"), "device must be one that can be used here, got 'hpu'"),
         (("shards", "--device", "meta"), "device must be one that can be used here, got 'meta'"),

@@ -198,7 +198,6 @@ def test_reading_ahead_wakes_no_threads(tmp_path: Path, threads) -> None:
     """They are for the calibration."""
     threads(4)
     new, _ = pair(n=70_000, c=40_000)
-    del new.zeroshot_text_features
     shard = Shard(str(tmp_path / "a.safetensors"))
     new.labels = new.labels.int()
     tensors = {key: getattr(new, key) for key in ("image_features", "labels", "text_features")}

@@ -143,7 +143,7 @@ def _encode(
     """The features of each model, and the labels: one pass over the images for all."""
     features: list[list[Tensor]] = [[] for _ in adapters]
     labels: list[Tensor] = []
-    done = 0
+    done = told = 0
     with contextlib.ExitStack() as stack:
         for adapter in adapters:
             stack.enter_context(evaluating(adapter.host))
@@ -157,7 +157,9 @@ def _encode(
                 labels.append(torch.as_tensor(label).to(features[0][-1].device, torch.int64))
             done += len(batch)
             if progress is not None:
-                progress(done + len(skipped or ()), total)
+                progress(told := done + len(skipped or ()), total)
+        if progress is not None and skipped and told < done + len(skipped):  # none of the last batch could be read
+            progress(done + len(skipped), total)
     if not done:
         raise ValueError(f"images must not be empty, got none{f' that can be read: {skipped[0]}' if skipped else ''}")
     return [torch.cat(rows) for rows in features], torch.cat(labels) if labels else None

@@ -12,6 +12,7 @@ from pyfastcal import experiment
 from pyfastcal.cli import app
 from pyfastcal.clip.tasks.digits import CLASS_NAMES, TEMPLATE
 from pyfastcal.experiment.sources import FolderTask
+from tests.command import error_of
 
 PER_CLASS = 9
 MODEL = "pyfastcal/digits"
@@ -118,7 +119,16 @@ def test_command(images: Path, tmp_path: Path) -> None:
         2,
         3,
     }
-    assert "my digits" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "Model: pyfastcal/digits.</p>" in page and "on 1 task (my digits) with 1 seed: 7 runs." in page
+    assert "1 task and 1 seed." in page
+
+
+def test_a_template_without_a_place_for_the_name(images: Path, tmp_path: Path) -> None:
+    """Said before anything is made."""
+    arguments = "experiment", "--out", tmp_path / "out", "--data", images, "--model", MODEL, "--template", "a photo"
+    assert "template must be a text with one {} for the class name, got 'a photo'" in error_of(*arguments)
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_error_names_the_run(images: Path, tmp_path: Path) -> None:

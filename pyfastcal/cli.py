@@ -234,11 +234,15 @@ def evaluate(
                 found.append(ranks.from_first(functools.partial(find_shards, paths, label_column)))
             else:
                 found.append(paths[0])
-        inputs = [[name for shard in x for name in shard.files] if isinstance(x, list) else [x] for x in found]
-        named_once("splits", (split[0] for split in splits), (frozenset(map(identity, read)) for read in inputs))
-        kept = checkpoint / MERGED if checkpoint else None
-        outputs = {"--checkpoint": kept, "--report": report, "--json": json_file}
-        check_outputs(outputs, [*itertools.chain(*inputs), base, classes])
+
+        def check() -> None:
+            read = [[name for shard in x for name in shard.files] if isinstance(x, list) else [x] for x in found]
+            named_once("splits", (split[0] for split in splits), (frozenset(map(identity, names)) for names in read))
+            kept = checkpoint / MERGED if checkpoint else None
+            outputs = {"--checkpoint": kept, "--report": report, "--json": json_file}
+            check_outputs(outputs, [*itertools.chain(*read), base, classes])
+
+        ranks.from_first(check)
         base_features = load_features(base) if base else None
         of_all = load_classes(classes) if classes else None
         loaded = [x if isinstance(x, list) else load_features(x) for x in found]

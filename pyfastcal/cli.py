@@ -139,7 +139,8 @@ def demo(
         raise typer.BadParameter(f"must be one of {', '.join(demonstration.TASKS)}, got {task!r}", param_hint="--task")
     require("matplotlib", "report")  # before minutes of work, not after
     page, numbers = report or out / f"{task}.html", out / f"{task}.json"
-    check_outputs({"--report": page, "--picture": picture, "the numbers": numbers})
+    in_out = {f"{path.name} of --out": path for path in ((numbers,) if report else (page, numbers))}
+    check_outputs({"--report": report, "--picture": picture} | in_out)
     with ProgressReport() as progress:
         result = demonstration.run(task, range(seeds), n_bins=n_bins, progress=progress)
     written = [write_report(page, result), write_json(numbers, result)]

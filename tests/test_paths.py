@@ -60,10 +60,11 @@ def test_outputs_that_would_overwrite(files, tmp_path: Path, monkeypatch, option
 
 def test_the_demo_is_refused_before_it_runs(tmp_path: Path) -> None:
     out = tmp_path / "digits.json"
-    assert "the numbers must not overwrite the file of --picture" in error_of(
-        "demo", "--out", tmp_path, "--picture", out
-    )
+    line = error_of("demo", "--out", tmp_path, "--picture", out)
+    assert "digits.json of --out must not overwrite the file of --picture" in line
     assert not list(tmp_path.iterdir())
+    out.touch()
+    assert "digits.html of --out must be in a folder" in error_of("demo", "--out", out)
 
 
 def test_results_do_not_go_into_the_images(tmp_path: Path) -> None:
@@ -211,6 +212,7 @@ def test_no_fifo_is_waited_for(files, tmp_path: Path) -> None:
         ["evaluate", shards, "--classes", new, *on],
         ["evaluate", new, "--checkpoint", tmp_path / "kept", *on],
         [*extract, "--text-features", fifo],
+        ["extract", tmp_path / "photos", tmp_path / "out", "--model", "ViT-B-32", "--pretrained", fifo],
         [*extract, "--text-features", fifos[1].rename(tmp_path / "model.pth.tar-5")],
         [*extract, "--classes", fifos[2]],
         ["experiment", "--out", tmp_path / "x", "--data", photos, "--model", "m", "--base-classes", fifos[2]],

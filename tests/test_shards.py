@@ -317,6 +317,8 @@ def test_missing_labels_are_named(tmp_path: Path) -> None:
     for shard in (write_clip_benchmark(tmp_path), write_clip_retrieval(tmp_path)):
         Path(shard.labels).unlink()
         assert error_of(shard) == f"{shard.labels}: no such file"
+        os.mkfifo(shard.labels)
+        assert error_of(shard) == f"{shard.labels}: is a FIFO, not a regular file"
 
 
 def test_a_changed_shard_keeps_its_other_fields(tmp_path: Path) -> None:

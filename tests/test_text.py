@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from pyfastcal.evaluate import evaluate_split
 from pyfastcal.io import load_features
 from pyfastcal.report import Report, Run, write_picture
+from pyfastcal.report.terminal import Terminal
 from pyfastcal.text import counted, printable
 from tests.command import error_of, feature_files, invoke, process
 
@@ -106,6 +107,16 @@ def test_notes_of_shards_that_were_skipped(tmp_path: Path) -> None:
     done = invoke("evaluate", folder, "--base", base, "--methods", "conf", "--skip-bad", "--report", page)
     assert not controls(done.stdout) and r"keys in the file: [/b]\x1b)" in " ".join(done.stdout.split())
     assert not controls(page.read_text())
+
+
+def test_tables_on_a_terminal(capsys: pytest.CaptureFixture) -> None:
+    terminal = Terminal(100)
+    terminal.table("[/title]", ["", "[/head]"], [("[/row]\x1b", ["[/cell] ± 1"])], wrap=True)
+    terminal.say("[/said]\0")
+    words = capsys.readouterr().out.split()
+    assert [word for word in words if "[" in word] == [
+        "[/title]", "[/head]", r"[/row]\x1b", "[/cell]±1", r"[/said]\x00"
+    ]  # fmt: skip
 
 
 # Encodings and readers of stdout.

@@ -359,7 +359,7 @@ def extract(
         print(f"Without {counted(len(skipped), 'image')} that could not be read:", file=sys.stderr)
         for reason in skipped:
             print(f"  {printable(reason)}", file=sys.stderr)
-    _say_written(f"{out} ({counted(n, 'image')}, {c:,} class{'es' * (c != 1)}, {dim} dimensions)")
+    _say_written(f"{out} ({counted(n, 'image')}, {counted(c, 'class')}, {dim} dimensions)")
 
 
 def _inputs_of_extract(images: str, out: Path, *files: str | Path | None) -> list[str | Path]:

@@ -19,8 +19,8 @@ def printable(text: object) -> str:
 
 
 def counted(n: int, noun: str) -> str:
-    """``1 task``, ``2 tasks``, ``1,000 tasks``."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+    """``1 task``, ``2 tasks``, ``1,000 classes``."""
+    return f"{n:,} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def _plainly(error: UnicodeError) -> tuple[str, int]:

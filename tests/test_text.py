@@ -34,6 +34,7 @@ def test_printable() -> None:
     assert printable("Käse · 猫 👩‍🔬 −1") == "Käse · 猫 👩‍🔬 −1"
     assert printable("a\nb\x9b\u202e\ufffe\x7f") == r"a\nb\x9b\u202e\ufffe\x7f"
     assert [counted(n, "task") for n in (0, 1, 2, 1000)] == ["0 tasks", "1 task", "2 tasks", "1,000 tasks"]
+    assert [counted(n, "class") for n in (1, 2)] == ["1 class", "2 classes"]
 
 
 @pytest.mark.parametrize("name", ODD)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .._optional import require
 from ..metrics._cells import Cells
-from ..text import printable
+from ..text import counted, printable
 from .markup import escape
 from .summary import signed
 
@@ -143,7 +143,7 @@ def reliability(
     return (
         f"Reliability diagram: accuracy {numbers['accuracy']:.1f} %, mean confidence "
         f"{numbers['confidence']:.1f} %, gap {signed(numbers['gap'])} points, ECE {numbers['ece']:.1f} %, "
-        f"{int(counts.sum()):,} images. {_bins(counts, right, sums)}"
+        f"{counted(int(counts.sum()), 'image')}. {_bins(counts, right, sums)}"
     )
 
 
@@ -187,7 +187,7 @@ def correlations(points: Sequence[tuple[str, Tensor, Tensor]]) -> str:
     parts = []
     for split, x, y in points:
         r = spearman(x, y)
-        parts.append(f"{split} {'none' if r is None else signed(r, 2)} ({len(x)} points)")
+        parts.append(f"{split} {'none' if r is None else signed(r, 2)} ({counted(len(x), 'point')})")
     return f"Rank correlation: {', '.join(parts)}."
 
 
@@ -215,7 +215,7 @@ def gamma(figure: Any, theme: Theme, values: dict[str, list[float]]) -> str:
     axes.tick_params(axis="y", length=0, labelcolor=theme.ink)
     spread = f"from {min(map(min, values.values())):.2f} to {max(map(max, values.values())):.2f}"
     ends = f"lowest for {names[-1]}, highest for {names[0]}"
-    return f"DAC's weight gamma of {len(names)} classes, {spread}; {ends}."
+    return f"DAC's weight gamma of {counted(len(names), 'class')}, {spread}; {ends}."
 
 
 def spearman(x: Tensor, y: Tensor) -> float | None:

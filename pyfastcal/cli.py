@@ -522,7 +522,8 @@ def _flushed(code: Any) -> Any:
     """The exit code, once all that was printed is out: 1 where it does not come out, without a word where nobody reads
     it any more (``pyfastcal info | head``)."""
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is where it was closed
+            sys.stdout.flush()
         return code
     except OSError as error:
         if not isinstance(error, BrokenPipeError):

@@ -4,15 +4,18 @@ import torch
 
 
 def usable(device: torch.device | str) -> torch.device:
-    """The device, on which a tensor was made to see that it can be. ValueError for a name that torch does not know, and
-    for a device that this machine or this torch does not have."""
+    """The device. ValueError for a name that torch does not know, and for a device that this machine or this torch does
+    not have, which for other kinds than the CPU and GPUs is tried."""
     try:
         found = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device must be one that torch knows, got {device!r}") from error
-    count = torch.cuda.device_count()
-    if found.type == "cuda" and (found.index or 0) >= count:
-        raise ValueError(f"device must be one of the {count} GPUs here or the CPU, got {str(device)!r}")
+    if found.type == "cpu":
+        return found
+    if found.type == "cuda":  # counted: a process that takes another GPU should not wake the first one
+        if (found.index or 0) >= (count := torch.cuda.device_count()):
+            raise ValueError(f"device must be one of the {count} GPUs here or the CPU, got {str(device)!r}")
+        return found
     try:
         torch.ones((), device=found).item()  # nothing can be read back from "meta"
     except Exception as error:  # each kind of device that torch is not built for raises another

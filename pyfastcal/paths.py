@@ -129,7 +129,7 @@ def _copy(write: Callable[[str], object], target: Path | int) -> None:
         whole = os.path.join(folder, "whole")
         write(whole)
         if isinstance(target, int):
-            for said in (sys.stdout, sys.stderr):
+            for said in filter(None, (sys.stdout, sys.stderr)):
                 said.flush()  # it comes before
             target = os.dup(target)
         with open(whole, "rb") as source, open(target, "wb") as sink:

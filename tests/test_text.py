@@ -162,6 +162,11 @@ def test_a_reader_who_leaves_hears_nothing(tmp_path: Path, arguments: tuple[str,
     assert running.returncode in (0, 1)
 
 
+def test_without_stdout() -> None:
+    done = subprocess.run(["sh", "-c", f"{sys.executable} -m pyfastcal info >&-"], stderr=subprocess.PIPE, timeout=120)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_full_disk_behind_stdout(unbuffered: str) -> None:
     with open("/dev/full", "wb") as full:

@@ -23,9 +23,10 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from . import checks
-from .io import atomic_write, first_line
+from . import checkpoint_checks, checks
+from .io import first_line
 from .metrics.accumulator import Accumulator
+from .paths import atomic_write, regular
 from .shards import Shard
 
 FORMAT = "pyfastcal.checkpoint/1"
@@ -90,12 +91,11 @@ class Checkpoint:
         progress, run, parts = nothing, None, sorted(self.path.glob("rank-*.safetensors"))
         digests = before = digest(self.shards)
         if (self.path / MERGED).exists():
-            run, progress, about, before = self._read(self.path / MERGED, nothing)
-            self._compare(about, before, digests)
+            run, progress, before = self._read(self.path / MERGED, nothing, digests)
         elif self.path.exists() and any(not file.name.startswith(f".{MERGED}.") for file in self.path.iterdir()):
             raise ValueError(f"{self.path}: is neither a checkpoint nor empty")
         for part in parts:
-            of, more, *_ = self._read(part, nothing)
+            of, more, _ = self._read(part, nothing)
             if of == run:
                 try:
                     progress.merge(more)
@@ -131,10 +131,11 @@ class Checkpoint:
 
         atomic_write(self.path / name, write)
 
-    def _read(self, path: Path, nothing: Progress) -> tuple[str, Progress, dict[str, Any], Tensor | None]:
-        """The name of the run, the progress, the identity, and the digests of the shards in the merged file."""
+    def _read(self, path: Path, nothing: Progress, digests: Tensor | None = None) -> tuple[str, Progress, Tensor]:
+        """The name of the run, the progress, and the digests of the shards. ``digests``: today's, for the merged file,
+        which alone holds them and says of what evaluation it is."""
         try:
-            with safe_open(path, framework="pt") as file:
+            with safe_open(regular(path), framework="pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {key: file.get_tensor(key).clone() for key in sorted(file.keys())}
             about = json.loads(metadata["about"])
@@ -142,24 +143,42 @@ class Checkpoint:
                 raise ValueError(f"format must be {FORMAT}, got {about['format']}")
             if metadata["sha256"] != fingerprint(tensors | {"about": about}):
                 raise ValueError("its content is not what was written")
+            identity, before = about["identity"], tensors.get("shards", torch.zeros(()))
+            other = "" if digests is None or before.ndim != 1 else self._difference(identity, before, digests)
         except Exception as error:  # whatever a damaged file makes the readers raise
             raise ValueError(f"{path}: not a complete checkpoint ({first_line(error)})") from error
-        told = {kind: {method: Told(**one) for method, one in about[kind].items()} for kind in _TOLD}
+        if other:
+            raise ValueError(f"{self.path}: is the checkpoint of another evaluation: {other}")
+        try:
+            progress = self._checked(about, tensors, nothing, digests)
+        except Exception as error:  # written by something else, whatever it says
+            raise ValueError(f"{path}: not a complete checkpoint ({first_line(error)})") from error
+        return about["run"], progress, before
+
+    def _checked(
+        self, about: dict[str, Any], tensors: dict[str, Tensor], nothing: Progress, digests: Tensor | None
+    ) -> Progress:
+        """The progress that a file tells of. ValueError where no run of this evaluation can have written that."""
+        wanted = {f"{_SUMS}{method}": sums.state for method, sums in nothing.sums.items()} | {"done": nothing.done}
+        checkpoint_checks.check_about(about, set(nothing.sums), len(nothing.done))
+        checkpoint_checks.check_tensors(tensors, wanted if digests is None else wanted | {"shards": digests})
+        checkpoint_checks.check_done(tensors["done"], about["images"])
         sums = {method: Accumulator(**fresh.config) for method, fresh in nothing.sums.items()}
         for method, fresh in sums.items():
-            fresh.state = tensors.get(f"{_SUMS}{method}", fresh.state)
-        progress = Progress(tensors["done"], sums, about["images"], about["settings"], **told)
-        return about["run"], progress, about["identity"], tensors.get("shards")
+            fresh.state = tensors[f"{_SUMS}{method}"]
+            checkpoint_checks.check_sums(method, fresh, about["images"], complete=method not in about["failed"])
+        told = {kind: {method: Told(**one) for method, one in about[kind].items()} for kind in _TOLD}
+        return Progress(tensors["done"], sums, about["images"], about["settings"], **told)
 
-    def _compare(self, identity: dict[str, Any], shards: Tensor, digests: Tensor) -> None:
-        """ValueError that says what differs from the evaluation that the folder was made for."""
-        at = f"{self.path}: is the checkpoint of another evaluation"
+    def _difference(self, identity: dict[str, Any], shards: Tensor, digests: Tensor) -> str:
+        """In what the folder's evaluation differs from this one, in words; none where it does not."""
         for key, value in self.identity.items():
             if identity[key] != value:
                 detail = "" if isinstance(value, str) and len(value) == 64 else f" ({identity[key]}, now {value})"
-                raise ValueError(f"{at}: {key} changed{detail}")
+                return first_line(f"{key} changed{detail}")
         if shards.shape != digests.shape:
-            raise ValueError(f"{at}: the number of shards changed ({len(shards)}, now {len(digests)})")
+            return f"the number of shards changed ({len(shards)}, now {len(digests)})"
+        return ""
 
 
 def digest(shards: Sequence[Shard]) -> Tensor:

@@ -1,8 +1,10 @@
 """The command line. Results go to stdout, progress and errors to stderr; an error is one line, ``--debug``
-shows where it came from. Exit codes: 0 done, 1 failed, 2 wrong usage.
+shows where it came from. Exit codes: 0 done, 1 failed, 2 wrong usage. Whatever files bring in is shown as text.
 """
 
+import errno
 import functools
+import itertools
 import json
 import os
 import sys
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from .text import counted, printable, show_anything
 
 app = typer.Typer(
     name="pyfastcal",
@@ -44,7 +48,8 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Callable[..., Non
             try:
                 function(*args, debug=debug, **kwargs)
             except (ValueError, ImportError, OSError, RuntimeError) as error:
-                if debug or isinstance(error, typer.Exit):
+                gone = isinstance(error, BrokenPipeError) and error.filename is None  # who read what is printed
+                if debug or gone or isinstance(error, typer.Exit):
                     raise
                 rank = os.environ.get("RANK", "0")  # of torchrun
                 print(f"pyfastcal{f', rank {rank}' if rank != '0' else ''}: {_one_line(error)}", file=sys.stderr)
@@ -57,9 +62,14 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Callable[..., Non
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # files have names: it is what is printed
+        where = f"{error.filename}: " if error.filename else "stdout: " if full else ""
+        return printable(f"{where}{error.strerror}")
+    return printable(" ".join(str(error).split())) or type(error).__name__
+
+
+def _say_written(*paths: object) -> None:
+    print("Written:", ", ".join(map(printable, paths)))
 
 
 def _methods(value: str) -> str:
@@ -121,24 +131,25 @@ def demo(
     """
     from . import demo as demonstration
     from ._optional import require
+    from .paths import check_outputs
     from .progress import ProgressReport
     from .report import print_report, write_json, write_picture, write_report
 
     if task not in demonstration.TASKS:
         raise typer.BadParameter(f"must be one of {', '.join(demonstration.TASKS)}, got {task!r}", param_hint="--task")
     require("matplotlib", "report")  # before minutes of work, not after
+    page, numbers = report or out / f"{task}.html", out / f"{task}.json"
+    in_out = {f"{path.name} of --out": path for path in ((numbers,) if report else (page, numbers))}
+    check_outputs({"--report": report, "--picture": picture} | in_out)
     with ProgressReport() as progress:
         result = demonstration.run(task, range(seeds), n_bins=n_bins, progress=progress)
-    written = [
-        write_report(report or out / f"{task}.html", result),
-        write_json(out / f"{task}.json", result),
-    ]
+    written = [write_report(page, result), write_json(numbers, result)]
     if picture:
         written.append(write_picture(picture, result))
     if features:
         written.append(demonstration.save_all_features(out / "features", result))
     print_report(result)
-    print("Written:", ", ".join(map(str, written)))
+    _say_written(*written)
 
 
 @command()
@@ -196,13 +207,15 @@ def evaluate(
 
         torchrun --nproc-per-node 8 -m pyfastcal evaluate embeddings/ --classes classes.safetensors
     """
+    from .checkpoint import MERGED
     from .evaluate import evaluate_split
     from .io import load_classes, load_features
     from .methods import check_methods
+    from .paths import check_outputs, identity, named_once
     from .progress import ProgressReport, Steps
     from .ranks import joined
     from .report import Report, Run, environment, print_report, write_json, write_report
-    from .shards import find_shards, is_shards
+    from .shards import classes_of, find_shards, is_shards
     from .stream import evaluate_shards
 
     if report:
@@ -216,20 +229,30 @@ def evaluate(
         splits = [files] if shards else [[file] for file in files]
         if checkpoint and len(splits) > 1:
             raise ValueError(f"--checkpoint must be of one split, got {len(splits)}: with --shards they are one")
-        base_features = load_features(base) if base else None
-        loaded: dict[str, Any] = {}
-        for name, paths in zip(_names(splits), splits, strict=True):
+        found: list[Any] = []
+        for paths in splits:
             if streamed or is_shards(paths[0]):
-                loaded[name] = ranks.from_first(functools.partial(find_shards, paths, label_column))
+                found.append(ranks.from_first(functools.partial(find_shards, paths, label_column)))
             else:
-                loaded[name] = load_features(paths[0])
+                found.append(paths[0])
+
+        def check() -> None:
+            read = [[name for shard in x for name in shard.files] if isinstance(x, list) else [x] for x in found]
+            named_once("splits", (split[0] for split in splits), (frozenset(map(identity, names)) for names in read))
+            kept = checkpoint / MERGED if checkpoint else None
+            outputs = {"--checkpoint": kept, "--report": report, "--json": json_file}
+            check_outputs(outputs, [*itertools.chain(*read), base, classes])
+
+        ranks.from_first(check)
+        base_features = load_features(base) if base else None
         of_all = load_classes(classes) if classes else None
+        loaded = [x if isinstance(x, list) else load_features(x) for x in found]
         evaluations = []
-        for name, found in loaded.items():
-            if isinstance(found, list):
+        for name, split in zip(_names(splits), loaded, strict=True):
+            if isinstance(split, list):
                 evaluation = evaluate_shards(
-                    found,
-                    of_all or found[0].classes(),
+                    split,
+                    of_all or classes_of(split, skip_bad),
                     base_features,
                     chosen,
                     n_bins,
@@ -241,7 +264,7 @@ def evaluate(
                 )
             else:
                 step = Steps(progress, f"{name}: calibrate and measure", len(chosen))
-                evaluation = evaluate_split(found, base_features, chosen, n_bins, split=name, progress=step)
+                evaluation = evaluate_split(split, base_features, chosen, n_bins, split=name, progress=step)
             evaluations.append(evaluation)
     if ranks.rank:
         return
@@ -251,7 +274,7 @@ def evaluate(
     written += [write_json(json_file, result)] if json_file else []
     print_report(result)
     if written:
-        print("Written:", ", ".join(map(str, written)))
+        _say_written(*written)
 
 
 def _names(splits: list[list[str]]) -> list[str]:
@@ -286,6 +309,9 @@ def extract(
         typer.Option(metavar="FILE", help="Tuned text features, a saved prompt learner, or one's model.pth.tar-N."),
     ] = None,
     train: Annotated[bool, typer.Option("--train", help="The training split (torchvision).")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Go on without the images that cannot be read, and say so.")
+    ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 256,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
@@ -307,8 +333,10 @@ def extract(
     from .extract import TEMPLATE
     from .extract import extract as encode
     from .io import save_features
+    from .paths import check_outputs
     from .progress import ProgressReport
 
+    check_outputs({"OUT": out}, _inputs_of_extract(images, out, pretrained, classes, text_features))
     with ProgressReport() as progress:
         features = encode(
             images,
@@ -318,6 +346,7 @@ def extract(
             template=(template[0] if len(template) == 1 else template) if template else TEMPLATE,
             text_features=text_features,
             train=train,
+            skip_bad=skip_bad,
             batch_size=batch_size,
             num_workers=workers,
             device=device,
@@ -326,7 +355,19 @@ def extract(
         )
     save_features(out, features)
     (n, dim), c = features.image_features.shape, len(features.text_features)
-    print(f"Written: {out} ({n:,} images, {c:,} classes, {dim} dimensions)")
+    if skipped := features.meta.get("skipped"):
+        print(f"Without {counted(len(skipped), 'image')} that could not be read:", file=sys.stderr)
+        for reason in skipped:
+            print(f"  {printable(reason)}", file=sys.stderr)
+    _say_written(f"{out} ({counted(n, 'image')}, {counted(c, 'class')}, {dim} dimensions)")
+
+
+def _inputs_of_extract(images: str, out: Path, *files: str | Path | None) -> list[str | Path]:
+    """The files that are read; of the images only what OUT could overwrite."""
+    from .clip.datasets import SUFFIXES
+
+    inside = Path(images).resolve() in out.resolve().parents and out.suffix.lower() in SUFFIXES and out.exists()
+    return [file for file in files if file is not None and os.path.exists(file)] + [out] * inside
 
 
 @command()
@@ -399,10 +440,16 @@ def experiment(
     from . import experiment as experiments
     from ._optional import require
     from .experiment import page
+    from .extract import read_names
+    from .paths import check_outputs
     from .progress import ProgressReport
 
     require("matplotlib", "report")
     chosen = experiments.check_learners(_split(learners))
+    names = "results.json", "ablations.json", "report.html", "experiment.json"
+    check_outputs({f"{name} of --out": out / name for name in names}, [base_classes, pretrained])
+    if any(path.resolve() in (out.resolve(), *out.resolve().parents) for path in data or ()):
+        raise typer.BadParameter("must not be in the folder of the images", param_hint="--out")
     sources: list[Any] = []
     if data:
         if tasks is not None:
@@ -411,11 +458,10 @@ def experiment(
             )
         if model is None:
             raise typer.BadParameter("must be given with --data", param_hint="--model")
-        names = tuple(base_classes.read_text(encoding="utf-8").split("\n")) if base_classes else None
-        names = names and tuple(name.strip() for name in names if name.strip())
+        bases = tuple(read_names(base_classes)) if base_classes else None
         options = {"template": template, "device": device, "precision": precision, "batch_size": batch_size}
         options |= {"num_workers": workers, "cache": str(out / "features")}
-        sources = [experiments.FolderTask(str(path), model, pretrained, names, **options) for path in data]
+        sources = [experiments.FolderTask(str(path), model, pretrained, bases, **options) for path in data]
     elif model is not None or base_classes is not None:
         raise typer.BadParameter("must be given with --model and --base-classes", param_hint="--data")
     else:
@@ -436,10 +482,11 @@ def experiment(
             jobs=jobs or (1 if data else cores),
             progress=progress,
         )
-    about = [f"Images: {', '.join(map(str, data))}. Model: {model} ({pretrained})."] if data else [experiments.ABOUT]
+    weights = f" ({pretrained})" if pretrained else ""
+    about = [f"Images: {', '.join(map(str, data))}. Model: {model}{weights}."] if data else [experiments.ABOUT]
     report = page.write_report(out / "report.html", results, about)
     page.print_tables(results)
-    print(f"Written: {out / 'results.json'}, {out / 'ablations.json'}, {report}")
+    _say_written(out / "results.json", out / "ablations.json", report)
 
 
 @command()
@@ -464,4 +511,22 @@ def info(
 
 def main() -> None:
     """The ``pyfastcal`` program."""
-    app(prog_name="pyfastcal")
+    show_anything()
+    try:
+        app(prog_name="pyfastcal")
+    except SystemExit as done:
+        sys.exit(_flushed(done.code))
+
+
+def _flushed(code: Any) -> Any:
+    """The exit code, once all that was printed is out: 1 where it does not come out, without a word where nobody reads
+    it any more (``pyfastcal info | head``)."""
+    try:
+        if sys.stdout is not None:  # as it is where it was closed
+            sys.stdout.flush()
+        return code
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            print(f"pyfastcal: stdout: {error.strerror}", file=sys.stderr)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more at the end
+    return 1

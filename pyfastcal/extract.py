@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from .io import FeatureSet
+from .paths import regular
 
 TORCHVISION = "torchvision:"
 TEMPLATE = "a photo of a {}."
@@ -22,6 +23,7 @@ def extract(
     template: str | Sequence[str] = TEMPLATE,
     text_features: str | os.PathLike | None = None,
     train: bool = False,
+    skip_bad: bool = False,
     batch_size: int = 256,
     num_workers: int = 0,
     device: str = "cpu",
@@ -40,13 +42,17 @@ def extract(
             trainer (``.../model.pth.tar-50``), or a file of ``save_text_features``. Without it the zero-shot
             text features stand in both places; a learner that tunes the image tower brings image features, too.
         train: of a torchvision dataset, the training split.
+        skip_bad: go on without the images that cannot be read, the reasons in ``meta["skipped"]``; else the first
+            is an error. :class:`pyfastcal.clip.ImageFolder` has the limits on what is read.
 
     Raises:
         ValueError: naming what does not fit; ImportError that says what to install.
     """
     from .clip import ImageFolder, encode_split, load_clip, torchvision_dataset
-    from .clip.features import load_text_features
+    from .clip.features import check_template, load_text_features
 
+    for one in [template] if isinstance(template, str) else template:
+        check_template("template", one)
     network, preprocess, tokenizer = load_clip(model, pretrained, device=device, precision=precision)
     if images.startswith(TORCHVISION):
         name, _, root = images.removeprefix(TORCHVISION).partition(":")
@@ -60,8 +66,11 @@ def extract(
     tuned = None if text_features is None or learner else load_text_features(text_features, names)[0]
     meta = {"model": model, "pretrained": pretrained, "template": template, "images": images}
     meta["text_features"] = None if text_features is None else os.fspath(text_features)
-    options = {"batch_size": batch_size, "num_workers": num_workers, "progress": progress}
+    skipped: list[str] | None = [] if skip_bad else None
+    options = {"batch_size": batch_size, "num_workers": num_workers, "progress": progress, "skipped": skipped}
     features = encode_split(learner or network, dataset, names, tokenizer, template, meta=meta, **options)
+    if skipped:
+        features.meta["skipped"] = skipped
     if tuned is not None:
         columns = features.image_features.shape[1]
         if tuned.shape[1] != columns:
@@ -78,15 +87,20 @@ def class_names(dataset: Any, path: str | os.PathLike | None) -> list[str]:
         if own is None:
             raise ValueError("classes must be given: the dataset does not know the names of its classes")
         return [str(name).replace("_", " ") for name in own]
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise ValueError(f"{os.fspath(path)}: must be UTF-8 text, one class name per line") from None
-    names = [line.strip() for line in lines if line.strip()]
+    names = read_names(path)
     if not names or (own is not None and len(names) != len(own)):
         wanted = "at least one class name" if own is None else f"{len(own)} class names, one per line"
         raise ValueError(f"{os.fspath(path)}: must have {wanted}, got {len(names)}")
     return names
+
+
+def read_names(path: str | os.PathLike) -> list[str]:
+    """The lines of a text file of class names, but for empty ones. ValueError, naming the file, if it is none."""
+    try:
+        lines = Path(regular(path)).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{os.fspath(path)}: must be UTF-8 text, one class name per line") from None
+    return [line.strip() for line in lines if line.strip()]
 
 
 def tuned_learner(

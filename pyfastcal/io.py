@@ -20,8 +20,7 @@ Features need not be normalised. Any program that writes safetensors can write s
 
 import json
 import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from . import checks
+from .paths import atomic_write, regular
+from .text import printable
 
 FORMAT = "pyfastcal.features/1"
 REQUIRED = ("image_features", "text_features", "labels", "logit_scale")
@@ -139,30 +140,6 @@ def _rows(name: str, x: Tensor, like: str, rows: int) -> None:
         raise ValueError(f"{name} must have {rows} rows as {like} has, got {checks.describe(x)}")
 
 
-def atomic_write(path: str | os.PathLike, write: Callable[[str], object]) -> Path:
-    """Call ``write(temporary name)`` and rename the result to ``path``: readers see the old file or the whole
-    new one, and a failure leaves nothing behind. Missing folders are made."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    try:
-        write(temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's 0600 would hide the file from the user's group
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
-
-
-def write_text(path: str | os.PathLike, text: str) -> Path:
-    """Write UTF-8 text through :func:`atomic_write`."""
-    return atomic_write(path, lambda name: Path(name).write_text(text, encoding="utf-8"))
-
-
 def save_features(path: str | os.PathLike, features: FeatureSet) -> Path:
     """Write ``features`` to ``path``; ValueError where they do not fit together. Nothing partial is ever
     left."""
@@ -178,7 +155,7 @@ def save_features(path: str | os.PathLike, features: FeatureSet) -> Path:
     }
     metadata = {"format": FORMAT, "meta": json.dumps(features.meta)}
     if features.classnames is not None:
-        metadata["classnames"] = json.dumps(features.classnames, ensure_ascii=False)
+        metadata["classnames"] = json.dumps(features.classnames)
     return atomic_write(path, lambda name: save_file(tensors, name, metadata=metadata))
 
 
@@ -208,10 +185,7 @@ def read_fields(name: str, required: Sequence[str], optional: Sequence[str]) -> 
     """Those fields of the safetensors file ``name`` that it has: tensors, mapped into memory rather than
     read; numbers and metadata as Python values, unchecked. ValueError, which names the file, where a
     required one is missing or the file is not whole."""
-    if not os.path.exists(name):
-        raise ValueError(f"{name}: no such file")
-    if os.path.isdir(name):
-        raise ValueError(f"{name}: is a folder, not a feature file")
+    regular(name)
     try:
         with safe_open(name, framework="pt") as file:
             keys, metadata = set(file.keys()), file.metadata() or {}
@@ -237,6 +211,6 @@ def read_fields(name: str, required: Sequence[str], optional: Sequence[str]) -> 
 
 
 def first_line(said: object) -> str:
-    """What an error says, or other words out of a file, as one line of bounded length."""
+    """What an error says, or other words out of a file, as one printable line of bounded length."""
     lines = str(said).splitlines() or [""]
-    return lines[0][:200] or type(said).__name__
+    return printable(lines[0][:200]) or type(said).__name__

@@ -92,7 +92,7 @@ def contrast_aware(classes: ClassSet, base: FeatureSet | None) -> Apply:
 
 
 def contrast_aware_fitted(classes: ClassSet, base: FeatureSet | None) -> Apply:
-    base = _labelled(base, "alpha and k are")
+    base = _labelled(base, "alpha and k are ")
     texts = _zeroshot_texts(base.classes, "of the base file")
     logits = _logits(base.image_features, base.text_features, base.logit_scale)
     zeroshot_logits = _logits(base.zeroshot_images, texts, base.logit_scale)
@@ -199,7 +199,7 @@ def _probability_map(
 ) -> Apply:
     base = _labelled(base)
     if calibrator.knows_only_its_classes and not _same_classes(classes, base.classes):
-        raise NotApplicable("has a map for each class of the base file and none for other classes")
+        raise NotApplicable("there is a map for each class of the base file and none for other classes")
     by_proximity = isinstance(calibrator, BinMeanShift)
     near_base = (_base_proximity(base),) if by_proximity else ()
     try:
@@ -244,9 +244,9 @@ def _mapped(
     return Calibrated(confidence, predicted, settings=settings, scores={"nll": nll, "brier": brier})
 
 
-def _labelled(base: FeatureSet | None, what: str = "is") -> FeatureSet:
+def _labelled(base: FeatureSet | None, what: str = "") -> FeatureSet:
     if base is None:
-        raise NotApplicable(f"{what} fitted on labelled base classes: give a base file")
+        raise NotApplicable(f"{what}fitted on labelled base classes: give a base file")
     return base
 
 
@@ -260,7 +260,7 @@ def _same_classes(classes: ClassSet, others: ClassSet) -> bool:
 def _base_proximity(base: FeatureSet) -> Tensor:
     near = image_proximity(base, None)
     if near is None:
-        raise NotApplicable(f"needs the proximity to {PROXIMITY_NEIGHBOURS} base images: the base file has too few")
+        raise NotApplicable(f"the proximity to {PROXIMITY_NEIGHBOURS} base images is needed: the base file has too few")
     return near
 
 
@@ -308,7 +308,7 @@ def image_proximity(features: FeatureSet, base: FeatureSet | None) -> Tensor | N
 
 def _zeroshot_texts(classes: ClassSet, of: str = "of these classes") -> Tensor:
     if classes.zeroshot_text_features is None:
-        raise NotApplicable(f"needs the zeroshot_text_features {of}")
+        raise NotApplicable(f"the zeroshot_text_features {of} are needed")
     return classes.zeroshot_text_features
 
 

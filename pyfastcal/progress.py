@@ -20,6 +20,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from .text import printable
+
 EVERY = 30.0  # seconds between plain lines
 
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
@@ -51,7 +53,7 @@ class ProgressReport:
         self._shown = shown
         console = Console(stderr=True)
         self._plain = not console.is_terminal
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate()
+        columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), _Rate()
         self._bars = bars.Progress(*columns, TimeRemainingColumn(elapsed_when_finished=True), console=console)
         self._tasks: dict[str, Any] = {}
         self._told: dict[str, float] = {}
@@ -68,6 +70,7 @@ class ProgressReport:
     def __call__(self, what: str, done: int, total: int) -> None:
         if not self._shown:
             return
+        what = printable(what)
         if self._plain:
             self._plainly(what, done, total)
             return

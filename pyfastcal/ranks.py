@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from .devices import usable
+
 T = TypeVar("T")
 PATIENCE = timedelta(days=7)  # how long the first process to finish waits for the last one
 
@@ -25,16 +27,10 @@ class Ranks:
     def device(self, device: torch.device | str) -> torch.device:
         """``device``, or the GPU of its own that each process of a machine takes where that is just ``"cuda"``.
         ValueError where there is none."""
-        try:
-            found = torch.device(device)
-        except RuntimeError as error:
-            raise ValueError(f"device must be one that torch knows, got {device!r}") from error
-        if found.type != "cuda":
+        found = usable(device)
+        if found.type != "cuda" or found.index is not None:
             return found
-        count = torch.cuda.device_count()
-        if (found.index or 0) >= count:
-            raise ValueError(f"device must be one of the {count} GPUs here or the CPU, got {device!r}")
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % count) if found.index is None else found
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
 
     def mine(self, items: Sequence[T]) -> list[T]:
         """This rank's part: every ``size``-th, so that parts differ by one at the most."""

@@ -21,7 +21,9 @@ import pickletools
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 import torch
@@ -30,10 +32,12 @@ from torch import Tensor
 from . import checks
 from ._optional import require
 from .io import ClassSet, FeatureSet, first_line, load_classes, read_fields
+from .paths import identity, named_once, regular
 
 BATCH = 1 << 23  # entries of image features looked at at a time
 ROWS = 1 << 15  # and the most images: a batch has a few vectors of that many entries per method
 LABEL_COLUMN = "label"
+SERIAL = (1 << 15) - 1  # entries that torch looks at in the calling thread: its others are for the one who calibrates
 
 _CLASS_FIELDS = ("text_features", "logit_scale", "zeroshot_text_features", "logit_bias", "classnames")
 
@@ -79,7 +83,7 @@ class Shard:
                 f"and image_features {images.shape[1]}"
             )
         at = f"{self.files[-1]}: "
-        labels = checks.labels(f"{at}labels", found["labels"], len(images), len(texts), of="image").long()
+        labels = _labels(f"{at}labels", found["labels"], len(images), len(texts))
         for key in _CLASS_FIELDS:
             if key in found and not _same(found[key], getattr(classes, key)):
                 raise ValueError(f"{self.name}: {key} is not that of the classes that the shards are evaluated with")
@@ -114,7 +118,8 @@ def batches(shard: Shard, features: FeatureSet) -> Iterator[FeatureSet]:
         if features.zeroshot_image_features is not None:
             part["zeroshot_image_features"] = features.zeroshot_image_features[rows]
         for key, value in part.items():
-            checks.finite(f"{shard.name}: {key}", value)
+            if not all(isfinite(piece.sum()) for piece in _pieces(value)):
+                checks.finite(f"{shard.name}: {key}", value)
         yield FeatureSet(labels=features.labels[rows], **part, **per_class)
 
 
@@ -142,12 +147,22 @@ def find_shards(paths: Sequence[str | os.PathLike], label_column: str = LABEL_CO
             shards += [shard for shard in found if shard is not None]
         if not shards:
             raise ValueError(f"{path}: holds labels, not image features")
-    seen: set[str] = set()
-    for shard in shards:
-        if shard.name in seen:
-            raise ValueError(f"{shard.name}: is named twice among the shards")
-        seen.add(shard.name)
+    check_distinct(shards)
     return shards
+
+
+def check_distinct(shards: Sequence[Shard]) -> None:
+    """ValueError for a shard that is there twice, under whatever names: its images would count twice."""
+    names = [shard.name for shard in shards]
+    named_once("shards", names, map(identity, names))
+
+
+def classes_of(shards: Sequence[Shard], skip_bad: bool = False) -> ClassSet:
+    """The classes that the first shard carries; with ``skip_bad`` the first that has any. ValueError where none has."""
+    for shard in shards if skip_bad else ():
+        with suppress(ValueError):
+            return shard.classes()
+    return shards[0].classes()
 
 
 def is_shards(path: str) -> bool:
@@ -188,9 +203,23 @@ def _shard(name: str, label_column: str) -> Shard | None:
     raise ValueError(f"{name}: must be a .safetensors, an img_emb_*.npy or a features_*.pt file")
 
 
+def _pieces(x: Tensor) -> tuple[Tensor, ...]:
+    """The rows of ``x``, as many at a time as wake none of torch's threads."""
+    return x.split(max(1, SERIAL // max(1, x[:1].numel())))
+
+
+def _labels(name: str, x: Tensor, size: int, n_classes: int) -> Tensor:
+    """``checks.labels`` as int64, piece by piece."""
+    if not isinstance(x, Tensor) or x.ndim != 1 or len(x) != size:
+        checks.labels(name, x, size, n_classes, of="image")
+    pieces = [checks.labels(name, piece, len(piece), n_classes, of="image").long() for piece in _pieces(x)]
+    return x if x.dtype == torch.int64 else torch.cat(pieces)
+
+
 def _same(one: object, other: object) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
+        alike = one.dtype == other.dtype and one.shape == other.shape
+        return alike and all(map(torch.equal, _pieces(one), _pieces(other)))
     return one == other
 
 
@@ -295,7 +324,5 @@ def _read_column(name: str, column: str, rows: int) -> Tensor:
 
 
 def _size(name: str) -> int:
-    """Bytes of the file; ValueError where there is none."""
-    if not os.path.isfile(name):
-        raise ValueError(f"{name}: no such file")
-    return os.path.getsize(name)
+    """Bytes of a regular file; ValueError where there is none."""
+    return os.path.getsize(regular(name))

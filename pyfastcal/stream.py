@@ -23,7 +23,8 @@ from .methods import DEFAULT_METHODS, METHODS, PROXIMITY_NEIGHBOURS, Apply, NotA
 from .metrics.accumulator import Accumulator
 from .proximity import proximity
 from .ranks import Ranks
-from .shards import Shard, batches
+from .shards import Shard, batches, check_distinct
+from .text import counted
 
 AHEAD = 2  # batches that wait to be calibrated
 MEANS = ("nll", "brier")
@@ -78,6 +79,7 @@ def evaluate_shards(
         kept = Checkpoint(checkpoint, shards, _identity(classes, base, methods, n_bins, device))
 
     def start() -> tuple[str, Progress]:
+        check_distinct(shards)
         before = kept.start(fitted.nothing()) if kept else fitted.nothing()
         return (kept.run if kept else ""), before
 
@@ -188,7 +190,7 @@ class _Fitted:
             row |= numbers(sums.compute()) | {"settings": total.settings.get(method, {})}
             row["bounds"] = {metric: list(interval) for metric, interval in sums.error_intervals().items()}
             if told := total.warned.get(method):
-                notes.append(f"{told.text} (in {told.shards} of {shards} shards)")
+                notes.append(f"{told.text} (in {told.shards:,} of {counted(shards, 'shard')})")
         return row | {"note": "; ".join(notes)}
 
 
@@ -221,7 +223,10 @@ def _identity(
 
 class ReadAhead:
     """The batches of shards, read by a thread while those before them are calibrated. Gives ``(index, batch)``,
-    then ``(index, None)`` once all of a shard was read, or ``(index, reason)`` if it could not be."""
+    then ``(index, None)`` once all of a shard was read, or ``(index, reason)`` if it could not be.
+
+    The thread wakes none of torch's, which are for the calibration, and leaves their number alone: a number set in
+    one thread is that of every thread that starts later."""
 
     def __init__(self, shards: Sequence[Shard], indices: Sequence[int], classes: ClassSet) -> None:
         self._shards, self._indices, self._classes = shards, indices, classes
@@ -244,7 +249,6 @@ class ReadAhead:
             yield item
 
     def _run(self) -> None:
-        torch.set_num_threads(1)  # of this thread: the others are for the one that calibrates
         try:
             for index in self._indices:
                 for read in self._read(self._shards[index]):

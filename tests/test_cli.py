@@ -11,43 +11,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch.nn.functional import normalize
 from typer.testing import CliRunner
 
 from pyfastcal import reference
 from pyfastcal.cli import app
-from pyfastcal.io import FeatureSet, load_features, save_features
+from pyfastcal.io import load_features
 from pyfastcal.progress import ProgressReport
-
-
-def invoke(*arguments: object, code: int = 0):
-    result = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "120"})
-    assert result.exit_code == code, result.output
-    return result
-
-
-def error_of(*arguments: object, code: int = 1) -> str:
-    """The one line on stderr; nothing on stdout."""
-    result = invoke(*arguments, code=code)
-    assert result.stdout == ""
-    assert result.stderr.count("\n") == 1 and "Traceback" not in result.stderr
-    return result.stderr
+from tests.command import error_of, feature_files, invoke
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
-    """A new and a base feature file."""
-    g = torch.Generator().manual_seed(0)
-    zeroshot = normalize(torch.randn(1, 16, generator=g) + torch.randn(12, 16, generator=g), dim=-1)
-    tuned = normalize(zeroshot + 0.1 * torch.randn(12, 16, generator=g), dim=-1)
-    paths = []
-    for name, first in (("new", 6), ("base", 0)):
-        labels = torch.randint(0, 6, (150,), generator=g)
-        images = zeroshot[first + labels] + 0.2 * torch.randn(150, 16, generator=g)
-        rows = slice(first, first + 6)
-        features = FeatureSet(images, tuned[rows], labels, 30.0, zeroshot[rows])
-        paths.append(save_features(tmp_path / f"{name}.safetensors", features))
-    return paths[0], paths[1]
+    return feature_files(tmp_path)
 
 
 def test_evaluate_prints_and_writes(files: tuple[Path, Path], tmp_path: Path) -> None:
@@ -104,10 +79,10 @@ def test_all_methods(files: tuple[Path, Path], tmp_path: Path) -> None:
     result = invoke("evaluate", base, new, "--base", base, "--methods", "all", "--json", out, "--report", page)
     for name in ("Zero-shot", "Conf", "TS", "DEN", "HB", "IR", "MIR", "BMS-MIR", "DAC", "TS + DAC", "CAC", "CAC-fit"):
         assert len(re.findall(rf"^ {re.escape(name)} +[-\d]", result.stdout, re.M)) == 2, name
-    assert "HB, New classes: has a map for each class of the base file and none for other classes" in result.stdout
+    assert "HB, New classes: there is a map for each class of the base file and none for other classes" in result.stdout
     rows = {(row["split"], row["method"]): row for row in json.loads(out.read_text())["runs"][0]["rows"]}
     assert rows["base", "hb"]["ece"] is not None and rows["new", "hb"]["ece"] is None
-    assert "- has a map for each class" in page.read_text()
+    assert "- there is a map for each class" in page.read_text()
 
 
 def test_a_method_that_cannot_apply_is_a_dash_with_a_reason(files: tuple[Path, Path]) -> None:
@@ -252,12 +227,26 @@ def test_evaluate_says_which_shards_it_skipped(files: tuple[Path, Path], tmp_pat
         (("new.safetensors", "base.safetensors", "--checkpoint", "kept"), "--checkpoint must be of one split, got 2"),
         (("shards/part1.safetensors", "--shards"), "part1.safetensors: text_features is missing"),
         (("shards", "--classes", "none.safetensors"), "none.safetensors: no such file"),
+        (("new.safetensors", "./new.safetensors"), "./new.safetensors: is named twice among the splits (also as new"),
+        (("new.safetensors", "new.safetensors"), "new.safetensors: is named twice among the splits"),
+        (("shards", "shards/part*.safetensors"), "part*.safetensors: is named twice among the splits (also as shards)"),
+        (("shards", "./shards/part0.safetensors", "--shards"), "part0.safetensors: is named twice among the shards"),
+        (("shards", "--device", "hpu"), "device must be one that can be used here, got 'hpu'"),
+        (("shards", "--device", "meta"), "device must be one that can be used here, got 'meta'"),
+        (("shards", "--device", "abacus"), "device must be one that torch knows, got 'abacus'"),
     ],
 )
 def test_evaluate_shards_wrongly(files, tmp_path: Path, monkeypatch, arguments: tuple, message: str) -> None:
     shards_of(files[0], tmp_path / "shards")
     monkeypatch.chdir(tmp_path)
     assert message in error_of("evaluate", *arguments)
+
+
+def test_classes_of_shards_of_which_the_first_is_bad(files: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = shards_of(files[0], tmp_path / "shards")
+    (folder / "a.safetensors").write_bytes(b"?")
+    assert "a.safetensors: not a complete" in error_of("evaluate", folder, "--methods", "conf")
+    assert "without 1 shard that" in invoke("evaluate", folder, "--methods", "conf", "--skip-bad").stdout
 
 
 def test_progress_off_a_terminal(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

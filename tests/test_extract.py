@@ -1,5 +1,6 @@
 """``pyfastcal extract``: image folders through a bundled CLIP, zero-shot and tuned text features."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -147,7 +148,12 @@ def test_class_names_from_a_file(folder: Path, tmp_path: Path) -> None:
         ("torchvision:CIFAR10", [], "torchvision:NAME:ROOT"),
         ("torchvision:NoSuchSet:.", [], "NoSuchSet"),
         (None, ["--text-features", "none.safetensors"], "none.safetensors: no such file"),
-        (None, ["--template", "no place"], "template"),
+        (None, ["--template", "no place"], "template must be a text with one {} for the class name, got 'no place'"),
+        (None, ["--template", "a {}", "--template", "{} and {}"], "template must be a text with one {}"),
+        (None, ["--template", ""], "template must be a text with one {}"),
+        (None, ["--device", "hpu"], "device must be one that can be used here, got 'hpu'"),
+        (None, ["--device", "cuda:99"], "device must be one of the "),
+        (None, ["--device", "abacus"], "device must be one that torch knows"),
         (None, ["--model", "NoSuchModel"], "NoSuchModel"),
     ],
 )
@@ -160,11 +166,82 @@ def test_errors_are_one_line_and_leave_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_image_that_cannot_be_read_is_named(folder: Path, tmp_path: Path) -> None:
-    broken = folder / "digit_zero" / "99.png"
-    broken.write_bytes(b"not a picture")
-    try:
-        done = extract(folder, tmp_path / "out", "--model", "pyfastcal/digits", code=1)
-    finally:
-        broken.unlink()
-    assert "99.png: not an image" in done.stderr and list(tmp_path.iterdir()) == []
+BROKEN = {
+    "none.png": "cannot identify image file",
+    "truncated.png": "truncated",
+    "bomb.png": "100,000,000 pixels, more than PIL.Image.MAX_IMAGE_PIXELS, 89,478,485",
+    "larger.png": "exceeds limit",
+    "strip.png": "sides of 1 and 5,000 pixels, more than 1000 to 1",
+    "dangling.png": "no such file",
+}
+
+
+@pytest.fixture
+def broken(folder: Path) -> Iterator[list[Path]]:
+    """An image that cannot be read of each kind, beside good ones."""
+    from PIL import Image
+
+    paths = [folder / "digit_zero" / name for name in BROKEN]
+    none, truncated, bomb, larger, strip, dangling = paths
+    none.write_bytes(b"not a picture")
+    truncated.write_bytes((folder / "digit_zero" / "00.png").read_bytes()[:200])
+    Image.new("1", (10_000, 10_000)).save(bomb)
+    Image.new("1", (20_000, 20_000)).save(larger)
+    Image.new("L", (5000, 1)).save(strip)
+    dangling.symlink_to("nowhere")
+    yield paths
+    for path in paths:
+        path.unlink()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_that_cannot_be_read_are_named_or_left_out(
+    folder: Path, broken: list[Path], tmp_path: Path, workers: int
+) -> None:
+    options = "--model", "pyfastcal/digits", "--workers", workers, "--batch-size", 5
+    done = extract(folder, tmp_path / "out", *options, code=1)
+    first = min(broken)
+    assert done.stderr.startswith(f"pyfastcal: {first}: not an image that can be read ({BROKEN[first.name]}")
+    assert done.stderr.count("\n") == 1 and list(tmp_path.iterdir()) == []
+    done = extract(folder, tmp_path / "out", *options, "--skip-bad")
+    assert f"Without {len(broken)} images that could not be read:" in done.stderr
+    features = load_features(tmp_path / "out")
+    assert features.labels.tolist() == [0] * 12 + [1] * 12 + [2] * 12
+    assert len(features.meta["skipped"]) == len(broken) and "encode images: 42 in" in done.stderr
+    for path, reason in zip(sorted(broken), features.meta["skipped"], strict=True):
+        assert reason.startswith(f"{path}: ") and BROKEN[path.name] in reason and reason in done.stderr
+
+
+def test_where_no_image_can_be_read(tmp_path: Path) -> None:
+    bad = tmp_path / "photos" / "digit_one" / "a.png"
+    bad.parent.mkdir(parents=True)
+    bad.write_bytes(b"?")
+    done = extract(tmp_path / "photos", tmp_path / "out", "--model", "pyfastcal/digits", "--skip-bad", code=1)
+    assert f"images must not be empty, got none that can be read: {bad}: not an image" in done.stderr
+
+
+def test_images_of_torchvision_are_told_by_their_place(folder: Path, broken: list[Path], tmp_path: Path) -> None:
+    """Its own reader of folders knows no limit."""
+    for path in broken:
+        if path.name not in ("larger.png", "truncated.png"):
+            path.unlink()
+            path.write_bytes((folder / "digit_zero" / "00.png").read_bytes())
+    arguments = f"torchvision:ImageFolder:{folder}", tmp_path / "out", "--model", "pyfastcal/digits"
+    done = extract(*arguments, "--skip-bad")
+    assert "Without 2 images that could not be read:" in done.stderr
+    assert done.stderr.count("of the dataset: not an image that can be read") == 2
+
+
+def test_one_image_of_one_class(folder: Path, tmp_path: Path) -> None:
+    one = tmp_path / "photos" / "digit_one" / "a.png"
+    one.parent.mkdir(parents=True)
+    one.write_bytes((folder / "digit_one" / "00.png").read_bytes())
+    done = extract(tmp_path / "photos", tmp_path / "out", "--model", "pyfastcal/digits")
+    assert "(1 image, 1 class, 64 dimensions)" in done.stdout
+
+
+def test_class_names_that_are_no_text(folder: Path, tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_bytes(b"vi\xffer")
+    done = extract(folder, tmp_path / "x", "--model", "pyfastcal/digits", "--classes", names, code=1)
+    assert f"{names}: must be UTF-8 text, one class name per line" in done.stderr

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pyfastcal.io import FeatureSet, atomic_write, load_features, save_features
+from pyfastcal.io import FeatureSet, load_features, save_features
+from pyfastcal.paths import atomic_write
 
 
 def features(n: int = 6, c: int = 4, d: int = 8, dtype: torch.dtype = torch.float32) -> FeatureSet:

@@ -1,5 +1,6 @@
 """Shards: the three kinds of files give the same images, and every bad one is one line that names it."""
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from pyfastcal.io import ClassSet, load_classes
 from pyfastcal.shards import Shard, batches, find_shards
+from pyfastcal.stream import evaluate_shards
 
 N, C, D = 10, 4, 6
 
@@ -156,8 +158,36 @@ def test_what_names_shards(tmp_path: Path) -> None:
         with pytest.raises(ValueError) as caught:
             find_shards([tmp_path / path])
         assert message in str(caught.value) and str(caught.value).startswith(str(tmp_path)), caught.value
-    with pytest.raises(ValueError, match=r"a\.safetensors: is named twice"):
-        find_shards([tmp_path, tmp_path / "a.safetensors"])
+
+
+def test_one_file_is_one_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it is called: its images would count twice."""
+    monkeypatch.chdir(tmp_path)
+    write_safetensors(tmp_path, "a")
+    write_clip_retrieval(tmp_path / "emb")
+    (tmp_path / "more").mkdir()
+    Path("link").symlink_to(tmp_path)
+    Path("more/b.safetensors").symlink_to("../a.safetensors")
+    os.link("a.safetensors", "more/c.safetensors")
+    for paths in (
+        ["a.safetensors", "./a.safetensors"],
+        ["a.safetensors", "more/../a.safetensors"],
+        ["a.safetensors", "link/a.safetensors"],
+        ["a.safetensors", "more/b.safetensors"],
+        ["more"],  # a link and a hard link
+        [".", "a.safetensors"],
+        [".", "link"],
+        ["*.safetensors", "*.safetensors"],
+        ["emb", "emb/img_emb/*.npy"],
+        ["emb", "emb/../emb"],
+    ):
+        with pytest.raises(ValueError, match="is named twice among the shards"):
+            find_shards(paths)
+    with pytest.raises(ValueError, match=r"\./a\.safetensors: is named twice .* \(also as a\.safetensors\)"):
+        find_shards(["a.safetensors", "./a.safetensors"])
+    twice = [Shard("a.safetensors"), Shard("link/a.safetensors")]
+    with pytest.raises(ValueError, match="is named twice among the shards"):
+        evaluate_shards(twice, classes(), methods=["conf"])
 
 
 BAD = {
@@ -287,6 +317,8 @@ def test_missing_labels_are_named(tmp_path: Path) -> None:
     for shard in (write_clip_benchmark(tmp_path), write_clip_retrieval(tmp_path)):
         Path(shard.labels).unlink()
         assert error_of(shard) == f"{shard.labels}: no such file"
+        os.mkfifo(shard.labels)
+        assert error_of(shard) == f"{shard.labels}: is a FIFO, not a regular file"
 
 
 def test_a_changed_shard_keeps_its_other_fields(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ restarts; bad shards by name; the checkpoint refused where it is of something el
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -178,11 +179,42 @@ def test_reading_ahead_stops_with_its_reader(splits: tuple, shards: list[Shard])
         list(ahead)
 
 
+def test_threads_that_start_later_keep_their_number(splits: tuple, shards: list[Shard], evaluate, threads) -> None:
+    """A number of threads that is set in one thread is that of all that start after it."""
+    threads(3)
+    during: list[int] = []
+
+    def look(*_: object) -> None:
+        later = threading.Thread(target=lambda: during.append(torch.get_num_threads()))
+        later.start()
+        later.join()
+
+    evaluate(shards, progress=look)
+    look()
+    assert during == [3] * (len(SIZES) + 1) and torch.get_num_threads() == 3
+
+
+def test_reading_ahead_wakes_no_threads(tmp_path: Path, threads) -> None:
+    """They are for the calibration."""
+    threads(4)
+    new, _ = pair(n=70_000, c=40_000)
+    shard = Shard(str(tmp_path / "a.safetensors"))
+    new.labels = new.labels.int()
+    tensors = {key: getattr(new, key) for key in ("image_features", "labels", "text_features")}
+    save_file(tensors, shard.name)
+    before = len(os.listdir("/proc/self/task"))
+    classes = replace(new.classes, zeroshot_text_features=None)
+    with ReadAhead([shard], [0], classes) as ahead:
+        seen = [(type(read), len(os.listdir("/proc/self/task"))) for _, read in ahead]
+    assert [kind for kind, _ in seen] == [FeatureSet] * 3 + [type(None)]
+    assert max(count for _, count in seen) <= before + 1
+
+
 def test_memory_does_not_grow_with_the_shards(splits: tuple, tmp_path: Path) -> None:
     new, _ = pair(n=4000, d=256)
     write(tmp_path / "s", new, (4000,))
     for i in range(1, 60):
-        os.link(tmp_path / "s" / "000.safetensors", tmp_path / "s" / f"{i:03}.safetensors")
+        shutil.copyfile(tmp_path / "s" / "000.safetensors", tmp_path / "s" / f"{i:03}.safetensors")
     seen: list[int] = []
 
     def look(done: int, total: int) -> None:

@@ -3,6 +3,7 @@ datasets."""
 
 import inspect
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,19 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .._optional import require
+from ..io import first_line
+from ..paths import regular
 from ._open_clip import import_open_clip
 from .adapters import image_transform
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+MOST_ASPECT = 1000  # the longer side of an image over the shorter: more would unfold where the shorter is resized
+
+
+class UnreadableImage(ValueError):
+    """Names the file of an image, and says why it cannot be read."""
 
 
 class ImageFolder(Dataset):
@@ -23,8 +33,9 @@ class ImageFolder(Dataset):
     Items are ``(preprocess(image), label)``, the image opened as RGB by Pillow; ``preprocess``:
     open_clip's, or transformers' image processor, or any function of the image. ``classes``: the names of
     the sub-folders as they are (prompts read underscores as spaces); ``files``: (path, label) of every item.
-    ValueError for a missing folder, one without sub-folders, a class without images, and, naming
-    the file, for an image that cannot be read."""
+    ValueError for a missing folder, one without sub-folders, a class without images, and, naming the file,
+    for an image that cannot be read: damaged, no regular file, of more pixels than
+    ``PIL.Image.MAX_IMAGE_PIXELS`` (89,478,485), or one side more than ``MOST_ASPECT`` times the other."""
 
     def __init__(self, path: str | os.PathLike, preprocess: Callable[[Any], Tensor]) -> None:
         root = Path(path)
@@ -37,7 +48,7 @@ class ImageFolder(Dataset):
         self.classes = [folder.name for folder in folders]
         self.files: list[tuple[Path, int]] = []
         for label, folder in enumerate(folders):
-            images = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+            images = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and not f.is_dir())
             if not images:
                 raise ValueError(f"path must have images for every class, got none in {str(folder)!r}")
             self.files += [(image, label) for image in images]
@@ -47,12 +58,29 @@ class ImageFolder(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         file, label = self.files[index]
-        image_module = require("PIL.Image", "clip")
-        try:
-            with image_module.open(file) as image:
-                return self.preprocess(image.convert("RGB")), label
-        except (OSError, SyntaxError) as error:  # Pillow's plugins raise both for broken files
-            raise ValueError(f"{file}: not an image that can be read ({error})") from error
+        return self.preprocess(read_image(file)), label
+
+
+def read_image(file: str | os.PathLike) -> Any:
+    """The image in a file as RGB. :class:`UnreadableImage`, which names the file, where there is none."""
+    image_module = require("PIL.Image", "clip")
+    most = image_module.MAX_IMAGE_PIXELS  # None: whoever set it wants no limit
+    try:
+        name = regular(file)
+    except ValueError as error:
+        raise UnreadableImage(str(error)) from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", image_module.DecompressionBombWarning)  # at the same limit
+            with image_module.open(name) as image:
+                (short, long), pixels = sorted(image.size), image.width * image.height
+                if most is not None and pixels > most:
+                    raise ValueError(f"{pixels:,} pixels, more than PIL.Image.MAX_IMAGE_PIXELS, {most:,}")
+                if long > MOST_ASPECT * short:
+                    raise ValueError(f"sides of {short:,} and {long:,} pixels, more than {MOST_ASPECT} to 1")
+                return image.convert("RGB")
+    except Exception as error:  # whatever a damaged file makes Pillow's plugins raise
+        raise UnreadableImage(f"{name}: not an image that can be read ({first_line(error)})") from error
 
 
 def torchvision_dataset(

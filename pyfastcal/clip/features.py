@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,9 +14,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .. import checks
-from ..io import FeatureSet, atomic_write
+from ..io import FeatureSet
+from ..paths import atomic_write, regular
+from . import loading
 from .adapters import Adapter, adapt, evaluating, scale_and_bias
 from .datasets import ImageFolder, torchvision_dataset
+from .loading import Images
 from .models import load_clip
 
 __all__ = [
@@ -32,7 +35,6 @@ __all__ = [
 ]
 
 Progress = Callable[[int, int], None]  # images done, images in all (0 where a loader does not know)
-Images = Tensor | Dataset | DataLoader
 TEMPLATE = "a photo of a {}."
 TEXT_FORMAT = "pyfastcal.text_features/1"
 
@@ -57,8 +59,8 @@ def encode_images(
     The model runs in evaluation mode without gradients where it is, under autocast to the given dtype if
     there is one. ``progress(done, total)`` is called after every batch. ValueError for a model that is none,
     for images of another kind, or none at all."""
-    batches = _batches(images, batch_size, num_workers)
-    return _encode([adapt(model)], batches, _size(images), autocast, progress)[0][0]
+    batches = loading.batches(images, batch_size, num_workers)
+    return _encode([adapt(model)], batches, loading.size(images), autocast, progress)[0][0]
 
 
 def encode_dataset(
@@ -72,8 +74,8 @@ def encode_dataset(
 ) -> tuple[Tensor, Tensor]:
     """As :func:`encode_images`, of a dataset or DataLoader of (image, label), or of mappings with
     "pixel_values" and "labels": features (N, D) and labels (N,) int64, both on the model's device."""
-    batches = _batches(dataset, batch_size, num_workers)
-    (features,), labels = _encode([adapt(model)], batches, _size(dataset), autocast, progress)
+    batches = loading.batches(dataset, batch_size, num_workers)
+    (features,), labels = _encode([adapt(model)], batches, loading.size(dataset), autocast, progress)
     return features, _labelled(labels)
 
 
@@ -89,6 +91,7 @@ def encode_split(
     autocast: torch.dtype | None = None,
     progress: Progress | None = None,
     meta: dict[str, Any] | None = None,
+    skipped: list[str] | None = None,
 ) -> FeatureSet:
     """All that a feature file holds of one split, on the CPU: see :class:`pyfastcal.io.FeatureSet`.
 
@@ -96,7 +99,8 @@ def encode_split(
     whose features before tuning become the zero-shot ones. Of another model the zero-shot text features
     stand in both places. ``tokenizer`` and ``template``: as for :func:`encode_text`; a learner brings its
     own. ``dataset``: labelled, see :func:`encode_dataset`; ``meta``: anything JSON can hold, to keep with
-    them."""
+    them; ``skipped``: a list that takes the reasons of images that cannot be read, which are left out; without it
+    the first of them is a ValueError."""
     names, learner = check_classnames(classnames), hasattr(model, "zeroshot_text_features")
     if learner:
         tokenizer, template = tokenizer or model.tokenizer, template or model.template
@@ -105,8 +109,8 @@ def encode_split(
     texts = model.text_features(names) if learner else zeroshot
     both = learner and model.tunes_images
     adapters = [adapt(model), adapt(clip)] if both else [adapt(clip)]
-    batches = _batches(dataset, batch_size, num_workers)
-    features, labels = _encode(adapters, batches, _size(dataset), autocast, progress)
+    batches = loading.batches(dataset, batch_size, num_workers, skipped)
+    features, labels = _encode(adapters, batches, loading.size(dataset), autocast, progress, skipped)
     scale, bias = scale_and_bias(model)
     return FeatureSet(
         image_features=features[0].cpu(),
@@ -127,36 +131,6 @@ def _labelled(labels: Tensor | None) -> Tensor:
     return labels
 
 
-def _batches(images: Images, batch_size: int, num_workers: int) -> Iterator[tuple[Tensor, Any]]:
-    checks.integer("batch_size", batch_size, 1)
-    checks.integer("num_workers", num_workers, 0)
-    if isinstance(images, Tensor):
-        checks.not_empty("images", checks.floating("images", images, 4))
-        yield from ((batch, None) for batch in images.split(batch_size))
-        return
-    if not isinstance(images, DataLoader):
-        if not (hasattr(images, "__getitem__") or hasattr(images, "__iter__")) or isinstance(images, str):
-            raise ValueError(f"images must be a tensor, a dataset or a DataLoader, got {checks.describe(images)}")
-        own = torch.Generator()  # a loader draws a seed for its workers: not from the caller's generator
-        images = DataLoader(images, batch_size, num_workers=num_workers, generator=own)
-    for batch in images:
-        if isinstance(batch, Tensor):
-            yield batch, None
-        elif isinstance(batch, Mapping) and isinstance(batch.get("pixel_values"), Tensor):
-            yield batch["pixel_values"], batch.get("labels")
-        elif isinstance(batch, (list, tuple)) and batch and isinstance(batch[0], Tensor):
-            yield batch[0], batch[1] if len(batch) > 1 else None
-        else:
-            raise ValueError(f"images must come as tensors or (image, label), got {checks.describe(batch)}")
-
-
-def _size(images: Images) -> int:
-    try:
-        return len(images.dataset if isinstance(images, DataLoader) else images)  # type: ignore[arg-type]
-    except TypeError:  # an iterable dataset
-        return 0
-
-
 @torch.no_grad()
 def _encode(
     adapters: Sequence[Adapter],
@@ -164,11 +138,12 @@ def _encode(
     total: int,
     autocast: torch.dtype | None,
     progress: Progress | None,
+    skipped: Sequence[str] | None = None,
 ) -> tuple[list[Tensor], Tensor | None]:
     """The features of each model, and the labels: one pass over the images for all."""
     features: list[list[Tensor]] = [[] for _ in adapters]
     labels: list[Tensor] = []
-    done = 0
+    done = told = 0
     with contextlib.ExitStack() as stack:
         for adapter in adapters:
             stack.enter_context(evaluating(adapter.host))
@@ -182,9 +157,11 @@ def _encode(
                 labels.append(torch.as_tensor(label).to(features[0][-1].device, torch.int64))
             done += len(batch)
             if progress is not None:
-                progress(done, total)
+                progress(told := done + len(skipped or ()), total)
+        if progress is not None and skipped and told < done + len(skipped):  # none of the last batch could be read
+            progress(done + len(skipped), total)
     if not done:
-        raise ValueError("images must not be empty, got none")
+        raise ValueError(f"images must not be empty, got none{f' that can be read: {skipped[0]}' if skipped else ''}")
     return [torch.cat(rows) for rows in features], torch.cat(labels) if labels else None
 
 
@@ -259,9 +236,7 @@ def load_text_features(path: str | os.PathLike, classnames: Sequence[str] | None
     underscores may be spaces in the file, and the other way round: features are the same).
 
     ValueError, naming the file, for a file that cannot be read, lacks a key or a class."""
-    where = os.fspath(path)
-    if not os.path.isfile(where):
-        raise ValueError(f"{where}: no such file")
+    where = regular(path)
     try:
         with safe_open(where, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -9,8 +9,8 @@ from typing import Any
 
 from .. import checks
 from ..clip.prompts import LEARNERS
-from ..io import write_text
 from ..methods import METHODS as KNOWN
+from ..paths import write_text
 from ..progress import Progress
 from .cell import SHORT, Settings
 from .grid import Folder, cells_of, work

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from ..demo import one_thread
-from ..io import write_text
+from ..io import first_line
+from ..paths import regular, write_text
 from ..progress import Progress, Steps
 from .cell import Cell, Settings, run
 from .sources import Source
@@ -55,6 +56,8 @@ class Folder:
             before = read(file)
             if before.get("format") != FORMAT:
                 raise ValueError(f"{file}: is not of an experiment")
+            if not all(isinstance(before.get(key), dict) for key in ("settings", "sources")):
+                raise ValueError(f"{file}: must have settings and sources")
             for key, value in found["settings"].items():
                 theirs = before["settings"].get(key)
                 if theirs != value:
@@ -68,7 +71,14 @@ class Folder:
         return self.path / "cells" / f"{cell.name}.json"
 
     def read(self, cell: Cell) -> dict[str, Any]:
-        return read(self.file(cell))
+        """ValueError, naming the file, where it is no result of the cell."""
+        found, what = read(self.file(cell)), {"task": cell.source.name, "learner": cell.learner}
+        what |= {"seed": cell.seed, "shots": cell.shots}
+        parts = {"rows": list, "levels": dict, "classes": dict, "contrast": dict, "ablations": list}
+        whole = all(isinstance(found.get(key), kind) for key, kind in parts.items())
+        if not whole or any(found.get(key) != value for key, value in what.items()):
+            raise ValueError(f"{self.file(cell)}: is not the result of {cell.name}")
+        return found
 
     def write(self, cell: Cell, result: dict[str, Any]) -> None:
         write_text(self.file(cell), json.dumps(result, allow_nan=False) + "\n")
@@ -77,9 +87,9 @@ class Folder:
 def read(file: Path) -> dict[str, Any]:
     """ValueError, naming the file, for one that is no JSON object."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file}: not a file of an experiment ({error})") from error
+        found = json.loads(Path(regular(file)).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: not a file of an experiment ({first_line(error)})") from error
     if not isinstance(found, dict):
         raise ValueError(f"{file}: not a file of an experiment")
     return found

@@ -1,21 +1,18 @@
 """The report of an experiment: one HTML page, no scripts, nothing fetched; and its main table for a terminal."""
 
 import os
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from rich import box
-from rich.console import Console
-from rich.table import Table as Grid
-
 from .. import report
-from ..io import write_text
+from ..paths import write_text
 from ..report import figures
-from ..report.markup import coloured, figure, key, section, table
+from ..report.markup import coloured, escape, figure, key, section, table
 from ..report.page import PAGE
 from ..report.panels import POINTS, point_panels
 from ..report.summary import label, signed
+from ..report.terminal import Terminal
+from ..text import counted
 from .results import Results, average
 from .tables import MAIN, SPLITS, Table, all_tables, gap
 
@@ -30,7 +27,7 @@ def write_report(path: str | os.PathLike, results: Results, about: list[str]) ->
 def render(results: Results, about: list[str]) -> str:
     """The whole page; ``about``: sentences on what was run."""
     figures.matplotlib()
-    lead = "\n".join(f'<p class="lead">{escape(text)}</p>' for text in [*about, *counted(results)])
+    lead = "\n".join(f'<p class="lead">{escape(text)}</p>' for text in [*about, *what_was_run(results)])
     made = "\n".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in report.environment().items())
     drawn = {"states": before_and_after, "table 2 new": diagrams, "table 3 new": proximities}
     parts = [f"<header>\n<h1>Base-to-new calibration experiment</h1>\n{lead}\n</header>"]
@@ -43,14 +40,15 @@ def render(results: Results, about: list[str]) -> str:
     return PAGE.format(title="Base-to-new calibration experiment", css=css, body="\n".join(filter(None, parts)))
 
 
-def counted(results: Results) -> list[str]:
+def what_was_run(results: Results) -> list[str]:
     s = results.settings
-    epochs = f", cut to {s.epochs} epochs at most" if s.epochs else ""
+    epochs = f", cut to {counted(s.epochs, 'epoch')} at most" if s.epochs else ""
+    learners, runs = counted(len(results.learners), "learner"), counted(len(results.cells), "run")
+    tasks, seeds = counted(len(results.tasks), "task"), counted(len(results.seeds), "seed")
     return [
-        f"{len(results.learners)} learners, tuned on {s.shots} images of each base class with their published settings"
-        f"{epochs}, on {len(results.tasks)} tasks ({', '.join(results.tasks)}) with {len(results.seeds)} seeds: "
-        f"{len(results.cells)} runs. Methods are fitted on held-out images of base classes; new classes are ones that "
-        "neither the tuning nor a fit saw."
+        f"{learners}, tuned on {counted(s.shots, 'image')} of each base class with the published settings{epochs}, on "
+        f"{tasks} ({', '.join(results.tasks)}) with {seeds}: {runs}. Methods are fitted on held-out images of base "
+        "classes; new classes are ones that neither the tuning nor a fit saw."
     ]
 
 
@@ -145,19 +143,9 @@ def by_shots(results: Results) -> str:
 
 
 def print_tables(results: Results) -> None:
-    """The main tables on stdout. Off a terminal lines are not wrapped to 80 columns."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
+    """The main tables on stdout."""
+    terminal = Terminal(200)
     for one in all_tables(results):
-        if one.name not in PRINTED:
-            continue
-        grid = Grid(title=one.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-        grid.padding, grid.pad_edge = (0, 0, 0, 1), False
-        grid.add_column("", no_wrap=True)
-        for head in one.heads:
-            grid.add_column(head, justify="right")
-        for head, cells in one.rows:
-            grid.add_row(head, *(cell.replace(" ± ", "±") for cell in cells))
-        console.print(grid)
-        console.print(one.note, style="dim", markup=False, highlight=False)
+        if one.name in PRINTED:
+            terminal.table(one.title, ["", *one.heads], one.rows, wrap=True)
+            terminal.say(one.note, "dim")

@@ -15,8 +15,10 @@ from torch.utils.data import Dataset, Subset
 
 from .. import checks
 from ..clip import ImageFolder, encode_dataset, encode_images, load_clip, load_small, tasks
+from ..clip.features import check_template
 from ..extract import TEMPLATE
-from ..io import atomic_write, read_fields
+from ..io import read_fields
+from ..paths import atomic_write
 from ..progress import Progress
 
 # The rendered world, as the bundled CLIP knows it best and shifted; the style "negative" is left out: there
@@ -127,6 +129,9 @@ class FolderTask:
     num_workers: int = 0
     cache: str | None = None
     small = False
+
+    def __post_init__(self) -> None:
+        check_template("template", self.template)
 
     @property
     def name(self) -> str:

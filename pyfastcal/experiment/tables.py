@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..report.summary import NOTABLE_GAP, SAME, format_value, label, signed
+from ..text import counted
 from .ablations import CONSTANTS, NORMALISATIONS, PUBLISHED
 from .results import Results, Row, Value, average
 
@@ -82,7 +83,7 @@ def _reasons(results: Results, split: str) -> str:
         found = results.select(split=split, method=method)
         if found and all(row["ece"] is None for row in found):
             said.setdefault(found[0]["note"], []).append(_name(method))
-    return "".join(f" {NOT_HAVE}: {', '.join(methods)} {why}." for why, methods in said.items())
+    return "".join(f" {NOT_HAVE}: {', '.join(methods)}: {why}." for why, methods in said.items())
 
 
 def measures(results: Results) -> Iterable[Table]:
@@ -164,7 +165,8 @@ def by_task(results: Results) -> Iterable[Table]:
             cells = [percent(average(plain, "accuracy")), percent(average(plain, "confidence"))]
             rows.append((task, cells + [percent(average(of[method], "ece")) for method in methods]))
         heads = ["accuracy", "confidence", *(f"ECE {_name(method)}" for method in methods)]
-        note = f"Mean over {len(results.learners)} learners, in per cent; accuracy and confidence without calibration."
+        mean = f"Mean over {counted(len(results.learners), 'learner')}, in per cent"
+        note = f"{mean}; accuracy and confidence without calibration."
         yield Table(f"tasks {split}", f"By task, {split} classes", note, heads, rows)
 
 
@@ -250,4 +252,5 @@ def _name(method: str) -> str:
 
 
 def _what(results: Results) -> str:
-    return f"{len(results.tasks)} tasks and {len(results.seeds)} seeds; ±: standard deviation of the seeds' means"
+    runs = f"{counted(len(results.tasks), 'task')} and {counted(len(results.seeds), 'seed')}"
+    return runs if len(results.seeds) == 1 else f"{runs}; ±: standard deviation of the seeds' means"

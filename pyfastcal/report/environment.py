@@ -5,6 +5,7 @@ from importlib import metadata
 from typing import Any
 
 from ..info import build_info
+from ..text import counted
 
 RUNTIME = ("torch", "numpy", "safetensors", "typer", "rich")
 OPTIONAL = {
@@ -46,7 +47,7 @@ def environment() -> dict[str, str]:
     return {
         "pyfastcal": build["pyfastcal"],
         "Runs on": kernels(build),
-        "torch": f"{build['torch']}, {build['threads']} threads",
+        "torch": f"{build['torch']}, {counted(build['threads'], 'thread')}",
         "Python": f"{build['python']}, {platform.system()} {platform.machine()}",
     }
 

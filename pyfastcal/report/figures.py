@@ -17,6 +17,8 @@ from torch import Tensor
 
 from .._optional import require
 from ..metrics._cells import Cells
+from ..text import counted, printable
+from .markup import escape
 from .summary import signed
 
 
@@ -35,6 +37,8 @@ class Theme:
 PAPER = Theme("#1c2024", "#5b6570", "#d9dee3", "#c3cad2", "#d55e00", "#0072b2", "#00875f", "#8a939c")
 # Colours that no figure uses otherwise: each stands for a CSS variable of the page, put in its place by _svg.
 PAGE = Theme("#010101", "#010102", "#010103", "#010104", "#010105", "#010106", "#010107", "#010108")
+# Names are drawn as they are: no "$" or backslash in them is a formula.
+AS_WRITTEN = {"text.parse_math": False, "text.usetex": False, "font.size": 8.5, "axes.linewidth": 0.7}
 FEW = 20  # bars of bins with fewer images than this are drawn faint: their height is mostly chance
 
 
@@ -50,7 +54,7 @@ def svg(draw: Callable[..., str], *args: Any, size: tuple[float, float] = (3.3, 
     mpl = matplotlib()
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pyfastcal", "font.size": 8.5, "axes.linewidth": 0.7}):
+    with mpl.rc_context(AS_WRITTEN | {"svg.fonttype": "none", "svg.hashsalt": "pyfastcal"}):
         figure = Figure(figsize=size, layout="constrained")
         alternative = draw(figure, PAGE, *args, **kwargs)
         buffer = io.StringIO()
@@ -69,17 +73,22 @@ def _inline(text: str, alternative: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.S)
-    text = re.sub(r' id="([^"]+)"', rf' id="f{_counter}-\1"', text)
-    text = re.sub(r'(?:xlink:)?href="#([^"]+)"', rf'href="#f{_counter}-\1"', text)
-    text = text.replace("url(#", f"url(#f{_counter}-")
-    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
-    text = re.sub(r"font: (\w+) ([\d.]+)px [^;\"]*", r"font-size: \2px; font-weight: \1", text)
-    for name, colour in vars(PAGE).items():
-        text = text.replace(colour, f"var(--{name})")
+    text = re.sub(r"<[^>]*>", lambda tag: _tag(tag[0], f"f{_counter}-"), text)
     box = re.search(r'viewBox="([^"]+)"', text)
     assert box is not None
-    label = alternative.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    return re.sub(r"<svg[^>]*>", f'<svg viewBox="{box[1]}" role="img" aria-label="{label}">', text, count=1).strip()
+    opening = f'<svg viewBox="{box[1]}" role="img" aria-label="{escape(alternative)}">'
+    return re.sub(r"<svg[^>]*>", lambda _: opening, text, count=1).strip()
+
+
+def _tag(tag: str, prefix: str) -> str:
+    tag = re.sub(r' id="([^"]+)"', rf' id="{prefix}\1"', tag)
+    tag = re.sub(r'(?:xlink:)?href="#([^"]+)"', rf'href="#{prefix}\1"', tag)
+    tag = tag.replace("url(#", f"url(#{prefix}")
+    tag = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", tag)
+    tag = re.sub(r"font: (\w+) ([\d.]+)px [^;\"]*", r"font-size: \2px; font-weight: \1", tag)
+    for name, colour in vars(PAGE).items():
+        tag = tag.replace(colour, f"var(--{name})")
+    return tag
 
 
 def style(axes: Any, theme: Theme) -> None:
@@ -134,7 +143,7 @@ def reliability(
     return (
         f"Reliability diagram: accuracy {numbers['accuracy']:.1f} %, mean confidence "
         f"{numbers['confidence']:.1f} %, gap {signed(numbers['gap'])} points, ECE {numbers['ece']:.1f} %, "
-        f"{int(counts.sum()):,} images. {_bins(counts, right, sums)}"
+        f"{counted(int(counts.sum()), 'image')}. {_bins(counts, right, sums)}"
     )
 
 
@@ -178,7 +187,7 @@ def correlations(points: Sequence[tuple[str, Tensor, Tensor]]) -> str:
     parts = []
     for split, x, y in points:
         r = spearman(x, y)
-        parts.append(f"{split} {'none' if r is None else signed(r, 2)} ({len(x)} points)")
+        parts.append(f"{split} {'none' if r is None else signed(r, 2)} ({counted(len(x), 'point')})")
     return f"Rank correlation: {', '.join(parts)}."
 
 
@@ -198,7 +207,7 @@ def gamma(figure: Any, theme: Theme, values: dict[str, list[float]]) -> str:
         )
         axes.plot(values[name], [row] * len(values[name]), "o", ms=4, mfc=theme.ink, mec="none", alpha=0.75)
     axes.axvline(1, color=theme.muted, lw=0.8)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [printable(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.margins(x=0.08)
     axes.set_xlabel("γ  (below 1: confidence is lowered)")
@@ -206,7 +215,7 @@ def gamma(figure: Any, theme: Theme, values: dict[str, list[float]]) -> str:
     axes.tick_params(axis="y", length=0, labelcolor=theme.ink)
     spread = f"from {min(map(min, values.values())):.2f} to {max(map(max, values.values())):.2f}"
     ends = f"lowest for {names[-1]}, highest for {names[0]}"
-    return f"DAC's weight gamma of {len(names)} classes, {spread}; {ends}."
+    return f"DAC's weight gamma of {counted(len(names), 'class')}, {spread}; {ends}."
 
 
 def spearman(x: Tensor, y: Tensor) -> float | None:

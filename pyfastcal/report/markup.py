@@ -1,15 +1,22 @@
 """The few pieces of HTML that the sections share. Arguments are texts, but where it says markup."""
 
+import html
 from collections.abc import Iterable
-from html import escape
+
+from ..text import printable
 
 
-def section(title: str, note: str, html: str) -> str:
+def escape(text: str) -> str:
+    """Any text as markup that shows it."""
+    return html.escape(printable(text))
+
+
+def section(title: str, note: str, content: str) -> str:
     """A heading, a paragraph of explanation and the content (both markup); nothing without content."""
-    if not html:
+    if not content:
         return ""
     note = f'<p class="note">{note}</p>\n' if note else ""
-    return f"<section>\n<h2>{escape(title)}</h2>\n{note}{html}\n</section>"
+    return f"<section>\n<h2>{escape(title)}</h2>\n{note}{content}\n</section>"
 
 
 def table(caption: str, heads: Iterable[str], rows: Iterable[tuple[str, str]], kind: str = "") -> str:

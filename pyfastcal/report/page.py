@@ -1,10 +1,9 @@
 """The report as one HTML page: no scripts, nothing fetched, all figures inline."""
 
-from html import escape
 from importlib.resources import files
 
 from . import figures, panels, tables
-from .markup import section
+from .markup import escape, section
 from .summary import Report, findings
 
 PAGE = """<!doctype html>

@@ -1,14 +1,12 @@
 """The sections of the report that are figures."""
 
-from html import escape
-
 import torch
 from torch import Tensor
 
 from ..evaluate import Evaluation
 from ..proximity import proximity
 from . import figures
-from .markup import coloured, figure, key, section
+from .markup import coloured, escape, figure, key, section
 from .summary import Report, headline, label, signed, split_name
 
 POINTS = (("conf", "confidence"), ("conf", "gap"), ("dac", "gap"))  # what is drawn of the classes

@@ -1,12 +1,12 @@
 """The sections of the report that are tables."""
 
 from collections.abc import Iterable
-from html import escape
 from itertools import pairwise
 from typing import Any
 
+from ..text import counted
 from .figures import FEW
-from .markup import coloured, section, table
+from .markup import coloured, escape, section, table
 from .summary import (
     TABLE_METRICS,
     Report,
@@ -38,8 +38,8 @@ def results(report: Report) -> str:
     rows, html = summarise(report), ""
     for split in report.splits:
         evaluations = report.evaluations(split)
-        sizes = f"{_span(e.rows[0]['images'] for e in evaluations)} images, "
-        sizes += f"{_span(e.rows[0]['classes'] for e in evaluations)} classes a run"
+        sizes = f"{_span((e.rows[0]['images'] for e in evaluations), 'image')}, "
+        sizes += f"{_span((e.rows[0]['classes'] for e in evaluations), 'class')} a run"
         caption = f"{escape(split_name(split))} <small>({sizes})</small>"
         body = [(label(row["method"]), _cells(row)) for row in rows if row["split"] == split]
         html += table(caption, ["Method", *(HEADINGS[m] for m in TABLE_METRICS)], body)
@@ -126,6 +126,6 @@ def _level(gap: float, count: int) -> str:
     return f'<td style="background:{tint}">{text}<br><small>{count:,}</small></td>'
 
 
-def _span(sizes: Iterable[int]) -> str:
+def _span(sizes: Iterable[int], noun: str) -> str:
     low, high = min(values := list(sizes)), max(values)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return counted(low, noun) if low == high else f"{low:,} to {counted(high, noun)}"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -155,6 +156,15 @@ def test_unknown_task() -> None:
     assert len(experiment.bundled(["all", "digits"])) >= 6
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", '{"task": "digits"}', "[" * 100_000])
+def test_a_cell_of_something_else_is_named(results, folder: Path, tmp_path: Path, content: str) -> None:
+    shutil.copytree(folder, tmp_path / "copy")
+    cell = tmp_path / "copy" / "cells" / "digits" / "CoOp-16shots-seed1.json"
+    cell.write_text(content)
+    with pytest.raises(ValueError, match=r"CoOp-16shots-seed1\.json: (is not the result of|not a file of an exp)"):
+        experiment.run(tmp_path / "copy", DIGITS, **OPTIONS)
+
+
 def test_broken_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "experiment.json").write_text("{")
     with pytest.raises(ValueError, match=r"experiment\.json: not a file of an experiment"):
@@ -173,7 +183,8 @@ def test_tables_have_the_means_of_the_rows(results) -> None:
     row = dict(table.rows)["MaPLe"]
     expected = f"{100 * values.mean():.1f} ± {100 * values.std():.1f}"
     assert row[experiment.METHODS.index("dac")] == expected
-    assert row[experiment.METHODS.index("hb")] == "-" and "-: HB, IR has a map for each class" in table.note
+    assert row[experiment.METHODS.index("hb")] == "-" and "-: HB, IR: there is a map for each class" in table.note
+    assert table.note.startswith("ECE in per cent, mean over 1 task and 2 seeds; ±: ")
     counts = re.findall(r"\((\d[\d,]*)\)", " ".join(dict(found["table 3 new"].rows)["CoOp, Conf"]))
     images = sum(r["images"] for r in results.select(learner="CoOp", split="new", method="conf"))
     assert sum(int(c.replace(",", "")) for c in counts) == images

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from pyfastcal import experiment
 from pyfastcal.cli import app
 from pyfastcal.clip.tasks.digits import CLASS_NAMES, TEMPLATE
 from pyfastcal.experiment.sources import FolderTask
+from tests.command import error_of, invoke
 
 PER_CLASS = 9
 MODEL = "pyfastcal/digits"
@@ -118,7 +120,26 @@ def test_command(images: Path, tmp_path: Path) -> None:
         2,
         3,
     }
-    assert "my digits" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "Model: pyfastcal/digits.</p>" in page and "on 1 task (my digits) with 1 seed: 7 runs." in page
+    assert "1 task and 1 seed." in page
+
+
+def test_a_folder_of_an_odd_name(images: Path, tmp_path: Path) -> None:
+    odd = shutil.copytree(images, tmp_path / "[bold] $x$ \x1b[31m <b>")
+    arguments = "--data", odd, "--model", MODEL, "--template", TEMPLATE, "--learners", "KgCoOp", "--seeds", 1
+    options = "--shots", 2, "--epochs", 1, "--few-shot-learners", "none", "--methods", "conf,dac"
+    done = invoke("experiment", "--out", tmp_path / "out", *arguments, *options)
+    assert "\x1b" not in done.stdout + done.stderr and r"[bold] $x$ \x1b[31m <b>" in done.stderr
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "\x1b" not in page and r"[bold] $x$ \x1b[31m &lt;b&gt;" in page
+
+
+def test_a_template_without_a_place_for_the_name(images: Path, tmp_path: Path) -> None:
+    """Said before anything is made."""
+    arguments = "experiment", "--out", tmp_path / "out", "--data", images, "--model", MODEL, "--template", "a photo"
+    assert "template must be a text with one {} for the class name, got 'a photo'" in error_of(*arguments)
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_error_names_the_run(images: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ET
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def test_page_is_whole_and_fetches_nothing(page: str) -> None:
 def test_every_figure_is_there(page: str) -> None:
     figures = re.findall(r"<svg.*?</svg>", page, flags=re.S)
     labels = [re.search(r'aria-label="([^"]*)"', figure) for figure in figures]
-    kinds = [label[1].split(":")[0].split(" of ")[0] for label in labels if label]
+    kinds = [unescape(label[1]).split(":")[0].split(" of ")[0] for label in labels if label]
     # conf, dac, cac, cac-fit for base and new; confidence, gap, gap after DAC; gamma of the new classes
     assert kinds == ["Reliability diagram"] * 8 + ["Scatter plot"] * 3 + ["DAC's weight gamma"]
     assert all('role="img"' in figure for figure in figures)

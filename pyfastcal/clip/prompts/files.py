@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ... import checks
-from ...io import atomic_write
+from ...paths import atomic_write, regular
 
 
 def save(learner: Any, path: str | os.PathLike) -> None:
@@ -24,9 +24,9 @@ def save(learner: Any, path: str | os.PathLike) -> None:
 def learner_of(path: str | os.PathLike) -> str | None:
     """The name of the learner that :func:`save` wrote to the file; None where it is another file."""
     try:
-        with safe_open(os.fspath(path), framework="pt") as file:
+        with safe_open(regular(path), framework="pt") as file:
             return json.loads((file.metadata() or {}).get("pyfastcal", "{}")).get("learner")
-    except (SafetensorError, OSError, ValueError, AttributeError):
+    except (SafetensorError, OSError, ValueError, AttributeError, RecursionError):  # metadata that is no dictionary
         return None
 
 
@@ -36,7 +36,7 @@ def load(
     """Read what :func:`save` wrote, a learner of one of the ``kinds``. ValueError that names the file."""
     where, wanted = os.fspath(path), " or a ".join(kinds)
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(regular(where), framework="pt") as file:
             settings = dict(json.loads((file.metadata() or {})["pyfastcal"]))
             name, template = str(settings.pop("learner")), settings.pop("template")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)

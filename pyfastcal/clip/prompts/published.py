@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from ... import checks
+from ...paths import regular
 from .cocoop import CoCoOp
 from .coop import CoOp
 from .learner import PromptLearner
@@ -93,8 +94,7 @@ def load_published(
 def read(path: str | os.PathLike) -> State:
     """The ``state_dict`` of a checkpoint, on the CPU. ValueError, naming the file, where there is none."""
     where = os.fspath(path)
-    if not os.path.isfile(where):
-        raise ValueError(f"{where}: no such file")
+    regular(where)
     try:
         with torch.serialization.safe_globals(_harmless()):
             checkpoint = torch.load(where, map_location="cpu", weights_only=True)

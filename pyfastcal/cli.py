@@ -120,13 +120,13 @@ def demo(
         pyfastcal demo --task shapes --seeds 10 --out results
     """
     from . import demo as demonstration
-    from ._optional import require
+    from ._optional import require_all
     from .progress import ProgressReport
     from .report import print_report, write_json, write_picture, write_report
 
     if task not in demonstration.TASKS:
         raise typer.BadParameter(f"must be one of {', '.join(demonstration.TASKS)}, got {task!r}", param_hint="--task")
-    require("matplotlib", "report")  # before minutes of work, not after
+    require_all("demo")  # before minutes of work, not after
     with ProgressReport() as progress:
         result = demonstration.run(task, range(seeds), n_bins=n_bins, progress=progress)
     written = [
@@ -397,11 +397,11 @@ def experiment(
         pyfastcal experiment --model ViT-B-16 --pretrained openai --data photos --base-classes base.txt --out results
     """
     from . import experiment as experiments
-    from ._optional import require
+    from ._optional import require_all
     from .experiment import page
     from .progress import ProgressReport
 
-    require("matplotlib", "report")
+    require_all("demo")
     chosen = experiments.check_learners(_split(learners))
     sources: list[Any] = []
     if data:

@@ -131,7 +131,7 @@ def _cuda_runs(index: int) -> bool:
 def _cpu_runs() -> bool:
     if problem is not None:
         warnings.warn(
-            f"pyfastcal has no kernels and takes the plain-torch reference path, the same results but slower: {problem}",
+            f"without kernels pyfastcal takes its plain-torch reference path, the same results but slower: {problem}",
             stacklevel=2,
         )
     return problem is None

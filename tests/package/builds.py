@@ -55,7 +55,7 @@ class Environment:
             return
         for path in BASE.iterdir():
             left_out = ("pyfastcal", "__editable__", *without)
-            if not path.name.startswith(left_out) and not path.suffix == ".pth":
+            if not path.name.startswith(left_out) and path.suffix != ".pth":
                 (self.site / path.name).symlink_to(path)
 
     def pip_install(self, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -67,7 +67,9 @@ class Environment:
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
     def attempt(self, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return attempt(self.python, "-P" if sys.version_info >= (3, 11) else "-E", "-c", textwrap.dedent(code), *arguments)
+        return attempt(
+            self.python, "-P" if sys.version_info >= (3, 11) else "-E", "-c", textwrap.dedent(code), *arguments
+        )
 
     def run(self, code: str, *arguments: str) -> str:
         done = self.attempt(code, *arguments)

@@ -71,9 +71,11 @@ def test_the_reason_is_installed_and_said_once(source, environment, spoil, reaso
     assert not info["kernels"] and reason in info["problem"] and info["problem"].endswith(mend)
     shown = environment.run("import sys; sys.argv[1:] = ['info']; from pyfastcal.cli import main; main()")
     assert reason in shown and mend in shown
-    if "skip" not in reason:
+    if "skip" not in reason and "nowhere.h" not in reason:  # (which would take its time)
         # what it says to do stops at the reason instead of hiding it
-        done = environment.pip_install("--no-index", *shlex.split(mend.partition("pip install ")[2]), **settings | {"PYFASTCAL_BUILD": "require"})
+        done = environment.pip_install(
+            "--no-index", *shlex.split(mend.partition("pip install ")[2]), **settings | {"PYFASTCAL_BUILD": "require"}
+        )
         assert done.returncode != 0 and reason.split(": ")[-1] in done.stderr + done.stdout
 
 
@@ -98,7 +100,7 @@ def test_an_editable_installation(source, environment):
     done = environment.pip_install("--no-deps", "--no-index", "-e", source, **settings | {"PYFASTCAL_BUILD": "require"})
     assert done.returncode != 0
     environment.install("-e", source, **settings)
-    said, info = json.loads(environment.run(FIRST_OPS))
+    said, _ = json.loads(environment.run(FIRST_OPS))
     assert len(said) == 1 and "false: exit code 1" in said[0] and said[0].endswith(f"--no-deps -e {source}")
 
 

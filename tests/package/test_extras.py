@@ -86,15 +86,10 @@ def readme_snippet() -> str:
     """README's open_clip snippet as it is written, but for the weights, which would be downloaded."""
     snippet = re.search(r"\*\*With open_clip:\*\*\n\n```python\n(.*?)```", README, re.S)[1]
     assert "import open_clip\n" in snippet
-    given = """
-        import torch
-        names = ["cat", "dog"]
-        images = torch.zeros(2, 3, 224, 224)
-    """.replace("        ", "")
-    rest = snippet.replace(', pretrained="openai"', "")
-    assert rest != snippet
-    fit = "tuned = zeroshot + 0.01\ndac = fc.DistanceAwareCalibration(k=1).fit(tuned, zeroshot)\nconfidence, "
-    return given + rest.replace("confidence, ", fit) + "print(confidence.shape, prediction.shape)\n"
+    given = "import torch\nnames, images = ['cat', 'dog'], torch.zeros(2, 3, 224, 224)\n"
+    before, use, after = snippet.replace(', pretrained="openai"', "").partition("confidence, prediction = ")
+    fit = "import pyfastcal as fc\ntuned = zeroshot + 0.01\ndac = fc.DistanceAwareCalibration(k=1).fit(tuned, zeroshot)\n"
+    return f"{given}{before}{fit}{use}{after}print(confidence.shape, prediction.shape)\n"
 
 
 def test_readmes_snippet_runs_in_the_environment_that_make_demo_makes(tmp_path):

@@ -1,6 +1,7 @@
 """The source distribution: it holds everything, and gives kernels where it is installed."""
 
 import json
+import re
 import shutil
 import tarfile
 from importlib import metadata
@@ -55,6 +56,11 @@ def test_it_installs_with_kernels(installed: Environment) -> None:
     package = installed.site / "pyfastcal"
     assert file == str(package / "__init__.py") and info["kernels"] and info["problem"] is None
     assert list(package.glob("_C.*"))
+    system = {"linux-vdso.so.1", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1", "libc.so.6", "libm.so.6"}
+    system |= {"libstdc++.so.6", "libgcc_s.so.1", "libpthread.so.0", "libdl.so.2", "librt.so.1"}
+    if shutil.which("readelf"):  # what manylinux allows, and torch, which is never packed
+        needed = set(re.findall(r"NEEDED.*\[(.*)\]", run("readelf", "-d", next(package.glob("_C.*")))))
+        assert {"libtorch_cpu.so", "libc10.so"} <= needed <= system | {"libtorch_cpu.so", "libc10.so"}
     libraries = list(package.glob("_cuda.*"))
     assert len(libraries) == (find_nvcc() is not None) == info["cuda_installed"]
     for library in libraries if shutil.which("readelf") else []:

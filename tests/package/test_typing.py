@@ -26,14 +26,14 @@ metrics = fc.CalibrationMetrics(n_bins=10)
 reveal_type(metrics)  # pyfastcal.metrics.streaming.CalibrationMetrics
 reveal_type(metrics.compute())  # dict[str, torch._tensor.Tensor]
 reveal_type(fc.metrics.CalibrationError(n_bins=5))  # pyfastcal.metrics.streaming.CalibrationError
-reveal_type(fc.metrics.reliability_curve(image[0], text[0]))  # pyfastcal.metrics.reliability.ReliabilityCurve
+reveal_type(fc.metrics.expected_calibration_error(image[0], text[0]))  # torch._tensor.Tensor
 reveal_type(fc.ops.nll(image, text))  # torch._tensor.Tensor
 reveal_type(fc.reference.proximity(image, text, 2))  # torch._tensor.Tensor
 reveal_type(fc.build_info())  # dict[str, Any]
 reveal_type(fc.io.load_features("file"))  # pyfastcal.io.FeatureSet
 reveal_type(fc.clip.load_small("digits"))  # pyfastcal.clip.small.SmallCLIP
 reveal_type(fc.clip.wrap(torch.nn.Linear(2, 2), dac))  # pyfastcal.clip.wrap.Calibrated
-reveal_type(fc.clip.encode_text(None, ["a"]))  # torch._tensor.Tensor
+reveal_type(fc.clip.encode_text(None, None, ["a"]))  # torch._tensor.Tensor
 reveal_type(fc.clip.prompts.CoOp(None))  # pyfastcal.clip.prompts.coop.CoOp
 fc.no_such_thing  # error
 fc.metrics.no_such_thing  # error

@@ -171,17 +171,18 @@ class BuildExtension(build_ext):
 
     def copy_extensions_to_source(self) -> None:
         super().copy_extensions_to_source()
-        for built, place in super().get_output_mapping().items():
-            if not Path(built).exists() and WISH != "skip":
-                Path(place).unlink(missing_ok=True)  # kernels of earlier sources would be worse than none
-        self.copy_file(str(self.record), self.record_in_place())
+        for ext in self.extensions:
+            built = Path(self.build_lib, self.get_ext_filename(ext.name))
+            if not built.exists() and WISH != "skip":
+                self.in_place(built).unlink(missing_ok=True)  # kernels of earlier sources would be worse than none
+        self.copy_file(str(self.record), str(self.in_place(self.record)))
 
     def get_output_mapping(self) -> dict[str, str]:
         mapping = {built: place for built, place in super().get_output_mapping().items() if Path(built).exists()}
-        return mapping | ({str(self.record): self.record_in_place()} if self.inplace else {})
+        return mapping | ({str(self.record): str(self.in_place(self.record))} if self.inplace else {})
 
-    def record_in_place(self) -> str:
-        return str(Path(self.get_finalized_command("build_py").get_package_dir("pyfastcal"), self.record.name))
+    def in_place(self, built: Path) -> Path:
+        return Path(self.get_finalized_command("build_py").get_package_dir("pyfastcal"), built.name)
 
     def build_cpu(self, ext: Extension) -> None:
         import pybind11

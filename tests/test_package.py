@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -138,6 +139,13 @@ def test_what_is_said_of_a_gpu(monkeypatch):
     assert cuda_kernels(fc.build_info()) == f"the reference path, in plain torch: slower, same results ({said})"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert cuda_kernels(fc.build_info() | {"cuda_installed": True}) == "installed, not in use: torch finds no GPU"
+
+
+def test_what_is_said_of_a_cuda_half_whose_build_failed(monkeypatch):
+    monkeypatch.setattr(_extension, "C", SimpleNamespace(cuda_archs="", no_cuda="building it failed"))
+    monkeypatch.setattr(_extension, "_record", lambda: {"cpu": "", "cuda": "building it failed: nvcc: no such thing"})
+    said = "pyfastcal was built without CUDA kernels: building it failed: nvcc: no such thing"
+    assert _extension._load_cuda() == said
 
 
 @pytest.mark.skipif(_extension.C is None, reason="built without the compiled kernels")

@@ -88,7 +88,9 @@ def readme_snippet() -> str:
     assert "import open_clip\n" in snippet
     given = "import torch\nnames, images = ['cat', 'dog'], torch.zeros(2, 3, 224, 224)\n"
     before, use, after = snippet.replace(', pretrained="openai"', "").partition("confidence, prediction = ")
-    fit = "import pyfastcal as fc\ntuned = zeroshot + 0.01\ndac = fc.DistanceAwareCalibration(k=1).fit(tuned, zeroshot)\n"
+    fit = (
+        "import pyfastcal as fc\ntuned = zeroshot + 0.01\ndac = fc.DistanceAwareCalibration(k=1).fit(tuned, zeroshot)\n"
+    )
     return f"{given}{before}{fit}{use}{after}print(confidence.shape, prediction.shape)\n"
 
 

@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -81,10 +82,9 @@ def test_the_reason_is_installed_and_said_once(source, environment, spoil, reaso
 
 def test_a_wheel_without_kernels_is_pure(source):
     """And takes nothing along of an earlier build."""
-    earlier = source / f"build/lib.linux-x86_64-{sys.implementation.cache_tag}/pyfastcal"
+    earlier = source / f"build/lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}/pyfastcal"
     earlier.mkdir(parents=True)
-    for name in ("_C", "_cuda"):
-        (earlier / f"{name}.{sys.implementation.cache_tag}-x86_64-linux-gnu.so").touch()
+    (earlier / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}").touch()
     wheel = build("wheel", source, source.parent / "wheel", CC="false", CXX="false", PYFASTCAL_CUDA="0")
     assert wheel.name.endswith("-py3-none-any.whl")
     site = unpack(wheel)
@@ -92,14 +92,29 @@ def test_a_wheel_without_kernels_is_pure(source):
     assert list(site.glob("pyfastcal/_C.*")) == []
 
 
+def test_why_the_cuda_half_failed_is_kept_too(source):
+    torch, cuda = source.parent / "torch", source.parent / "cuda"
+    for file in (torch / "lib/libtorch_cuda.so", cuda / "include/cuda_runtime.h", cuda / "bin/nvcc"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    (cuda / "bin/nvcc").write_text("#!/bin/sh\necho 'nvcc fatal   : Unsupported gpu architecture' >&2\nexit 1\n")
+    (cuda / "bin/nvcc").chmod(0o755)
+    settings = {"PYFASTCAL_TORCH": str(torch), "CUDA_HOME": str(cuda), "CC": "false", "CXX": "false"}
+    wheel = build("wheel", source, source.parent / "wheel", **settings)
+    assert wheel.name.endswith("-py3-none-any.whl")
+    record = json.loads((unpack(wheel) / "pyfastcal/_build.json").read_text())
+    assert record["cuda"] == "building it failed: nvcc: nvcc fatal   : Unsupported gpu architecture".replace("   ", " ")
+
+
 def test_an_editable_installation(source, environment):
     """Fails where kernels are required; else keeps no kernels of earlier sources, and says why there are none."""
-    kernels = source / f"pyfastcal/_C.{sys.implementation.cache_tag}-x86_64-linux-gnu.so"
+    kernels = source / f"pyfastcal/_C{sysconfig.get_config_var('EXT_SUFFIX')}"
     kernels.touch()
     settings = {"CC": "false", "CXX": "false", "PYFASTCAL_CUDA": "0"}
     done = environment.pip_install("--no-deps", "--no-index", "-e", source, **settings | {"PYFASTCAL_BUILD": "require"})
     assert done.returncode != 0
     environment.install("-e", source, **settings)
+    assert not kernels.exists()
     said, _ = json.loads(environment.run(FIRST_OPS))
     assert len(said) == 1 and "false: exit code 1" in said[0] and said[0].endswith(f"--no-deps -e {source}")
 

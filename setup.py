@@ -49,6 +49,7 @@ CUDA_WISH = setting("PYFASTCAL_CUDA", "auto", "0", "1")
 CUDA_ARCHS = os.environ.get("PYFASTCAL_CUDA_ARCHS", "sm_80 sm_90a sm_100 sm_120 compute_100").replace(",", " ").split()
 SANITIZE = os.environ.get("PYFASTCAL_SANITIZE", "")
 TORCH_TARGET = "2.11"
+HALVES = {"pyfastcal._C": "cpu", "pyfastcal._cuda": "cuda"}
 FLAGS = ["-std=c++20", "-ffp-contract=off", "-fvisibility=hidden", "-fvisibility-inlines-hidden"]
 if SANITIZE:  # Python's own -fwrapv would hide overflow
     FLAGS += [
@@ -147,6 +148,8 @@ class BuildExtension(build_ext):
 
     def build_extensions(self) -> None:
         self.problems = {"cpu": "", "cuda": self.no_cuda}
+        for name in HALVES:
+            Path(self.get_ext_fullpath(name)).unlink(missing_ok=True)  # of an earlier build
         self.compiler.call = self.compiler.spawn = run_compiler  # (spawn: of setuptools before 81 or so)
         super().build_extensions()
         self.record = Path(self.build_lib, "pyfastcal/_build.json")
@@ -154,8 +157,7 @@ class BuildExtension(build_ext):
         self.record.write_text(json.dumps(self.problems, indent=2) + "\n")
 
     def build_extension(self, ext: Extension) -> None:
-        half = "cuda" if ext.name == "pyfastcal._cuda" else "cpu"
-        Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)  # of an earlier build
+        half = HALVES[ext.name]
         if WISH == "skip":
             self.problems[half] = "PYFASTCAL_BUILD was skip"
             return
@@ -171,8 +173,8 @@ class BuildExtension(build_ext):
 
     def copy_extensions_to_source(self) -> None:
         super().copy_extensions_to_source()
-        for ext in self.extensions:
-            built = Path(self.build_lib, self.get_ext_filename(ext.name))
+        for name in HALVES:
+            built = Path(self.build_lib, self.get_ext_filename(name))
             if not built.exists() and WISH != "skip":
                 self.in_place(built).unlink(missing_ok=True)  # kernels of earlier sources would be worse than none
         self.copy_file(str(self.record), str(self.in_place(self.record)))

@@ -46,8 +46,10 @@ lint: $(VENV)/.built-dev
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.requirements: requirements.txt | $(VENV)/bin/python
+# The last line: `import open_clip` beside a CPU torch, for which the registry may have no torchvision that fits.
+$(VENV)/.requirements: requirements.txt pyfastcal/_torchvision.py | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python pyfastcal/_torchvision.py
 	@touch $@
 
 $(VENV)/.requirements-dev: requirements-dev.txt requirements-oracles.txt $(VENV)/.requirements
@@ -63,4 +65,4 @@ $(VENV)/.built-dev: $(VENV)/.built $(VENV)/.requirements-dev
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist $(OUT) *.egg-info pyfastcal/*.so
+	rm -rf $(VENV) build dist $(OUT) *.egg-info pyfastcal/*.so pyfastcal/_build.json

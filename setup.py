@@ -1,7 +1,8 @@
 """Builds the kernels on LibTorch's stable ABI, one binary for every torch >= 2.11: pyfastcal._C, the CPU half and a
 pybind11 module; and, where CUDA is, the library pyfastcal._cuda. No GPU is needed to build it.
 
-Everything else about the package is in pyproject.toml. Settings, by environment variable:
+Everything else about the package is in pyproject.toml. What became of each half, and why, is written into the package
+(``_build.json``), since pip shows nothing of a build that it takes for a good one. Settings, by environment variable:
 
     PYFASTCAL_BUILD=auto|require|skip   auto (default): without a working compiler the package installs all the same and
                                         runs on its plain-torch reference path; require: fail instead; skip: do not try
@@ -16,6 +17,7 @@ Everything else about the package is in pyproject.toml. Settings, by environment
 """
 
 import importlib.util
+import json
 import os
 import platform
 import re
@@ -28,14 +30,26 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import ExecError
 
 ROOT = Path(__file__).parent.resolve()
-WISH = os.environ.get("PYFASTCAL_BUILD", "auto")
-CUDA_WISH = os.environ.get("PYFASTCAL_CUDA", "auto")
+
+
+def setting(name: str, *allowed: str) -> str:
+    value = os.environ.get(name) or allowed[0]
+    if value not in allowed:
+        raise SystemExit(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    return value
+
+
+WISH = setting("PYFASTCAL_BUILD", "auto", "require", "skip")
+CUDA_WISH = setting("PYFASTCAL_CUDA", "auto", "0", "1")
 CUDA_ARCHS = os.environ.get("PYFASTCAL_CUDA_ARCHS", "sm_80 sm_90a sm_100 sm_120 compute_100").replace(",", " ").split()
 SANITIZE = os.environ.get("PYFASTCAL_SANITIZE", "")
 TORCH_TARGET = "2.11"
+HALVES = {"pyfastcal._C": "cpu", "pyfastcal._cuda": "cuda"}
 FLAGS = ["-std=c++20", "-ffp-contract=off", "-fvisibility=hidden", "-fvisibility-inlines-hidden"]
 if SANITIZE:  # Python's own -fwrapv would hide overflow
     FLAGS += [
@@ -113,28 +127,64 @@ def gencode(archs: Iterable[str]) -> list[str]:
     return [f"-gencode=arch={arch.replace('sm_', 'compute_')},code={arch}" for arch in archs]
 
 
+def run_compiler(command: list[str]) -> None:
+    """Runs it, shows what it says, and raises an error with the line of that which says what is wrong."""
+    name = Path(command[0]).name
+    try:
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
+    except OSError as error:
+        raise ExecError(f"{name}: {error.strerror}") from error
+    sys.stderr.write(done.stderr)
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        first = next((line for line in lines if re.search(r"\berror\b", line, re.IGNORECASE)), "".join(lines[-1:]))
+        raise ExecError(f"{name}: {first[:300] or f'exit code {done.returncode}'}")
+
+
 class BuildExtension(build_ext):
-    """The CUDA half first: the CPU half says what became of it."""
+    """The CUDA half first: the CPU half says what became of it. ``problems``: why each half is missing, or nothing."""
 
     no_cuda = why_no_cuda()
 
+    def build_extensions(self) -> None:
+        self.problems = {"cpu": "", "cuda": self.no_cuda}
+        for name in HALVES:
+            Path(self.get_ext_fullpath(name)).unlink(missing_ok=True)  # of an earlier build
+        self.compiler.call = self.compiler.spawn = run_compiler  # (spawn: of setuptools before 81 or so)
+        super().build_extensions()
+        self.record = Path(self.build_lib, "pyfastcal/_build.json")
+        self.record.parent.mkdir(parents=True, exist_ok=True)
+        self.record.write_text(json.dumps(self.problems, indent=2) + "\n")
+
     def build_extension(self, ext: Extension) -> None:
+        half = HALVES[ext.name]
         if WISH == "skip":
+            self.problems[half] = "PYFASTCAL_BUILD was skip"
             return
         try:
-            if ext.name == "pyfastcal._cuda":
-                self.build_cuda(ext)
-            else:
-                self.build_cpu(ext)
+            self.build_cuda(ext) if half == "cuda" else self.build_cpu(ext)
         except Exception as error:
-            cuda = ext.name == "pyfastcal._cuda"
-            if WISH == "require" or (cuda and CUDA_WISH == "1"):
+            if WISH == "require" or (half == "cuda" and CUDA_WISH == "1"):
                 raise
-            if cuda:
+            if half == "cuda":
                 self.no_cuda = "building it failed"
-            print(f"pyfastcal: building the {'CUDA ' * cuda}kernels failed ({error}).", file=sys.stderr)
-            where = "on the plain-torch reference path" + ", where tensors are on a GPU" * cuda
-            print(f"pyfastcal: installing without them, {where}.", file=sys.stderr)
+            self.problems[half] = f"building it failed: {' '.join(str(error).split())}"
+            print(f"pyfastcal: the {half.upper()} half is missing: {self.problems[half]}", file=sys.stderr)
+
+    def copy_extensions_to_source(self) -> None:
+        super().copy_extensions_to_source()
+        for name in HALVES:
+            built = Path(self.build_lib, self.get_ext_filename(name))
+            if not built.exists() and WISH != "skip":
+                self.in_place(built).unlink(missing_ok=True)  # kernels of earlier sources would be worse than none
+        self.copy_file(str(self.record), str(self.in_place(self.record)))
+
+    def get_output_mapping(self) -> dict[str, str]:
+        mapping = {built: place for built, place in super().get_output_mapping().items() if Path(built).exists()}
+        return mapping | ({str(self.record): str(self.in_place(self.record))} if self.inplace else {})
+
+    def in_place(self, built: Path) -> Path:
+        return Path(self.get_finalized_command("build_py").get_package_dir("pyfastcal"), built.name)
 
     def build_cpu(self, ext: Extension) -> None:
         import pybind11
@@ -181,7 +231,7 @@ class BuildExtension(build_ext):
         def compile_one(source: str) -> str:
             target = str(objects / (Path(source).stem + ".o"))
             print(f"nvcc {source}", flush=True)
-            subprocess.run([*command, source, "-o", target], check=True)
+            run_compiler([*command, source, "-o", target])
             return target
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -203,7 +253,8 @@ class BuildExtension(build_ext):
             library = folder / "libtorch_cuda.so"
             source = folder / "nothing.cpp"
             source.write_text("")
-            self.spawn([*self.compiler.linker_so_cxx, str(source), "-Wl,-soname,libtorch_cuda.so", "-o", str(library)])
+            name = "-Wl,-soname,libtorch_cuda.so"
+            run_compiler([*self.compiler.linker_so_cxx, str(source), name, "-o", str(library)])
         return library
 
     def link(self, ext: Extension, objects: list[str], *, extra: Iterable[str] = (), **options: list[str]) -> None:
@@ -227,12 +278,22 @@ class BuildExtension(build_ext):
         return found[1] if found else "of unknown version"
 
 
+class BuildWheel(bdist_wheel):
+    """A wheel without kernels is one for any platform and Python, and must not pass for one that has them."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        built = self.get_finalized_command("build_ext")
+        if self.distribution.have_run.get("build_ext") and built.problems["cpu"] and built.problems["cuda"]:
+            self.root_is_pure = True
+        return super().get_tag()
+
+
 extensions = [Extension("pyfastcal._C", list(cpu_sources()), optional=WISH != "require")]
 if not why_no_cuda() or CUDA_WISH == "1":
     extensions.insert(0, Extension("pyfastcal._cuda", cuda_sources(), optional=CUDA_WISH != "1"))
 
 setup(
     ext_modules=extensions,
-    cmdclass={"build_ext": BuildExtension},
+    cmdclass={"build_ext": BuildExtension, "bdist_wheel": BuildWheel},
     setup_requires=[] if TORCH or WISH == "skip" else ["torch>=" + TORCH_TARGET],
 )

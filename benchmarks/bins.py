@@ -1,6 +1,5 @@
 """Confidences -> counts, correct and confidence sums of 10 bins. The floor reads 5 bytes a sample."""
 
-import contextlib
 from collections.abc import Callable
 
 import torch
@@ -90,8 +89,6 @@ def expected_error(result: tuple[Tensor, ...] | Tensor) -> Tensor:
 
 
 def torchmetrics_error() -> Callable[..., Tensor] | str:
-    with contextlib.suppress(ImportError):
-        fc.clip.import_open_clip()  # mends a torchvision that does not fit its torch, which torchmetrics imports
     try:
         from torchmetrics.functional.classification import binary_calibration_error
     except (ImportError, RuntimeError):

@@ -3,10 +3,10 @@
 Data flows one way: features -> factor per row -> (confidence, prediction) -> bin counts -> metrics -> report.
 """
 
-import importlib
-from typing import Any
+import importlib as _importlib
+from typing import TYPE_CHECKING
 
-from . import metrics, reference
+from . import _torchvision, metrics, ops, reference
 from .calibration import (
     BinMeanShift,
     ContrastAwareCalibration,
@@ -22,6 +22,24 @@ from .calibration import (
 from .info import build_info, package_version
 from .ops import bin_counts, confidence, knn, similarity_confidence
 from .proximity import proximity, textual_deviation
+
+if TYPE_CHECKING:
+    from . import clip as clip
+    from . import demo as demo
+    from . import evaluate as evaluate
+    from . import experiment as experiment
+    from . import io as io
+    from . import report as report
+    from . import shards as shards
+    from . import stream as stream
+    from .metrics.streaming import AdaptiveCalibrationError as AdaptiveCalibrationError
+    from .metrics.streaming import CalibrationError as CalibrationError
+    from .metrics.streaming import CalibrationMetrics as CalibrationMetrics
+    from .metrics.streaming import ClasswiseCalibrationError as ClasswiseCalibrationError
+    from .metrics.streaming import DebiasedCalibrationError as DebiasedCalibrationError
+    from .metrics.streaming import MaximumCalibrationError as MaximumCalibrationError
+    from .metrics.streaming import ProximityInformedECE as ProximityInformedECE
+    from .metrics.streaming import SignedGaps as SignedGaps
 
 __version__ = package_version()
 
@@ -41,18 +59,26 @@ __all__ = [
     "contrast_weight",
     "knn",
     "metrics",
+    "ops",
     "proximity",
     "reference",
     "similarity_confidence",
     "textual_deviation",
 ]
 
-_LAZY = ("clip", "evaluate", "io", "report")  # what most programs never touch
+_LAZY = ("clip", "demo", "evaluate", "experiment", "io", "report", "shards", "stream")  # what most programs never touch
+_torchvision.install()
 
 
-def __getattr__(name: str) -> Any:
-    if name in metrics.STREAMING:
-        return getattr(metrics, name)
-    if name in _LAZY:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_LAZY, *metrics.STREAMING, "__version__"})
+
+
+if not TYPE_CHECKING:  # a checker is to know the names above, and no others
+
+    def __getattr__(name: str) -> object:
+        if name in metrics.STREAMING:
+            return getattr(metrics, name)
+        if name in _LAZY:
+            return _importlib.import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

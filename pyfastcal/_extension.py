@@ -2,6 +2,10 @@
 its CPU kernels; the library ``_cuda`` beside it adds those for GPUs."""
 
 import functools
+import importlib
+import importlib.machinery
+import json
+import platform
 import re
 import warnings
 from pathlib import Path
@@ -9,14 +13,43 @@ from types import ModuleType
 
 import torch  # (first: the kernels find libtorch already loaded)
 
+from . import _install
+
+FOLDER = Path(__file__).parent
+
+
+def _record() -> dict[str, str]:
+    """What setup.py wrote of its build: why the CPU half and the CUDA half are missing, empty where they are not."""
+    try:
+        return json.loads((FOLDER / "_build.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # nothing was built here, or CMake did it
+        return {}
+
+
+def _why_not(error: ImportError) -> str:
+    """Why there are no kernels, as far as it can be known, and how to get them."""
+    there = sorted(path.name for path in FOLDER.glob("_C.*") if path.suffix in (".so", ".pyd"))
+    recorded = _record().get("cpu")
+    if any(f"_C{suffix}" in there for suffix in importlib.machinery.EXTENSION_SUFFIXES):
+        why = f"they cannot be loaded: {error}"
+    elif there:
+        why = f"they were built for another Python than this {platform.python_version()}: {', '.join(there)}"
+    else:
+        why = recorded or f"none were built in {FOLDER}"
+    return f"{why}. To build them: {_install.again(skipped=recorded == 'PYFASTCAL_BUILD was skip')}"
+
+
 C: ModuleType | None
 problem: str | None
 try:
-    from . import _C as C
-
-    problem = None
+    C, problem = importlib.import_module("pyfastcal._C"), None
 except ImportError as error:  # not built (no compiler), or built for another platform
-    C, problem = None, str(error)
+    C, problem = None, _why_not(error)
+
+
+def cuda_library() -> Path | None:
+    """The CUDA half of this installation, whether it can be used here or not."""
+    return next(FOLDER.glob("_cuda*.so"), None)
 
 
 def _load_cuda() -> str | None:
@@ -24,12 +57,16 @@ def _load_cuda() -> str | None:
     if C is None:
         return "pyfastcal was built without kernels"
     if not C.cuda_archs:
-        return f"pyfastcal was built without CUDA kernels: {C.no_cuda}"
+        failed = _record().get("cuda", "") if C.no_cuda == "building it failed" else ""
+        return f"pyfastcal was built without CUDA kernels: {failed or C.no_cuda}"
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is one without CUDA"
+    library = cuda_library()
+    if library is None:
+        return f"the library of the CUDA kernels is missing in {FOLDER}"
     try:
-        torch.ops.load_library(str(next(Path(__file__).parent.glob("_cuda*.so"))))
-    except (OSError, StopIteration) as error:
+        torch.ops.load_library(str(library))
+    except OSError as error:
         return f"the library of the CUDA kernels cannot be loaded: {error}"
     return None
 
@@ -82,19 +119,32 @@ def cuda_problem(index: int | None = None) -> str | None:
 def _cuda_runs(index: int) -> bool:
     why = cuda_problem(index)
     if why is not None:
+        why = f"{why}: {problem}" if C is None else why
         warnings.warn(
             f"tensors on a GPU take the plain-torch reference path, the same results but slower: {why}", stacklevel=2
         )
-    return why is None
+        return False
+    return True
+
+
+@functools.cache
+def _cpu_runs() -> bool:
+    if problem is not None:
+        warnings.warn(
+            f"without kernels pyfastcal takes its plain-torch reference path, the same results but slower: {problem}",
+            stacklevel=2,
+        )
+    return problem is None
 
 
 @torch.compiler.assume_constant_result
 def _device_has_kernel(kind: str, index: int | None) -> bool:
     if kind == "cuda":
         return _cuda_runs(torch.cuda.current_device() if index is None else index)
-    return C is not None and kind == "cpu"
+    return kind == "cpu" and _cpu_runs()
 
 
 def has_kernel(device: torch.device) -> bool:
-    """Whether the ops have kernels of our own for this device; elsewhere ``reference`` runs."""
+    """Whether the ops have kernels of our own for this device; elsewhere ``reference`` runs. The first call for a CPU
+    or GPU that could have them and does not warns, with the reason."""
     return _device_has_kernel(device.type, device.index)

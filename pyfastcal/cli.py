@@ -130,14 +130,14 @@ def demo(
         pyfastcal demo --task shapes --seeds 10 --out results
     """
     from . import demo as demonstration
-    from ._optional import require
+    from ._optional import require_all
     from .paths import check_outputs
     from .progress import ProgressReport
     from .report import print_report, write_json, write_picture, write_report
 
     if task not in demonstration.TASKS:
         raise typer.BadParameter(f"must be one of {', '.join(demonstration.TASKS)}, got {task!r}", param_hint="--task")
-    require("matplotlib", "report")  # before minutes of work, not after
+    require_all("demo")  # before minutes of work, not after
     page, numbers = report or out / f"{task}.html", out / f"{task}.json"
     in_out = {f"{path.name} of --out": path for path in ((numbers,) if report else (page, numbers))}
     check_outputs({"--report": report, "--picture": picture} | in_out)
@@ -438,13 +438,13 @@ def experiment(
         pyfastcal experiment --model ViT-B-16 --pretrained openai --data photos --base-classes base.txt --out results
     """
     from . import experiment as experiments
-    from ._optional import require
+    from ._optional import require_all
     from .experiment import page
     from .extract import read_names
     from .paths import check_outputs
     from .progress import ProgressReport
 
-    require("matplotlib", "report")
+    require_all("demo")
     chosen = experiments.check_learners(_split(learners))
     names = "results.json", "ablations.json", "report.html", "experiment.json"
     check_outputs({f"{name} of --out": out / name for name in names}, [base_classes, pretrained])

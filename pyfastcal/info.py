@@ -21,11 +21,12 @@ def build_info() -> dict[str, Any]:
 
     Returns:
         ``pyfastcal``, ``python``, ``torch``: versions. ``kernels``: whether the compiled CPU kernels run (else every
-        call takes the plain-torch reference path, and ``problem`` says why). ``cpu_capability``: the variant in use
-        (``avx512``, ``avx2``, ``scalar``); ``cpu_capabilities``: those that this processor runs, best first.
-        ``compiler``; ``built_for_torch``: the oldest torch that the binaries run with. ``cuda_kernels``: whether the
-        CUDA kernels run on a GPU here (else tensors on one take the reference path, and ``cuda_problem`` says why).
-        ``cuda_archs``: the GPU architectures that they were built for; ``cuda_toolkit``: with which CUDA;
+        call takes the plain-torch reference path; ``problem`` says why, and how to build them). ``cpu_capability``: the
+        variant in use (``avx512``, ``avx2``, ``scalar``); ``cpu_capabilities``: those that this processor runs, best
+        first. ``compiler``; ``built_for_torch``: the oldest torch that the binaries run with. ``cuda_installed``:
+        whether the CUDA half is part of this installation; ``cuda_kernels``: whether it runs on a GPU here (else
+        tensors on one take the reference path, and ``cuda_problem`` says why). ``cuda_archs``: the GPU architectures
+        that they were built for; ``cuda_toolkit``: with which CUDA;
         ``torch_cuda``: torch's own, None if it has none; ``gpus``: those that torch finds. ``threads``: of torch's
         pool, on which the CPU kernels run.
     """
@@ -40,6 +41,7 @@ def build_info() -> dict[str, Any]:
         "cpu_capabilities": kernels.cpu_capabilities() if kernels else [],
         "compiler": kernels.compiler if kernels else None,
         "built_for_torch": kernels.built_for_torch if kernels else None,
+        "cuda_installed": _extension.cuda_library() is not None,
         "cuda_kernels": _extension.cuda_problem() is None,
         "cuda_problem": _extension.cuda_problem(),
         "cuda_archs": _extension.cuda_archs(),

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from pyfastcal import reference
+from pyfastcal._install import with_extra
 from pyfastcal.cli import app
 from pyfastcal.io import load_features
 from pyfastcal.progress import ProgressReport
@@ -165,7 +166,7 @@ def test_without_the_optional_packages(files: tuple[Path, Path], tmp_path: Path)
     assert "\x1b" not in done.stderr + done.stdout
     done = python("evaluate", files[0], "--report", tmp_path / "r.html", hide=hidden)
     assert done.returncode == 1 and done.stdout == "" and not (tmp_path / "r.html").exists()
-    assert "needs matplotlib for this: pip install 'pyfastcal[report]'" in done.stderr
+    assert f"needs matplotlib for this: {with_extra('report')}" in done.stderr.replace("\n", "")
 
 
 def test_module_entry_and_version() -> None:

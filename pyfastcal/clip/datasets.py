@@ -14,7 +14,6 @@ from torch.utils.data import Dataset
 from .._optional import require
 from ..io import first_line
 from ..paths import regular
-from ._open_clip import import_open_clip
 from .adapters import image_transform
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -96,7 +95,6 @@ def torchvision_dataset(
     ``train`` chooses the split, by whichever of ``train=`` and ``split=`` the dataset has; ``options`` go
     to it, so ``split="val"`` and ``download=True`` work. Its ``classes``, where it has them, are its
     class names. ValueError for a name that torchvision lacks, and where the files are not there."""
-    import_open_clip()  # mends torchvision where it must
     datasets = require("torchvision.datasets", "clip")
     kind = getattr(datasets, name, None)
     if not inspect.isclass(kind) or name not in datasets.__all__:

@@ -1,7 +1,7 @@
 """Calibration metrics: as functions, as the accumulator of a stream, and as torchmetrics classes (``STREAMING``), which
 are imported when first asked for."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from .accumulator import Accumulator
 from .calibration_error import (
@@ -15,6 +15,16 @@ from .calibration_error import (
 from .reliability import ReliabilityCurve, reliability_curve, signed_gaps
 from .scores import brier_score, contrast, interval_coverage_error, negative_log_likelihood
 from .stored_stream import adaptive_calibration_error_of_stream, proximity_informed_ece_of_stream
+
+if TYPE_CHECKING:
+    from .streaming import AdaptiveCalibrationError as AdaptiveCalibrationError
+    from .streaming import CalibrationError as CalibrationError
+    from .streaming import CalibrationMetrics as CalibrationMetrics
+    from .streaming import ClasswiseCalibrationError as ClasswiseCalibrationError
+    from .streaming import DebiasedCalibrationError as DebiasedCalibrationError
+    from .streaming import MaximumCalibrationError as MaximumCalibrationError
+    from .streaming import ProximityInformedECE as ProximityInformedECE
+    from .streaming import SignedGaps as SignedGaps
 
 __all__ = [
     "Accumulator",
@@ -47,9 +57,15 @@ STREAMING = (
 )
 
 
-def __getattr__(name: str) -> Any:
-    if name in STREAMING:
-        from . import streaming
+def __dir__() -> list[str]:
+    return sorted({*__all__, *STREAMING})
 
-        return getattr(streaming, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+if not TYPE_CHECKING:  # a checker is to know the names above, and no others
+
+    def __getattr__(name: str) -> object:
+        if name in STREAMING:
+            from . import streaming
+
+            return getattr(streaming, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

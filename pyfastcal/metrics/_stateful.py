@@ -1,20 +1,23 @@
 """What the torchmetrics classes share: a state of integer sums, its synchronisation, and the rows of top labels."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from .. import checks
 from .._numpy import accepts_numpy
-from .._optional import require_torchmetrics
+from .._optional import require
 from . import _diagram
 from ._layout import Layout, Reading, check_state, moved
 from ._rows import checked_ignore_index, masked, not_ignored
 from .reliability import ReliabilityCurve, curve_of
 
-torchmetrics = require_torchmetrics()
+if TYPE_CHECKING:
+    import torchmetrics
+else:
+    torchmetrics = require("torchmetrics", "metrics")
 _gather_all = torchmetrics.utilities.distributed.gather_all_tensors
 
 

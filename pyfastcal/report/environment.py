@@ -4,6 +4,7 @@ import platform
 from importlib import metadata
 from typing import Any
 
+from .._install import with_extra
 from ..info import build_info
 from ..text import counted
 
@@ -38,7 +39,7 @@ def cuda_kernels(build: dict[str, Any]) -> str:
         return f"compiled CUDA kernels ({', '.join(build['gpus'])})"
     if build["gpus"]:
         return f"the reference path, in plain torch: slower, same results ({build['cuda_problem']})"
-    return f"not in use: {build['cuda_problem']}"
+    return f"{'installed, ' * build['cuda_installed']}not in use: {build['cuda_problem']}"
 
 
 def environment() -> dict[str, str]:
@@ -57,7 +58,7 @@ def describe() -> dict[str, dict[str, Any]]:
     build = build_info()
     parts = {}
     for name, extra in OPTIONAL.items():
-        parts[name] = version(name) or f"not installed: pip install 'pyfastcal[{extra}]'"
+        parts[name] = version(name) or f"not installed: {with_extra(extra)}"
     return {
         "runs on": {"CPU": kernels(build), "GPU": cuda_kernels(build)},
         "build": build,

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from pyfastcal._install import with_extra
 from pyfastcal.clip import import_open_clip, load_small
 from pyfastcal.clip.small import NAMES, files_of, load_from
 from pyfastcal.clip.tasks.images import MEAN, STD
@@ -59,7 +60,7 @@ for missing in ("open_clip", "torchvision"):
         print(error)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    install = "pyfastcal needs {} for this: pip install 'pyfastcal[clip]'"
+    install = f"pyfastcal needs {{}} for this: {with_extra('clip')}"
     expected = ["False", install.format("open_clip"), install.format("torchvision")]
     assert run.stdout.splitlines() == expected, run.stderr
 

@@ -5,6 +5,7 @@ import functools
 import importlib
 import importlib.machinery
 import json
+import os
 import platform
 import re
 import warnings
@@ -127,8 +128,17 @@ def _cuda_runs(index: int) -> bool:
     return True
 
 
+def check_capability() -> None:
+    """ValueError where PYFASTCAL_CPU_CAPABILITY forces a variant of the CPU kernels that there is none of here."""
+    forced = os.environ.get("PYFASTCAL_CPU_CAPABILITY")
+    if C is not None and forced and forced not in C.cpu_capabilities():
+        known = ", ".join(C.cpu_capabilities())
+        raise ValueError(f"PYFASTCAL_CPU_CAPABILITY must be one of {known}, got {forced!r}")
+
+
 @functools.cache
 def _cpu_runs() -> bool:
+    check_capability()
     if problem is not None:
         warnings.warn(
             f"without kernels pyfastcal takes its plain-torch reference path, the same results but slower: {problem}",

@@ -8,13 +8,14 @@ too, which depend on features. Neighbours, bins and fits have none: they are ste
 training batch is small, and its backward pass needs each logit's gradient anyway: there is little for a kernel to fuse.
 """
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from ._warn import warn_caller
 
 _CHUNK = 1 << 22  # logits held at a time
 _warned: set[str] = set()
@@ -29,11 +30,7 @@ def warn_of_none(op: str, *inputs: Tensor) -> None:
     """Say, once, that the gradient of ``inputs`` ends at this op, where somebody may be waiting for it."""
     if wanted(*inputs) and op not in _warned and not torch.compiler.is_compiling():
         _warned.add(op)
-        warnings.warn(
-            f"pyfastcal's {op} has no gradient: it ends here. Detach the input, or use torch.no_grad(), if that is "
-            "meant",
-            stacklevel=4,
-        )
+        warn_caller(f"pyfastcal's {op} has no gradient: it ends here. Detach the input if that is meant")
 
 
 def by_rows(kernel: Callable, definition: Callable, columns: int, rows: tuple, shared: tuple) -> Any:

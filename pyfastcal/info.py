@@ -30,6 +30,7 @@ def build_info() -> dict[str, Any]:
         ``torch_cuda``: torch's own, None if it has none; ``gpus``: those that torch finds. ``threads``: of torch's
         pool, on which the CPU kernels run.
     """
+    _extension.check_capability()
     kernels = _extension.C
     return {
         "pyfastcal": package_version(),

@@ -155,3 +155,19 @@ def test_capability_can_be_forced(tmp_path):
         assert run(sys.executable, "-c", code, env=os.environ | {"PYFASTCAL_CPU_CAPABILITY": name}).strip() == name
     with pytest.raises(ValueError, match="^name must be one of"):
         _extension.C.set_cpu_capability("mmx")
+
+
+@pytest.mark.skipif(_extension.C is None, reason="built without the compiled kernels")
+def test_a_capability_that_there_is_none_of_is_named():
+    code = "import torch, pyfastcal as fc; fc.confidence(torch.eye(3))"
+    for command in (["-c", code], ["-m", "pyfastcal", "info"]):
+        done = subprocess.run(
+            [sys.executable, *command],
+            env=os.environ | {"PYFASTCAL_CPU_CAPABILITY": "avx3"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert (
+            "PYFASTCAL_CPU_CAPABILITY must be one of " in done.stderr.splitlines()[-1] and "got 'avx3'" in done.stderr
+        )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -17,8 +18,6 @@ from ..paths import regular
 from .adapters import image_transform
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-
-
 MOST_ASPECT = 1000  # the longer side of an image over the shorter: more would unfold where the shorter is resized
 
 
@@ -77,9 +76,20 @@ def read_image(file: str | os.PathLike) -> Any:
                     raise ValueError(f"{pixels:,} pixels, more than PIL.Image.MAX_IMAGE_PIXELS, {most:,}")
                 if long > MOST_ASPECT * short:
                     raise ValueError(f"sides of {short:,} and {long:,} pixels, more than {MOST_ASPECT} to 1")
-                return image.convert("RGB")
+                return _as_rgb(image)
     except Exception as error:  # whatever a damaged file makes Pillow's plugins raise
         raise UnreadableImage(f"{name}: not an image that can be read ({first_line(error)})") from error
+
+
+def _as_rgb(image: Any) -> Any:
+    """Pillow cuts grey values above 255 off where it converts; those of 16 bits lose their lower 8 instead, as in
+    colour images."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):  # I of up to 65535
+        grey = np.asarray(image).astype(np.int64) >> 8
+        image = require("PIL.Image", "clip").fromarray(grey.astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"pixels of 32 bits, mode {image.mode}, do not say what is white: save them with 8 or 16")
+    return image.convert("RGB")
 
 
 def torchvision_dataset(

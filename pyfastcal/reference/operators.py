@@ -73,7 +73,7 @@ def similarity_confidence(
     (N, D) and (C, D)."""
     logits = logit_scale * similarity(image_features, text_features, normalize=normalize)
     if logit_bias is not None:
-        logits = logits + logit_bias
+        logits = logits + (logit_bias.to(logits.dtype) if isinstance(logit_bias, Tensor) else logit_bias)
     return confidence(logits, class_weight=class_weight, sample_weight=sample_weight)
 
 

@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from pyfastcal.clip import ImageFolder, encode_dataset, torchvision_dataset
+from pyfastcal.clip.datasets import read_image
 
 
 @pytest.fixture
@@ -50,6 +52,26 @@ def test_what_is_wrong_with_a_folder_is_said(folder, clip, tmp_path):
         ImageFolder(tmp_path / "nowhere", clip.preprocess)
     with pytest.raises(ValueError, match=r"^path must have a sub-folder per class"):
         ImageFolder(folder / "cat" / "more", clip.preprocess)
+
+
+def test_grey_values_of_16_bits(tmp_path):
+    ramp = np.linspace(0, 65535, 64, dtype=np.uint16).reshape(8, 8)
+    expected = np.repeat((ramp >> 8).astype(np.uint8)[:, :, None], 3, axis=2)
+    Image.fromarray(ramp).save(tmp_path / "grey.png")
+    Image.fromarray(ramp).save(tmp_path / "grey.tif")
+    Image.fromarray(ramp.astype(">u2")).save(tmp_path / "swapped.tif")
+    (tmp_path / "grey.pgm").write_bytes(b"P5 8 8 65535\n" + ramp.astype(">u2").tobytes())
+    for name in ("grey.png", "grey.tif", "swapped.tif", "grey.pgm"):
+        assert np.array_equal(np.asarray(read_image(tmp_path / name)), expected), name
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_grey_values_without_a_white_are_refused(tmp_path, dtype):
+    Image.fromarray(np.arange(64, dtype=dtype).reshape(8, 8)).save(tmp_path / "grey.tif")
+    with pytest.raises(
+        ValueError, match=r"grey.tif: not an image that can be read \(pixels of 32 bits, mode [IF], do not"
+    ):
+        read_image(tmp_path / "grey.tif")
 
 
 def test_torchvision_datasets(tmp_path, clip):

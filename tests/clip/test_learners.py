@@ -298,16 +298,18 @@ def test_proda_gives_the_means_that_published_dac_takes(shapes, data):
         (few, nearest), (zero, _) = score(tuned[0][c], tuned[1]), score(zeroshot[0][c], zeroshot[1])
         published.append(1.0 if nearest < 0.05 else few / zero)
     banks = dict(base_tuned=tuned[1], base_zeroshot=zeroshot[1])
-    dac = DistanceAwareCalibration(normalize=False).fit(tuned[0], zeroshot[0], **banks)
+    dac = DistanceAwareCalibration(normalize=False).fit(tuned=tuned[0], zeroshot=zeroshot[0], **banks)
     assert dac.class_weight.tolist() == pytest.approx(published, rel=1e-5)
     exact = [x.double() for x in (tuned[0], zeroshot[0], tuned[1], zeroshot[1])]
     assert reference.textual_deviation(*exact, normalize=False).tolist() == pytest.approx(published, rel=1e-5)
-    own_bank = textual_deviation(tuned[0], zeroshot[0], normalize=False)
+    own_bank = textual_deviation(tuned=tuned[0], zeroshot=zeroshot[0], normalize=False)
     torch.testing.assert_close(own_bank.double(), reference.textual_deviation(*exact[:2], normalize=False))
-    ours = DistanceAwareCalibration().fit(tuned[0], zeroshot[0], **banks)  # of directions, whichever is given
+    # of directions, whichever is given
+    ours = DistanceAwareCalibration().fit(tuned=tuned[0], zeroshot=zeroshot[0], **banks)
     assert (dac.class_weight - ours.class_weight).max() > 0.005
+    directions = [learner.text_features(names) for names in classes]
     of_directions = textual_deviation(
-        learner.text_features(classes[0]), zeroshot[0], learner.text_features(classes[1]), zeroshot[1]
+        tuned=directions[0], zeroshot=zeroshot[0], base_tuned=directions[1], base_zeroshot=zeroshot[1]
     )
     torch.testing.assert_close(ours.class_weight, of_directions)
 

@@ -55,7 +55,8 @@ static std::vector<int64_t> exact(const Samples& s, const Options& o) {
   std::vector<int64_t> out(3 * cells + 1);
   const auto inside = edges.begin() + 1;
   for (size_t i = 0; i < s.confidence.size(); ++i) {
-    const double x = double(T(s.confidence[i]));
+    double x = double(T(s.confidence[i]));
+    if (x > 1 && x <= 1 + 0x1p-23) x = 1;
     const int64_t g = s.group.empty() ? 0 : s.group[i];
     if (!(x >= 0 && x <= 1) || g < 0 || g >= o.n_groups) {
       ++out.back();
@@ -233,7 +234,7 @@ TEST(bins_leave_out_what_is_invalid) {
     for (const int64_t n_bins : {10, 400}) {
       Samples s = random_samples(n, 9, 3);
       size_t i = 0;
-      for (const double x : {kNaN, kInfinity, -kInfinity, -1e-7, 1.0000001, 2.0, -1.0}) s.confidence[i += 7] = x;
+      for (const double x : {kNaN, kInfinity, -kInfinity, -1e-7, 1 + 0x1p-22, 2.0, -1.0}) s.confidence[i += 7] = x;
       for (const int64_t g : {int64_t(-1), int64_t(3), int64_t(1) << 40, std::numeric_limits<int64_t>::min()})
         s.group[i += 7] = g;
       check<float>(s, {.n_bins = n_bins, .n_groups = 3});
@@ -243,6 +244,20 @@ TEST(bins_leave_out_what_is_invalid) {
       check<float>(s, {.n_bins = n_bins});
       check<__half>(s, {.n_bins = n_bins});
     }
+}
+
+// A step of fp32 above 1 counts as 1, also where an edge lies between.
+TEST(bins_of_what_a_softmax_rounds_to) {
+  for (const size_t n : {300, 30000}) {
+    Samples s = random_samples(n, 9);
+    for (size_t i = 0; i < n; i += 11) s.confidence[i] = i % 2 ? 1 : 1 + 0x1p-23;
+    for (const bool closed_right : {false, true}) {
+      check<float>(s, {.closed_right = closed_right});
+      check<double>(s, {.closed_right = closed_right});
+      check<float>(s, {.n_bins = 400, .closed_right = closed_right});
+      check<float>(s, {.n_bins = 3, .closed_right = closed_right, .edges = {0, 0.5f, 1, 1}});
+    }
+  }
 }
 
 TEST(bins_do_not_depend_on_the_grid) {

@@ -155,8 +155,8 @@ TEST(confidence_of_what_is_not_finite) {
     const Result expected = run(finite.data(), 7, cols, cols);
     values[size_t(cols - 1)] = kNaN;
     values[size_t(cols)] = kInfinity;
-    values[size_t(2 * cols + cols / 2)] = -kInfinity;
-    values[size_t(3 * cols + cols - 1)] = -kInfinity;
+    values[size_t(2 * cols + cols / 2)] = kInfinity;
+    values[size_t(3 * cols + cols - 1)] = kInfinity;
     std::fill_n(&values[size_t(4 * cols)], cols, kNaN);
     std::fill_n(&values[size_t(5 * cols)], cols, -kInfinity);
     const DeviceArray<float> logits(values);
@@ -168,7 +168,7 @@ TEST(confidence_of_what_is_not_finite) {
     }
     CHECK_EQUAL(result.confidence[6], expected.confidence[6]);
     const DeviceArray<__nv_bfloat16> low(
-        std::vector<float>{-kInfinity, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, kNaN});
+        std::vector<float>{kInfinity, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, kNaN});
     for (const float confidence : run(low.data(), 2, 8, 8).confidence) CHECK(std::isnan(confidence));
   }
 }
@@ -177,9 +177,14 @@ template <class T>
 static void check_infinity_anywhere() {
   for (const int64_t cols : {13, 72, 2051}) {
     const int64_t rows = cols < 2051 ? cols : 20;  // of the longest, the last columns
-    DeviceArray<T> logits(testing::random_normal(size_t(rows * cols), 4));
-    for (int64_t i = 0; i < rows; ++i) logits[size_t((i + 1) * cols - 1 - i)] = T(-kInfinity);
+    const std::vector<float> values = testing::random_normal(size_t(rows * cols), 4);
+    DeviceArray<T> logits(values), masked(values);
+    for (int64_t i = 0; i < rows; ++i) {
+      logits[size_t((i + 1) * cols - 1 - i)] = T(kInfinity);
+      masked[size_t((i + 1) * cols - 1 - i)] = T(-kInfinity);
+    }
     for (const float confidence : run(logits.data(), rows, cols, cols).confidence) CHECK(std::isnan(confidence));
+    check_rows(masked.data(), rows, cols, cols, {}, run(masked.data(), rows, cols, cols));
   }
 }
 
@@ -187,6 +192,20 @@ TEST(confidence_sees_infinity_anywhere) {
   check_infinity_anywhere<float>();
   check_infinity_anywhere<__half>();
   check_infinity_anywhere<__nv_bfloat16>();
+}
+
+// All but every third class, which is all of some vectors and threads, with the largest and the smallest factors.
+TEST(confidence_of_masked_classes) {
+  for (const int64_t cols : {5, 100, 700, 2000, 2050})
+    for (const float factor : {1e-30f, 0.3f, 1e30f}) {
+      const int64_t rows = 3;
+      DeviceArray<float> logits(testing::random_normal(size_t(rows * cols), 6));
+      for (int64_t i = 0; i < rows * cols; ++i)
+        if (i % cols / (1 + i / cols * 40) % 3 != 0) logits[size_t(i)] = -kInfinity;
+      const DeviceArray<float> class_weight(std::vector<float>(size_t(cols), factor));
+      const Factors factors{class_weight.data(), nullptr};
+      check_rows(logits.data(), rows, cols, cols, factors, run(logits.data(), rows, cols, cols, factors));
+    }
 }
 
 TEST(confidence_of_extreme_logits) {

@@ -42,16 +42,17 @@ static Exact exact_nll(const T* logits, const DeviceArray<int64_t>& labels, int6
   for (size_t i = 0; i < labels.size(); ++i) {
     std::vector<double> x;
     for (int64_t c = 0; c < cols; ++c) x.push_back(double(float(logits[int64_t(i) * stride + c])));
-    const double top = *std::max_element(x.begin(), x.end()), low = *std::min_element(x.begin(), x.end());
+    const double top = *std::max_element(x.begin(), x.end());
     const double label = x[size_t(labels[i])];
     double sum = 0, mean = 0, variance = 0;
     for (const double v : x) sum += std::exp(beta * (v - top));
+    std::erase(x, -std::numeric_limits<double>::infinity());  // masked classes
     for (const double v : x) mean += std::exp(beta * (v - top)) / sum * (v - top);
     for (const double v : x) variance += std::exp(beta * (v - top)) / sum * (v - top - mean) * (v - top - mean);
     out.value += std::log(sum) - beta * (label - top);
     out.slope += mean - (label - top);
     out.curvature += variance;
-    out.size = std::max(out.size, top - low);
+    out.size = std::max(out.size, top - *std::min_element(x.begin(), x.end()));
   }
   const double n = double(labels.size());
   return {out.value / n, out.slope / n, out.curvature / n, out.size};
@@ -204,7 +205,7 @@ TEST(nll_of_what_is_not_finite) {
     const int64_t rows = cols > 2048 ? 1 : 4;
     const std::vector<float> values = testing::random_normal(size_t(rows * cols), 3);
     const DeviceArray<int64_t> labels = random_labels(rows, cols, 3);
-    for (const float bad : {kNotANumber, kInf, -kInf})
+    for (const float bad : {kNotANumber, kInf})
       for (const int64_t place : {cols / 2, rows * cols - 1}) {
         DeviceArray<float> logits(values);
         logits[size_t(place)] = bad;
@@ -215,6 +216,19 @@ TEST(nll_of_what_is_not_finite) {
       std::fill_n(logits.begin() + (rows - 1) * cols, cols, __nv_bfloat16(bad));
       for (const double x : run(logits.data(), labels, cols, cols, 1)) CHECK(std::isnan(x));
     }
+  }
+}
+
+TEST(nll_of_masked_classes) {
+  for (const int64_t cols : {6, 128, 700, 1300, 2050}) {
+    const int64_t rows = cols > 2048 ? 1 : 4;
+    DeviceArray<float> logits(testing::random_normal(size_t(rows * cols), 3));
+    const DeviceArray<int64_t> labels = random_labels(rows, cols, 3);
+    for (int64_t i = 0; i < rows * cols; ++i)
+      if (i % 3 != 0 && i % cols != labels[size_t(i / cols)]) logits[size_t(i)] = -kInf;
+    check(logits.data(), labels, cols, cols, 0.7, run(logits.data(), labels, cols, cols, 0.7));
+    logits[size_t((rows - 1) * cols + labels[size_t(rows - 1)])] = -kInf;
+    for (const double x : run(logits.data(), labels, cols, cols, 1)) CHECK(std::isnan(x));
   }
 }
 

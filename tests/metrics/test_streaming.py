@@ -464,7 +464,7 @@ def test_without_torchmetrics_the_error_says_what_to_install():
         try:
             fc.CalibrationMetrics
         except ImportError as error:
-            assert "pip install 'pyfastcal[metrics]'" in str(error), error
+            assert "pip install " in str(error) and "[metrics]'" in str(error), error
         else:
             raise AssertionError
         fc.metrics.Accumulator()

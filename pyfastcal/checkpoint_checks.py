@@ -8,9 +8,6 @@ import torch
 from torch import Tensor
 
 from . import checks
-from .metrics import _limbs
-from .metrics._fine import CONFIDENCE
-from .metrics._layout import _LARGEST
 from .metrics.accumulator import Accumulator
 
 MOST = 1 << 40  # images; no sum over cells of so many leaves int64
@@ -59,30 +56,9 @@ def check_done(done: Tensor, images: int) -> None:
 
 
 def check_sums(method: str, sums: Accumulator, images: int, complete: bool) -> None:
-    """A state that rows can lead to, of all the ``images`` if ``complete``: no counts below zero, no more right ones
-    than there are, confidences of a cell within it, all tables of the same rows."""
+    """Those of all the ``images`` if ``complete``, of some of them else, and of rows at all."""
     state, layout = sums.state, sums._layout
+    layout.verify(state, f"the sums of {method}")
     rows = int(state[0])
-    if not (rows == images if complete else 0 <= rows <= images):
+    if not (rows == images if complete else 0 <= rows <= images) or layout.counted(state) != rows:
         raise ValueError(f"the sums of {method} must be of {images} images, got {rows}")
-    table, means = layout._table(state), layout._means(state)
-    count, correct, whole, low = table
-    parts = table[:, : layout.fine], table[:, layout.fine :]
-    bins = layout.edges.double()
-    fine = CONFIDENCE.bounds() if layout.fine else (bins[:0], bins[:0])
-    lowest, highest = (
-        torch.cat([f, b.repeat(layout.groups)]) for f, b in zip(fine, (bins[:-1], bins[1:]), strict=True)
-    )
-    confidence, slack = _limbs.to_float(whole, low), 1e-8 * count
-    possible = [
-        bool((table >= 0).all() and (count <= rows).all() and (correct <= count).all()),
-        bool((low < _limbs.ONE).all() and (whole + (low > 0) <= count).all()),
-        bool((means[1:] >= 0).all() and (means[1] < _limbs.ONE).all() and (means[2] <= rows).all()),
-        all(abs(x) <= rows * _LARGEST for x in means[0].tolist()),
-        bool((confidence >= count * lowest - slack).all() and (confidence <= count * highest + slack).all()),
-        all(int(part[_limbs.COUNT].sum()) == rows for part in parts),
-        len({int(part[_limbs.CORRECT].sum()) for part in parts}) == 1,
-        len({tuple(map(int, _limbs.total(part[_limbs.WHOLE], part[_limbs.LOW]))) for part in parts}) == 1,
-    ]
-    if not all(possible):
-        raise ValueError(f"the sums of {method} are none that images lead to")

@@ -168,6 +168,4 @@ def test_a_capability_that_there_is_none_of_is_named():
             text=True,
         )
         assert done.returncode == 1
-        assert (
-            "PYFASTCAL_CPU_CAPABILITY must be one of " in done.stderr.splitlines()[-1] and "got 'avx3'" in done.stderr
-        )
+        assert re.search("PYFASTCAL_CPU_CAPABILITY must be one of .*, got 'avx3'$", done.stderr.strip())

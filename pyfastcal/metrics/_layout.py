@@ -18,6 +18,7 @@ from .. import checks, ops, reference
 from . import _limbs
 from ._cells import Cells
 from ._fine import CONFIDENCE, PROXIMITY
+from ._possible import rows_can_have
 from ._rows import ROWS, inside, masked
 
 _MOST_ROWS = 1 << 24  # taken at a time where threads cost nothing
@@ -179,12 +180,12 @@ class Layout:
     def verify(self, state: Tensor, name: str = "state") -> None:
         """ValueError that names it if no rows have this state."""
         state = moved(name, state, _CPU)
-        cells, rows, infinite = Cells.of(self._table(state)), int(state[0]), self._means(state)[2]
-        parts = [Cells(*(x[part] for x in cells)) for part in (slice(self.fine), slice(self.fine, None))]
-        counted = [int(part.total) for part in parts if len(part.count)]
-        possible = all(part.possible for part in parts) and len(set(counted)) == 1 and counted[0] <= rows
-        if not possible or bool(((infinite < 0) | (infinite > rows)).any()):
+        if not rows_can_have(self, state, _LARGEST):
             raise impossible(name)
+
+    def counted(self, state: Tensor) -> int:
+        """How many rows entered a cell: all but those with a confidence or proximity outside [0, 1]."""
+        return int(self._table(state)[_limbs.COUNT, self.fine :].sum())
 
     def carry(self, state: Tensor) -> None:
         """Make of a sum of states the state of all their rows, to the bit, in place."""

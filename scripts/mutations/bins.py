@@ -158,4 +158,7 @@ MUTATIONS = [
         "for (int64_t i = first; i <= n_bins; i += step) edges[i]",
         "for (int64_t i = first; i + 1 < n_bins; i += step) edges[i]",
     ),
+    Mutation("a step above 1 is no confidence", "../common/bins.h", "x <= T(kMostConfidence);", "x <= T(1);"),
+    Mutation("a step above 1 reaches an edge at 1", FILE, "      x = at_most_one(x);\n", ""),
+    Mutation("a step above 1 adds more than 1", FILE, "confidence = at_most_one(x[e]);", "confidence = x[e];"),
 ]

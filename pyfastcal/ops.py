@@ -296,7 +296,7 @@ def contrast_distance(
             ``torch.nn.functional.normalize`` does. Without it products must stay within fp32.
 
     Returns:
-        z (N,) fp32 (fp64 if the features are), () of one image. Differentiable by the features.
+        z (N,) fp32 (fp64 if the features are), () of one image. Differentiable by the features and the scale.
 
     Raises:
         ValueError: wrong rank, shape, dtype or device; no classes; NaN or infinity; another ``on``; without
@@ -331,15 +331,16 @@ def contrast_distance(
     }
     _check_devices("image_features", image_features, **features)
     checks.choice("on", on, ("similarity", "probability"))
-    scale = ranges.factor("logit_scale", logit_scale)
+    scale, learned = ranges.factor("logit_scale", logit_scale), logit_scale if gradients.wanted(logit_scale) else None
 
-    def definition(image, image0, text, text0):
-        return reference.contrast_distance(image, text, image0, text0, on=on, logit_scale=scale, normalize=normalize)
+    def definition(image, image0, text, text0, learned):
+        by = scale if learned is None else learned
+        return reference.contrast_distance(image, text, image0, text0, on=on, logit_scale=by, normalize=normalize)
 
-    def kernel(image, image0, text, text0):
+    def kernel(image, image0, text, text0, _):
         return torch.ops.pyfastcal.contrast_distance(image, text, image0, text0, on == "probability", scale, normalize)
 
-    rows, shared = (image_features, zeroshot_image_features), (text_features, zeroshot_text_features)
+    rows, shared = (image_features, zeroshot_image_features), (text_features, zeroshot_text_features, learned)
     if not _kernel(*features.values()):
         _check_finite(**features)
         z = definition(*rows, *shared)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from . import checks
+from . import checks, gradients
 
 # Of a factor (a class's, a row's, a logit scale) and of the product of all. The kernels, which multiply in fp32 by the
 # inverse length of a row too, take such a product at 1e37 where it would be larger: nothing but equal logits tells.
@@ -39,8 +39,12 @@ def factors(name: str, x: Tensor, least: float = SMALLEST, most: float = LARGEST
 
 
 def logit_scale(name: str, x: float | Tensor) -> float | Tensor:
-    """A number in [1e-30, 1e30]; a tensor passes unread while torch.compile traces."""
-    return x if isinstance(x, Tensor) and torch.compiler.is_compiling() else factor(name, x)
+    """A number in [1e-30, 1e30]; a tensor passes unread while torch.compile traces, and stays one where its gradient is
+    wanted."""
+    if isinstance(x, Tensor) and torch.compiler.is_compiling():
+        return x
+    value = factor(name, x)
+    return x if gradients.wanted(x) else value
 
 
 def product(**named: float | Tensor | None) -> None:

@@ -80,6 +80,33 @@ def test_of_one_image(name):
     assert gradcheck(calibrate, leaves(*(x[0] for x in tensors)))
 
 
+@pytest.mark.filterwarnings("ignore:the median contrast weight")
+@pytest.mark.parametrize("name", ["ts", "dac", "chain", "cac, similarity", "cac, probability", "chain with cac"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_predict_features_has_the_gradient_of_forward(name, dtype):
+    """Through the factor too, where it depends on the features: by the kernels and by the definitions."""
+    features = [normal(seed, *shape).to(dtype) for seed, shape in enumerate([(6, 8), (5, 8), (6, 9), (5, 9)])]
+    scale = torch.tensor(SCALE, dtype=dtype)
+    calibrator = {"chain with cac": fc.chain(TS, CAC["similarity"]), "ts": TS, "dac": DAC, "chain": CASES["chain"][0]}
+    calibrator = calibrator.get(name) or CAC[name.removeprefix("cac, ")]
+    contrasts = calibrator.contrasts
+    ours, theirs = leaves(*features, scale), leaves(*features, scale)
+    used = ours[: 4 if contrasts else 2]
+    names = ("image_features", "text_features", "zeroshot_image_features", "zeroshot_text_features")
+    confidence, _ = calibrator.predict_features(**dict(zip(names, used, strict=False)), logit_scale=ours[4])
+    confidence.square().sum().backward()
+    logits = [
+        theirs[4] * (torch.nn.functional.normalize(x, dim=1) @ torch.nn.functional.normalize(t, dim=1).T)
+        for x, t in (theirs[:2], theirs[2:4])
+    ]
+    scaled = calibrator(*logits, theirs[4]) if contrasts else calibrator(logits[0])
+    scaled.softmax(1).amax(1).square().sum().backward()
+    unit = 1e-4 if dtype == torch.float32 else 1e-9
+    for mine, its in zip((*used, ours[4]), (*theirs[: len(used)], theirs[4]), strict=True):
+        torch.testing.assert_close(mine.grad, its.grad, rtol=unit, atol=unit * float(its.grad.abs().max()))
+        assert mine.grad.abs().sum() > 0
+
+
 def test_what_was_fitted_is_constant_and_the_rest_says_that_it_carries_none():
     assert not DAC.class_weight.requires_grad
     features = {name: normal(i, 7, 8).requires_grad_() for i, name in enumerate(("tuned", "zeroshot"))}

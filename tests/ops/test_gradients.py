@@ -35,9 +35,15 @@ CALLS = {  # op, definition, arguments: (N, ...) first
     ),
     "similarity": (ops.similarity, reference.similarity, lambda s, n, c: (normal(s, n, 12), normal(s + 1, c, 12))),
     "contrast_distance": (
-        lambda *f: ops.contrast_distance(*f, on="probability", logit_scale=5.0),
-        lambda *f: reference.contrast_distance(*f, on="probability", logit_scale=5.0),
-        lambda s, n, c: (normal(s, n, 12), normal(s, c, 12), normal(s + 1, n, 9), normal(s + 1, c, 9)),
+        lambda *f: ops.contrast_distance(*f[:4], on="probability", logit_scale=f[4]),
+        lambda *f: reference.contrast_distance(*f[:4], on="probability", logit_scale=f[4]),
+        lambda s, n, c: (
+            normal(s, n, 12),
+            normal(s, c, 12),
+            normal(s + 1, n, 9),
+            normal(s + 1, c, 9),
+            torch.tensor(5.0),
+        ),
     ),
 }
 
@@ -76,11 +82,11 @@ def test_gradients_of_fp64(name):
 @pytest.mark.parametrize("name", CALLS)
 def test_compiled(name):
     ours, _, make = CALLS[name]
+    arguments = [x for x in make(1, 6, 5) if x.ndim]
     if name == "similarity_confidence":  # a scale that is a tensor is read
         ours = (lambda f: lambda x, t, b, w, v: f(x, t, 5.0, b, w, v))(ours)
-        arguments = [x for x in make(1, 6, 5) if x.ndim]
-    else:
-        arguments = make(1, 6, 5)
+    elif name == "contrast_distance":
+        ours = (lambda f: lambda *features: f(*features, 5.0))(ours)
     upstream = normal(9, 6, 5) if name == "similarity" else normal(9, 6)
     torch._dynamo.reset()
     compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")

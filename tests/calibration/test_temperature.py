@@ -179,3 +179,11 @@ def test_bad_input(name, call):
     with pytest.raises(ValueError, match=f"^{name} ") as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_labels_that_nothing_could_check_are_named():
+    """As under torch.compile, which looks at no value."""
+    torch._dynamo.reset()
+    fit = torch.compile(lambda logits, labels: TemperatureScaling().fit(logits, labels).temperature, backend="eager")
+    with pytest.raises(ValueError, match=r"^labels must lie in \[0, 4\)"):
+        fit(torch.eye(4), torch.tensor([0, 1, 10**9, 2]))

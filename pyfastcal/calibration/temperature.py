@@ -63,7 +63,9 @@ class TemperatureScaling(FitBuffers, LogitScaling):
         labels = checks.labels("labels", labels, len(logits), logits.shape[1])
         beta = _inverse_temperature(logits, labels)
         if math.isnan(beta):  # nothing could be checked while torch.compile traced
-            raise ValueError(f"labels must lie in [0, {logits.shape[1]}) and logits be finite, got NaN for a likelihood")
+            raise ValueError(
+                f"labels must lie in [0, {logits.shape[1]}) and logits be finite, got NaN for a likelihood"
+            )
         if not ranges.SMALLEST < beta < ranges.LARGEST:
             bounds = ", ".join(f"{float(x):g}" for x in torch.aminmax(logits))
             raise ValueError(

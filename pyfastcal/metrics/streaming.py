@@ -126,8 +126,8 @@ class MaximumCalibrationError(TopLabel):
         return maximum_error(self._read().bins, self.weighted).to(self.state.device)
 
 
-class DebiasedCalibrationError(TopLabel):
-    """The debiased l2 error, as ``metrics.debiased_ece``, to the bit."""
+class EqualWidth(TopLabel):
+    """A metric of equal-width bins that has no choices but theirs."""
 
     def __init__(
         self,
@@ -139,27 +139,20 @@ class DebiasedCalibrationError(TopLabel):
         **kwargs: Any,
     ) -> None:
         super().__init__(Layout(n_bins, closed), ignore_index, validate, **kwargs)
+
+
+class DebiasedCalibrationError(EqualWidth):
+    """The debiased l2 error, as ``metrics.debiased_ece``, to the bit."""
 
     def compute(self) -> Tensor:
         return debiased_error(self._read().bins).to(self.state.device)
 
 
-class SignedGaps(TopLabel):
+class SignedGaps(EqualWidth):
     """Mean confidence minus accuracy per bin, (n_bins,), as ``metrics.signed_gaps``: positive where over-confident,
     NaN where empty."""
 
     plot_lower_bound = -1.0
-
-    def __init__(
-        self,
-        n_bins: int = 10,
-        *,
-        closed: str = "left",
-        ignore_index: int | None = None,
-        validate: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(Layout(n_bins, closed), ignore_index, validate, **kwargs)
 
     def compute(self) -> Tensor:
         return self._read().bins.gap.to(self.state.device)

@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kShortRowThreads, kResident<kVectors, kAligned
   const uint32_t prediction = first_maximum<Group>(peak, logits, a.cols);
   const float sum = held.sum(RelativePower(peak.max, factor_of(a.factors, prediction, i)));
   if (Group::rank() == 0 && row < a.rows) {
-    a.confidence[i] = confidence_of(peak, sum);
+    a.confidence[i] = confidence_of(sum);
     a.prediction[i] = prediction;
   }
 }
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kLongRowThreads) confidence_of_long_rows(Confi
   const uint32_t prediction = first_maximum<Group>(peak, logits, a.cols);
   const double sum = row.sum(RelativePower(peak.max, factor_of(a.factors, prediction, i)));
   if (Group::rank() == 0) {
-    a.confidence[i] = confidence_of(peak, sum);
+    a.confidence[i] = confidence_of(sum);
     a.prediction[i] = prediction;
   }
 }

@@ -88,8 +88,8 @@ __device__ __forceinline__ Powers powers_of(const StreamedRow<T, Group, kAligned
 // The totals of the rows that a group takes one after the other; the same in all its threads.
 class RowTotals {
  public:
-  __device__ __forceinline__ void add(const Peak& peak, Powers powers, double label_t) {
-    if (!peak.is_finite() || !(label_t > -double(kInfinity))) powers.sum = kNaN;  // and all that is made of it
+  __device__ __forceinline__ void add(Powers powers, double label_t) {  // of NaN where the row holds NaN or infinity
+    if (!(label_t > -double(kInfinity))) powers.sum = kNaN;             // and all that is made of it
     add_row(powers, label_t, totals_);
     product_ *= powers.sum;  // of numbers from 1 to 2^32: a logarithm is due now and then only
     if (!(product_ < 0x1p900)) take_logarithm();
@@ -154,7 +154,7 @@ __global__ void __launch_bounds__(kShortNllThreads, kNllResident<kVectors, kAlig
     const Peak peak = row.find_peak();
     const float y = label_logit(a, i, label);  // which L1 has by now
     const Powers powers = powers_of(row, peak.max, a.beta2);
-    if (mine) totals.add(peak, powers, (double(y) - double(peak.max)) * double(a.beta2));
+    if (mine) totals.add(powers, (double(y) - double(peak.max)) * double(a.beta2));
   });
 }
 
@@ -165,7 +165,7 @@ __global__ void __launch_bounds__(kLongNllThreads, 1) nll_of_long_rows(NllArgume
     const StreamedRow<T, Group, kAligned> row(a.logits + i * a.stride, a.cols);
     const Peak peak = row.find_peak();
     const float y = label_logit(a, i, label);
-    totals.add(peak, powers_of(row, peak.max, a.beta2), (double(y) - double(peak.max)) * double(a.beta2));
+    totals.add(powers_of(row, peak.max, a.beta2), (double(y) - double(peak.max)) * double(a.beta2));
   });
 }
 

@@ -18,7 +18,6 @@ struct Peak {
       vector = v;
     }
   }
-  __device__ bool is_finite() const { return max < kInfinity && max > -kInfinity; }  // not all are minus infinity
 };
 
 __device__ __forceinline__ Peak shuffle_xor(Peak p, int step) {
@@ -85,10 +84,11 @@ __device__ __forceinline__ float factor_of(const Factors& factors, uint32_t pred
   return factor;
 }
 
-// `sum` is that of the relative powers.
+// `sum` is that of the relative powers: NaN where the row holds NaN or infinity, or nothing but minus infinity, whose
+// difference to the maximum is NaN.
 template <class Sum>
-__device__ __forceinline__ float confidence_of(const Peak& peak, Sum sum) {
-  return peak.is_finite() ? float(Sum(1) / sum) : kNaN;  // a NaN in the row is in the sum
+__device__ __forceinline__ float confidence_of(Sum sum) {
+  return float(Sum(1) / sum);
 }
 
 // A row that the threads of a Group hold in registers: in vectors, and what is left over one by one.

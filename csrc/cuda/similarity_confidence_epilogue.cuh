@@ -188,7 +188,7 @@ class Epilogue {
     combine(sum, Plus());
 #pragma unroll
     for (int half = 0; half < 2; ++half)
-      if (writes(first_row, half)) a_.confidence[row(first_row, half)] = confidence_of({part_[half].top, 0}, sum[half]);
+      if (writes(first_row, half)) a_.confidence[row(first_row, half)] = confidence_of(sum[half]);
   }
 
   // A warp sums a row at a time.
@@ -206,7 +206,7 @@ class Epilogue {
     for (int r = int(threadIdx.x) / 32; r < n; r += kProductThreads / 32) {
       const StreamedRow<float, Lanes<32>, true> logits(scores(first_row) + int64_t(r) * width(), uint32_t(classes()));
       const double sum = logits.sum(RelativePower(top[r], gain[r]));
-      if (threadIdx.x % 32 == 0) a_.confidence[first_row + r] = confidence_of({top[r], 0}, sum);
+      if (threadIdx.x % 32 == 0) a_.confidence[first_row + r] = confidence_of(sum);
     }
     // what was read here is overwritten in the next tile's epilogue, behind the barriers of its product
   }

@@ -58,12 +58,12 @@ __global__ void __launch_bounds__(kMergeThreads)
   const float class_weight = factors.class_weight ? factors.class_weight[index] : 1.0f;
   if (n_sums > 0) {
     const float sum = Lanes<4>::reduce(choose_sum(mine, weights, n_sums, class_weight, gain, top), Plus());
-    if (lane == 0) confidence[row] = confidence_of({top, 0}, sum);
+    if (lane == 0) confidence[row] = confidence_of(sum);
   } else {
     const float of_row = __shfl_sync(~0u, top, 0), factor = __shfl_sync(~0u, gain * class_weight, 0);
     const StreamedRow<float, Lanes<32>, true> logits(scores + int64_t(row) * col_tiles * kTileCols, uint32_t(classes));
     const double sum = logits.sum(RelativePower(of_row, factor));
-    if (lane == 0) confidence[row] = confidence_of({of_row, 0}, sum);
+    if (lane == 0) confidence[row] = confidence_of(sum);
   }
   if (lane == 0) prediction[row] = index;
 }

@@ -37,7 +37,6 @@ MUTATIONS = [
     ),
     Mutation("of equal maxima the last wins", ROW, "b.vector < a.vector", "b.vector > a.vector"),
     Mutation("of equal maxima of a thread the last wins", ROW, "if (x > max) {", "if (x >= max) {"),
-    Mutation("a row may be masked as a whole", ROW, "max < kInfinity && max > -kInfinity", "max < kInfinity"),
     Mutation(
         "the numbers that fill no vector are not looked at for the maximum",
         ROW,

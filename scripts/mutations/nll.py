@@ -32,7 +32,6 @@ MUTATIONS = [
     Mutation(
         "the label after the last class is one", FILE, "uint64_t(label) < a.cols ?", "uint64_t(label) <= a.cols ?"
     ),
-    Mutation("infinity is taken for a number", FILE, "!peak.is_finite() || !(label_t", "!(label_t"),
     Mutation("a label may be a masked class", FILE, "!(label_t > -double(kInfinity))", "label_t != label_t"),
     Mutation("powers of minus infinity are multiplied with it", FILE, "t = t < kLowest ? kLowest : t;", ""),
     Mutation("NaN is a small number", FILE, "t = t < kLowest ? kLowest : t;", "t = fmaxf(t, kLowest);"),

@@ -216,11 +216,11 @@ def similarity_confidence(
     Args:
         image_features: (N, D) floating point, or those of one image (D,).
         text_features: (C, D) floating point, on the same device.
-        logit_scale: within [1e-30, 1e30] (CLIP's ``logit_scale.exp()``).
+        logit_scale: within [1e-30, 1e20] (CLIP's ``logit_scale.exp()``).
         logit_bias: added to the logits before they are weighted: one number, which a softmax does not see, or one per
             class (C,), within [-1e30, 1e30].
         class_weight: (C,) the factor of each predicted class (DAC's gamma), within [1e-30, 1e30].
-        sample_weight: (N,) the factor of each row (CAC's gamma), likewise, and so its product with the others.
+        sample_weight: (N,) the factor of each row (CAC's gamma), likewise; all three multiplied are in [1e-30, 1e20].
         normalize: divide every feature vector by its L2 norm first, or by 1e-12 where that is shorter, as
             ``torch.nn.functional.normalize`` does. Without it products must stay within fp32.
 
@@ -249,7 +249,7 @@ def similarity_confidence(
     if isinstance(logit_bias, Tensor):
         devices["logit_bias"] = logit_bias
     _check_devices("image_features", image_features, **devices)
-    scale, learned = ranges.factor("logit_scale", logit_scale), logit_scale if gradients.wanted(logit_scale) else None
+    scale, learned = ranges.scale("logit_scale", logit_scale), logit_scale if gradients.wanted(logit_scale) else None
     ranges.product(logit_scale=scale, class_weight=class_weight, sample_weight=sample_weight)
 
     def definition(image, sample_weight, text, class_weight, bias, learned):
@@ -291,7 +291,7 @@ def contrast_distance(
         image_features, text_features: (N, D), (C, D) floating point, of the tuned CLIP; of one image (D,).
         zeroshot_image_features, zeroshot_text_features: (N, D0), (C, D0), of the original CLIP; of one image (D0,).
         on: ``"similarity"`` or ``"probability"``.
-        logit_scale: within [1e-30, 1e30]; only probabilities depend on it.
+        logit_scale: within [1e-30, 1e20]; only probabilities depend on it.
         normalize: divide every feature vector by its L2 norm first, or by 1e-12 where that is shorter, as
             ``torch.nn.functional.normalize`` does. Without it products must stay within fp32.
 
@@ -331,7 +331,7 @@ def contrast_distance(
     }
     _check_devices("image_features", image_features, **features)
     checks.choice("on", on, ("similarity", "probability"))
-    scale, learned = ranges.factor("logit_scale", logit_scale), logit_scale if gradients.wanted(logit_scale) else None
+    scale, learned = ranges.scale("logit_scale", logit_scale), logit_scale if gradients.wanted(logit_scale) else None
 
     def definition(image, image0, text, text0, learned):
         by = scale if learned is None else learned

@@ -7,9 +7,11 @@ from torch import Tensor
 
 from . import checks, gradients
 
-# Of a factor (a class's, a row's, a logit scale) and of the product of all. The kernels, which multiply in fp32 by the
-# inverse length of a row too, take such a product at 1e37 where it would be larger: nothing but equal logits tells.
+# Of a factor (a class's, a row's), and of a product of factors.
 SMALLEST, LARGEST = 1e-30, 1e30
+# Of a logit scale, and of its product with factors: the kernels multiply in fp32 by the inverse length of a row too,
+# which is up to 1e12, and by a power of 2 near 1e5.
+LARGEST_SCALE = 1e20
 _ROUNDED = 1 + 1e-6  # float32's 1e30 is a little more
 
 
@@ -23,9 +25,9 @@ def bounded(name: str, x: Tensor) -> Tensor:
     return x
 
 
-def factor(name: str, x: float | Tensor) -> float:
+def factor(name: str, x: float | Tensor, most: float = LARGEST) -> float:
     """A number in [1e-30, 1e30]: a factor, or a temperature."""
-    return checks.number(name, checks.number(name, x, low=0, strict=True), low=SMALLEST, high=LARGEST)
+    return checks.number(name, checks.number(name, x, low=0, strict=True), low=SMALLEST, high=most)
 
 
 def factors(name: str, x: Tensor, least: float = SMALLEST, most: float = LARGEST) -> Tensor:
@@ -38,28 +40,34 @@ def factors(name: str, x: Tensor, least: float = SMALLEST, most: float = LARGEST
     return x
 
 
+def scale(name: str, x: float | Tensor) -> float:
+    """A number in [1e-30, 1e20]: a logit scale."""
+    return factor(name, x, LARGEST_SCALE)
+
+
 def logit_scale(name: str, x: float | Tensor) -> float | Tensor:
-    """A number in [1e-30, 1e30]; a tensor passes unread while torch.compile traces, and stays one where its gradient is
-    wanted."""
+    """Likewise; a tensor passes unread while torch.compile traces, and stays one where its gradient is wanted."""
     if isinstance(x, Tensor) and torch.compiler.is_compiling():
         return x
-    value = factor(name, x)
+    value = scale(name, x)
     return x if gradients.wanted(x) else value
 
 
 def product(**named: float | Tensor | None) -> None:
-    """The product of several factors, by name, each of which was checked; None stands for 1."""
+    """The product of several factors, by name, each of which was checked; None stands for 1. With a logit scale it is
+    one."""
     low = high = 1.0
+    most = LARGEST_SCALE if "logit_scale" in named else LARGEST
     for x in named.values():
         if isinstance(x, Tensor) and (x.ndim == 0 or not checks.values_visible(x)):
             return
         if x is not None and (not isinstance(x, Tensor) or x.numel()):
-            least, most = _ends(x) if isinstance(x, Tensor) else (x, x)
-            low, high = low * min(least, 1.0), high * max(most, 1.0)
-    if not (low * _ROUNDED >= SMALLEST and high <= LARGEST * _ROUNDED):
+            least, largest = _ends(x) if isinstance(x, Tensor) else (x, x)
+            low, high = low * min(least, 1.0), high * max(largest, 1.0)
+    if not (low * _ROUNDED >= SMALLEST and high <= most * _ROUNDED):
         given = " times ".join(name for name, x in named.items() if x is not None)
-        got = high if high > LARGEST else low
-        raise ValueError(f"{given} must lie in [{SMALLEST:g}, {LARGEST:g}], got {got:.3g}")
+        got = high if high > most else low
+        raise ValueError(f"{given} must lie in [{SMALLEST:g}, {most:g}], got {got:.3g}")
 
 
 def scores(name: str, logits: Tensor) -> float | None:

@@ -3,8 +3,6 @@
 #pragma once
 #include <cstdint>
 
-#include "host_device.h"
-
 namespace pyfastcal {
 
 enum class Dtype { kFloat, kHalf, kBFloat16, kDouble };  // kDouble: confidences only
@@ -21,10 +19,6 @@ struct Factors {
   const float* class_weight;
   const float* sample_weight;
 };
-
-// Factors of a row, multiplied in fp32 with its inverse length: larger, it would make NaN of 0, and nothing but equal
-// scores can tell. NaN stays.
-PYFASTCAL_HOST_DEVICE inline float at_most_huge(float factor) { return factor > 1e37f ? 1e37f : factor; }
 
 struct Bins {
   const float* edges;  // n_bins + 1, ascending; null: equal widths on [0, 1] (in the CUDA half only)

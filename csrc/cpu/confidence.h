@@ -112,7 +112,7 @@ inline void row_confidence(const T* row, int64_t n, float scale, const Factors& 
   }
   if (factors.class_weight) scale *= factors.class_weight[peak.index];
   if (factors.sample_weight) scale *= factors.sample_weight[i];
-  confidence = float(1 / sum_relative_powers(row, n, peak.max, peak.min, at_most_huge(scale * kLog2E), next));
+  confidence = float(1 / sum_relative_powers(row, n, peak.max, peak.min, scale * kLog2E, next));
 }
 
 inline void confidence(const Matrix& logits, const Factors& factors, float* out, int64_t* prediction) {

@@ -22,7 +22,7 @@ inline float sum_abs_difference(const float* a, float scale_a, const float* b, f
 inline void softmax(float* row, int64_t n, float factor) {
   const Exp2 exp2;
   const Peak peak = find_peak(row, n);
-  const Vec m = set1(peak.max), g = set1(at_most_huge(factor * kLog2E)), low = set1(kSmallestExponent);
+  const Vec m = set1(peak.max), g = set1(factor * kLog2E), low = set1(kSmallestExponent);
   Vec sum = set1(0.0f);
   for (int64_t c = 0; c < n; c += kLanes) {
     const int64_t count = min(kLanes, n - c);

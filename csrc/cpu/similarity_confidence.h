@@ -76,7 +76,7 @@ inline void similarity_confidence(const Matrix& image, const Matrix& text, float
     s.load(begin, count);
     // logits = scale * score, or already in place where a bias had to be added
     const auto finish = [&](float* row, int64_t i, int64_t first_class, int64_t m) {
-      const float scale = at_most_huge(logit_scale * s.scale[i]);
+      const float scale = logit_scale * s.scale[i];
       if (!bias) return scale;
       add_bias(row, m, scale, bias + first_class);
       return 1.0f;
@@ -109,8 +109,8 @@ inline void similarity_confidence(const Matrix& image, const Matrix& text, float
           } else {
             if (factors.class_weight) scale *= factors.class_weight[peak[i].index];
             if (factors.sample_weight) scale *= factors.sample_weight[begin + i];
-            sum[i] += sum_relative_powers(row, m, peak[i].max, -kInfinity, at_most_huge(scale * kLog2E),
-                                          static_cast<float*>(nullptr));
+            sum[i] +=
+                sum_relative_powers(row, m, peak[i].max, -kInfinity, scale * kLog2E, static_cast<float*>(nullptr));
           }
         }
       }

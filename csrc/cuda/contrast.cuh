@@ -87,8 +87,7 @@ class Epilogue {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const float factor = model.row_factor[min(step.row + OwnedRows::row(half), rows() - 1)];
-        make_scores(acc, half, model.columns + first_class,
-                    kProbability ? at_most_huge(factor * a_.logit_scale) : factor);
+        make_scores(acc, half, model.columns + first_class, kProbability ? factor * a_.logit_scale : factor);
         if constexpr (kProbability) {
           if (step.sweep == 0)
             add_to_sums(acc, half, step.model);

@@ -78,7 +78,7 @@ class Chain(LogitScaling):
             logits: (N, C), or (C,) of one image, similarities times ``logit_scale``; minus infinity where a class is
                 masked.
             zeroshot_logits: likewise, of zero-shot CLIP, where ContrastAwareCalibration is in the chain.
-            logit_scale: tau, within [1e-30, 1e30]; only ContrastAwareCalibration asks for it.
+            logit_scale: tau, within [1e-30, 1e20]; only ContrastAwareCalibration asks for it.
 
         Raises:
             ValueError: as the members; a product of factors outside [1e-30, 1e30].
@@ -102,7 +102,7 @@ class Chain(LogitScaling):
     ) -> tuple[Tensor, Tensor]:
         """Calibrated confidence (N,) and prediction (N,) int64 from features, image (N, D) and text (C, D), without the
         N x C logits; the zero-shot features where ContrastAwareCalibration is in the chain. One image (D,) gives both
-        0-d. ``logit_scale`` lies in [1e-30, 1e30]."""
+        0-d. ``logit_scale`` lies in [1e-30, 1e20]."""
         features = image_features, text_features
         if self.contrasts:
             self._need("zeroshot_image_features", zeroshot_image_features)

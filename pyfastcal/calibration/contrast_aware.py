@@ -39,7 +39,7 @@ def contrast_weight(
         similarity: cosine similarities (N, C) of the tuned model, before the logit scale;
             ``zeroshot_similarity``: (N, C), of zero-shot CLIP for the same classes.
         alpha: within [0.001, 1e6]; ``k``: [0, 1e30]; ``lambda1``, ``lambda2``: 0 <= lambda1 <= lambda2 <= 1e30.
-        logit_scale: tau, within [1e-30, 1e30]; only probabilities depend on it.
+        logit_scale: tau, within [1e-30, 1e20]; only probabilities depend on it.
         on: what p is. ``"similarity"``: the cosine similarities, the reading that fits the paper's own
             tables; ``"probability"``: the softmax of ``logit_scale`` times them, the other reading its
             wording allows.
@@ -153,7 +153,7 @@ class ContrastAwareCalibration(LogitScaling):
             logits: (N, C), or (C,) of one image, similarities times ``logit_scale``, tuned; minus infinity where a
                 class is masked: z is the mean over the others.
             zeroshot_logits: likewise, zero-shot; finite where ``logits`` are.
-            logit_scale: tau, within [1e-30, 1e30].
+            logit_scale: tau, within [1e-30, 1e20].
 
         Raises:
             ValueError, and warns: as ``contrast_weight``; a product that is too large for the dtype.
@@ -175,7 +175,7 @@ class ContrastAwareCalibration(LogitScaling):
         """Calibrated confidence (N,) and prediction (N,) int64 from the features of both models, image (N, D)
         and text (C, D), without the N x C logits. Where only the prompt was tuned, the zero-shot image
         features are the image features. One image (D,), in both, gives 0-d results. ``logit_scale``
-        lies in [1e-30, 1e30]."""
+        lies in [1e-30, 1e20]."""
         features = image_features, text_features, zeroshot_image_features, zeroshot_text_features
         return self._predict(*features, logit_scale=logit_scale, logit_bias=logit_bias, normalize=normalize)
 

@@ -15,8 +15,8 @@ class LogitScaling(Calibrator):
     prediction, and a sequence of them is the product of their factors (see ``chain``).
 
     A logit may be minus infinity: a class that is masked, whose probability is 0. It stays minus infinity, and a row is
-    calibrated as if its masked classes were not there. Factors lie in [1e-30, 1e30], so does the logit scale, and so
-    does their product; what leaves that range, or takes a logit out of the range of its dtype, is an error.
+    calibrated as if its masked classes were not there. Factors lie in [1e-30, 1e30], so does their product, and with
+    the logit scale in [1e-30, 1e20]; what leaves that, or takes a logit out of the range of its dtype, is an error.
 
     Gradients pass from what ``forward`` gives to the logits, through the factor where it depends on them; what was
     fitted is constant.
@@ -57,7 +57,7 @@ class LogitScaling(Calibrator):
     ) -> tuple[Tensor, Tensor]:
         """Calibrated confidence (N,) and prediction (N,) int64 from image features (N, D) and text features (C, D) of
         the classes that ``fit`` saw, without the N x C logits: see ``pyfastcal.similarity_confidence``. One image (D,)
-        gives both 0-d. ``logit_scale`` lies in [1e-30, 1e30]."""
+        gives both 0-d. ``logit_scale`` lies in [1e-30, 1e20]."""
         return self._predict(
             image_features, text_features, logit_scale=logit_scale, logit_bias=logit_bias, normalize=normalize
         )

@@ -62,10 +62,9 @@ class TemperatureScaling(FitBuffers, LogitScaling):
             raise ValueError(f"logits must have at least 2 classes, got {checks.describe(logits)}")
         labels = checks.labels("labels", labels, len(logits), logits.shape[1])
         beta = _inverse_temperature(logits, labels)
-        if math.isnan(beta):  # nothing could be checked while torch.compile traced
-            raise ValueError(
-                f"labels must lie in [0, {logits.shape[1]}) and logits be finite, got NaN for a likelihood"
-            )
+        if math.isnan(beta) and bool(((labels < 0) | (labels >= logits.shape[1])).any()):
+            # nothing could be checked while torch.compile traced
+            raise ValueError(f"labels must lie in [0, {logits.shape[1]}), got others")
         if not ranges.SMALLEST < beta < ranges.LARGEST:
             bounds = ", ".join(f"{float(x):g}" for x in torch.aminmax(logits))
             raise ValueError(

@@ -60,8 +60,8 @@ MUTATIONS = [
     Mutation(
         "the difference to the maximum overflows",
         ROW,
-        "half_max_(0.5f * max), factor_(at_most_huge(2.0f * (factor * kLog2E)))",
-        "half_max_(max), factor_(at_most_huge(factor * kLog2E))",
+        "half_max_(0.5f * max), factor_(2.0f * (factor * kLog2E))",
+        "half_max_(max), factor_(factor * kLog2E)",
     ),
     Mutation(
         "weights of samples are left out", ROW, "if (factors.sample_weight) factor *= factors.sample_weight[row];", ""

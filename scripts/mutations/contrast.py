@@ -44,9 +44,7 @@ MUTATIONS = [
         "the largest logit is the last tile's", FILE, "top_[m][half] = fmaxf(before, top);", "top_[m][half] = top;"
     ),
     Mutation("warps' sums are added without a common reference", FILE, "sum_[m][half] * power;", "sum_[m][half];"),
-    Mutation(
-        "the logit scale is left out", FILE, "kProbability ? at_most_huge(factor * a_.logit_scale) : factor", "factor"
-    ),
+    Mutation("the logit scale is left out", FILE, "kProbability ? factor * a_.logit_scale : factor", "factor"),
     Mutation(
         "probabilities are not divided by their sum",
         FILE,

@@ -248,5 +248,4 @@ MUTATIONS = [
         "rows_are_aligned(static_cast<const __half*>(m.data), m.stride)",
         "(m.rows <= 1 ? is_aligned(m.data) : rows_are_aligned(static_cast<const __half*>(m.data), m.stride))",
     ),
-    Mutation("factors may be infinite", "../common/arguments.h", "factor > 1e37f ? 1e37f : factor", "factor"),
 ]

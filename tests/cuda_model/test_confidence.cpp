@@ -167,8 +167,7 @@ TEST(confidence_of_what_is_not_finite) {
       CHECK(result.prediction[i] >= 0 && result.prediction[i] < cols);
     }
     CHECK_EQUAL(result.confidence[6], expected.confidence[6]);
-    const DeviceArray<__nv_bfloat16> low(
-        std::vector<float>{kInfinity, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, kNaN});
+    const DeviceArray<__nv_bfloat16> low(std::vector<float>{kInfinity, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, kNaN});
     for (const float confidence : run(low.data(), 2, 8, 8).confidence) CHECK(std::isnan(confidence));
   }
 }

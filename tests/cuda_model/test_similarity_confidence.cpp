@@ -321,14 +321,14 @@ TEST(similarity_of_fp32_is_as_exact_as_fp32) {
   CHECK_NEAR(ours, 0, 2 * plain + 4 * 0x1p-23 * double(scale));  // the budget of the ops' tests
 }
 
-// A scale times the inverse length of a row that fp32 does not hold: of zeros, and of the shortest that count.
+// A scale times the inverse length of a row that fp32 just holds: of zeros, and of the shortest that count.
 TEST(similarity_with_the_largest_scale) {
   Features<__nv_bfloat16> image(5, 16, 1);
   const Features<__nv_bfloat16> text(70, 16, 2);
   image.scale(0, 0);
   const DeviceArray<float> bias(testing::random_normal(70, 3)), weights = some_weights(70, 5);
-  for (const Options& o : {Options{.logit_scale = 1e30f}, Options{.logit_scale = 1e30f, .bias = bias.data()},
-                           Options{.logit_scale = 1e30f, .factors = {weights.data(), nullptr}}}) {
+  for (const Options& o : {Options{.logit_scale = 1e20f}, Options{.logit_scale = 1e20f, .bias = bias.data()},
+                           Options{.logit_scale = 1e20f, .factors = {weights.data(), nullptr}}}) {
     const Result result = run(image.matrix(), text.matrix(), o);
     for (const float confidence : result.confidence) CHECK(confidence > 0 && confidence <= 1);
     if (!o.bias) CHECK_NEAR(result.confidence[0], 1.0 / 70, 1e-8);

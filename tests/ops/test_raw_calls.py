@@ -40,7 +40,7 @@ def mistakes():
 
 
 @each_device
-@pytest.mark.parametrize(("name", "i", "change"), mistakes())
+@pytest.mark.parametrize(("name", "i", "change"), list(mistakes()))
 def test_wrong_shapes_dtypes_and_devices_are_refused(device, name, i, change):
     arguments = list(moved(device, CALLS[name]()))
     arguments[i] = change(arguments[i])

@@ -177,11 +177,9 @@ def integer(name: str, x: Any, low: int, high: int | None = None, why: str = "")
     return value
 
 
-def cells(
-    n_bins: Any, n_groups: Any = 1, *, bins_name: str = "n_bins", groups_name: str = "n_groups"
-) -> tuple[int, int]:
+def cells(n_bins: Any, n_groups: Any = 1, *, groups_name: str = "n_groups") -> tuple[int, int]:
     """``n_bins`` and ``n_groups``, at least 1 each and together no more than can be counted."""
-    n_bins = integer(bins_name, n_bins, 1, MOST_CELLS)
+    n_bins = integer("n_bins", n_bins, 1, MOST_CELLS)
     why = f"with {n_bins} bins in each" if n_bins > 1 else ""
     return n_bins, integer(groups_name, n_groups, 1, MOST_CELLS // n_bins, why)
 

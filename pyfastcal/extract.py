@@ -86,7 +86,9 @@ def class_names(dataset: Any, path: str | os.PathLike | None) -> list[str]:
     if path is None:
         if own is None:
             raise ValueError("classes must be given: the dataset does not know the names of its classes")
-        return [str(name).replace("_", " ") for name in own]
+        from .clip.features import as_words
+
+        return [as_words(str(name)) for name in own]
     names = read_names(path)
     if not names or (own is not None and len(names) != len(own)):
         wanted = "at least one class name" if own is None else f"{len(own)} class names, one per line"

@@ -49,7 +49,7 @@ def by_rows(kernel: Callable, definition: Callable, columns: int, rows: tuple, s
 class _ByRows(torch.autograd.Function):
     @staticmethod
     def forward(kernel: Callable, definition: Callable, columns: int, n_rows: int, *inputs: Any) -> Any:
-        return kernel(*(x.detach() if isinstance(x, Tensor) else x for x in inputs))
+        return kernel(*inputs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Any) -> None:

@@ -46,11 +46,14 @@ def _check_devices(name: str, first: Tensor, **others: Tensor | None) -> None:
             checks.same_device(other, x, name, first)
 
 
+def _looks_finite(result: Tensor) -> bool:
+    """Whether ``result`` is finite or cannot be looked at; also false where its numbers are but their sum is not."""
+    return not checks.values_visible(result) or math.isfinite(result.detach().sum())
+
+
 def _check_result(result: Tensor, **arguments: Tensor) -> None:
     """If ``result`` is not finite, raise for the argument that brought it: not finite either, or too large."""
-    if not checks.values_visible(result) or math.isfinite(result.detach().sum()):
-        return
-    if not bool(torch.isfinite(result).all()):
+    if not _looks_finite(result) and not bool(torch.isfinite(result).all()):
         _check_finite(**arguments)
         largest = ", ".join(f"{float(x.detach().abs().max()):.3g}" for x in arguments.values())
         raise ValueError(
@@ -66,10 +69,8 @@ def _check_finite(**arguments: Tensor) -> None:
 def _weights(class_weight: Tensor | None, n_classes: int, sample_weight: Tensor | None, n: int) -> None:
     if class_weight is not None:
         checks.vector("class_weight", class_weight, n_classes, "class")
-        ranges.factors("class_weight", class_weight)
     if sample_weight is not None:
         checks.vector("sample_weight", sample_weight, n, "row")
-        ranges.factors("sample_weight", sample_weight)
 
 
 def _float(x: Tensor | None) -> Tensor | None:
@@ -179,8 +180,8 @@ def confidence(
         return one[0][0], one[1][0]
     checks.matrix("logits", logits)
     _weights(class_weight, logits.shape[1], sample_weight, logits.shape[0])
-    ranges.product(class_weight=class_weight, sample_weight=sample_weight)
     _check_devices("logits", logits, class_weight=class_weight, sample_weight=sample_weight)
+    ranges.product(class_weight=class_weight, sample_weight=sample_weight)
 
     def definition(logits: Tensor, sample_weight: Tensor | None, class_weight: Tensor | None) -> tuple[Tensor, Tensor]:
         return reference.confidence(logits, class_weight=class_weight, sample_weight=sample_weight)
@@ -192,7 +193,7 @@ def confidence(
         result = definition(logits, sample_weight, class_weight)
     else:
         result = gradients.by_rows(kernel, definition, logits.shape[1], (logits, sample_weight), (class_weight,))
-    if checks.values_visible(result[0]) and not math.isfinite(result[0].detach().sum()):
+    if not _looks_finite(result[0]):
         ranges.scores("logits", logits)
     return result
 
@@ -534,7 +535,7 @@ def nll(logits: Tensor, labels: Tensor, beta: float = 1.0) -> Tensor:
         result = torch.ops.pyfastcal.nll(logits, labels, beta)
     else:
         result = reference.nll(logits.double(), labels, beta)
-    if checks.values_visible(result) and not math.isfinite(result.sum()):
+    if not _looks_finite(result):
         ranges.scores("logits", logits)
         masked = logits.gather(1, labels[:, None])[:, 0] == -math.inf
         if bool(masked.any()):

@@ -32,12 +32,19 @@ def factor(name: str, x: float | Tensor, most: float = LARGEST) -> float:
 
 def factors(name: str, x: Tensor, least: float = SMALLEST, most: float = LARGEST) -> Tensor:
     """Likewise all entries of a tensor, where they can be looked at."""
-    if checks.values_visible(x) and x.numel():
-        low, high = _ends(x)
-        if not (low * _ROUNDED >= least and high <= most * _ROUNDED):
-            checks.positive(name, x)
-            raise ValueError(f"{name} must lie in [{least:g}, {most:g}], got {high if high > most else low:g}")
+    _factor_ends(name, x, least, most)
     return x
+
+
+def _factor_ends(name: str, x: Tensor, least: float = SMALLEST, most: float = LARGEST) -> tuple[float, float] | None:
+    """The least and the largest of factors, checked; None where they cannot be looked at, or there are none."""
+    if not checks.values_visible(x) or not x.numel():
+        return None
+    low, high = _ends(x)
+    if not (low * _ROUNDED >= least and high <= most * _ROUNDED):
+        checks.positive(name, x)
+        raise ValueError(f"{name} must lie in [{least:g}, {most:g}], got {high if high > most else low:g}")
+    return low, high
 
 
 def scale(name: str, x: float | Tensor) -> float:
@@ -54,16 +61,14 @@ def logit_scale(name: str, x: float | Tensor) -> float | Tensor:
 
 
 def product(**named: float | Tensor | None) -> None:
-    """The product of several factors, by name, each of which was checked; None stands for 1. With a logit scale it is
-    one."""
+    """Several factors, by name, and their product, as far as they can be looked at; None stands for 1. Numbers were
+    checked before. With a logit scale the product is one."""
     low = high = 1.0
     most = LARGEST_SCALE if "logit_scale" in named else LARGEST
-    for x in named.values():
-        if isinstance(x, Tensor) and (x.ndim == 0 or not checks.values_visible(x)):
-            return
-        if x is not None and (not isinstance(x, Tensor) or x.numel()):
-            least, largest = _ends(x) if isinstance(x, Tensor) else (x, x)
-            low, high = low * min(least, 1.0), high * max(largest, 1.0)
+    for name, x in named.items():
+        ends = _factor_ends(name, x) if isinstance(x, Tensor) else None if x is None else (x, x)
+        if ends is not None:
+            low, high = low * min(ends[0], 1.0), high * max(ends[1], 1.0)
     if not (low * _ROUNDED >= SMALLEST and high <= most * _ROUNDED):
         given = " times ".join(name for name, x in named.items() if x is not None)
         got = high if high > most else low

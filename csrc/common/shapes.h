@@ -25,6 +25,12 @@ inline std::string describe(const Tensor& x) {
   return out + ")";
 }
 
+// Of which the kernels take rows.
+inline bool is_narrow_float(const Tensor& x) {
+  const auto dtype = x.scalar_type();
+  return dtype == ScalarType::Float || dtype == ScalarType::Half || dtype == ScalarType::BFloat16;
+}
+
 // The tensors of a call to one op, all on the device of its first.
 class Call {
  public:
@@ -32,9 +38,7 @@ class Call {
 
   // Rows of fp32, fp16 or bf16 numbers, at least one in each; `cols`, `rows`: as many, where they are given.
   void matrix(const char* name, const Tensor& x, int64_t cols = -1, int64_t rows = -1) const {
-    const auto dtype = x.scalar_type();
-    demand(dtype == ScalarType::Float || dtype == ScalarType::Half || dtype == ScalarType::BFloat16, name, x,
-           "must be float32, float16 or bfloat16");
+    demand(is_narrow_float(x), name, x, "must be float32, float16 or bfloat16");
     demand(x.dim() == 2 && x.size(1) > 0, name, x, "must have 2 dimensions and at least 1 column");
     demand(cols < 0 || x.size(1) == cols, name, x, "has the wrong number of columns");
     demand(rows < 0 || x.size(0) == rows, name, x, "has the wrong number of rows");
@@ -120,10 +124,8 @@ inline constexpr int64_t kMostCells = int64_t(1) << 24;  // bins of all groups; 
 inline void check_bin_counts(const Tensor& confidence, const Tensor& correct, const std::optional<Tensor>& edges,
                              int64_t n_bins, const std::optional<Tensor>& group, int64_t n_groups) {
   const Call call("pyfastcal::bin_counts", confidence);
-  const auto dtype = confidence.scalar_type();
-  call.demand(dtype == ScalarType::Float || dtype == ScalarType::Half || dtype == ScalarType::BFloat16 ||
-                  dtype == ScalarType::Double,
-              "confidence", confidence, "must be floating point");
+  call.demand(is_narrow_float(confidence) || confidence.scalar_type() == ScalarType::Double, "confidence", confidence,
+              "must be floating point");
   call.demand(confidence.dim() == 1, "confidence", confidence, "must have 1 dimension");
   call.demand(n_bins >= 1 && n_bins <= kMostCells, "n_bins", n_bins, "must be from 1 to 2^24");
   call.demand(n_groups >= 1 && n_groups <= kMostCells / n_bins, "n_groups", n_groups,

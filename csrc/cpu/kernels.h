@@ -8,7 +8,8 @@ namespace pyfastcal {
 
 struct Kernels {
   const char* name;
-  // confidence, prediction: one entry per row; NaN confidence where a row holds NaN or infinity
+  // confidence, prediction: one entry per row; NaN confidence where a row holds NaN or infinity, or nothing but
+  // minus infinity, which masks a class
   void (*confidence)(const Matrix& logits, const Factors& factors, float* confidence, int64_t* prediction);
   // bias: one entry per class, or null
   void (*similarity_confidence)(const Matrix& image, const Matrix& text, float scale, const float* bias,
@@ -23,7 +24,7 @@ struct Kernels {
   // invalid: the number of values that are no confidence or belong to no group, added to
   void (*bin_counts)(const void* confidence, Dtype dtype, const bool* correct, const int64_t* group, int64_t n,
                      const Bins& bins, int64_t* totals, int64_t* invalid);
-  // NaN where a row holds NaN or infinity; labels: one class per row
+  // NaN where a row holds NaN or infinity, or its label is no class or a masked one
   Nll (*nll)(const Matrix& logits, const int64_t* labels, double beta);
   // out: (image.rows, text.rows); NaN or infinity where a vector holds either
   void (*similarity)(const Matrix& image, const Matrix& text, bool normalize, float* out);

@@ -76,8 +76,8 @@ cudaError_t launch_rows(const ConfidenceArguments<T>& a, cudaStream_t stream) {
                           stream, a);
 }
 
-// confidence, prediction: one entry per row; NaN confidence where a row holds NaN or infinity. Fewer than 2^31 rows and
-// 2^32 columns.
+// confidence, prediction: one entry per row; NaN confidence where a row holds NaN or infinity, or nothing but
+// minus infinity, which masks a class. Fewer than 2^31 rows and 2^32 columns.
 inline cudaError_t launch_confidence(const Matrix& logits, const Factors& factors, float* confidence,
                                      int64_t* prediction, cudaStream_t stream) {
   if (logits.rows == 0) return cudaSuccess;

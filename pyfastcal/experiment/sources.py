@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, Subset
 
 from .. import checks
 from ..clip import ImageFolder, encode_dataset, encode_images, load_clip, load_small, tasks
-from ..clip.features import check_template
+from ..clip.features import as_words, check_template
 from ..extract import TEMPLATE
 from ..io import read_fields
 from ..paths import atomic_write
@@ -144,7 +144,7 @@ class FolderTask:
 
     def load(self, seed: int, shots: int, progress: Progress | None = None) -> Material:
         loaded = _opened(self, progress)
-        names = [name.replace("_", " ") for name in loaded.dataset.classes]
+        names = [as_words(name) for name in loaded.dataset.classes]
         base = self._base(names)
         new = [c for c in range(len(names)) if c not in base]
         order = torch.randperm(len(loaded.labels), generator=torch.Generator().manual_seed(seed))
@@ -172,7 +172,7 @@ class FolderTask:
         if self.base_classes is None:
             chosen = list(range((len(names) + 1) // 2))
         else:
-            wanted = [name.replace("_", " ") for name in self.base_classes]
+            wanted = [as_words(name) for name in self.base_classes]
             for name in wanted:
                 if name not in names:
                     raise ValueError(f"base_classes must be folders of {self.path}, got {name!r}")

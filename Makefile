@@ -47,9 +47,9 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # The last line: `import open_clip` beside a CPU torch, for which the registry may have no torchvision that fits.
-$(VENV)/.requirements: requirements.txt pyfastcal/_torchvision.py | $(VENV)/bin/python
+$(VENV)/.requirements: requirements.txt pyfastcal/installation/torchvision_import.py | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python pyfastcal/_torchvision.py
+	$(BIN)/python pyfastcal/installation/torchvision_import.py
 	@touch $@
 
 $(VENV)/.requirements-dev: requirements-dev.txt requirements-oracles.txt $(VENV)/.requirements

@@ -12,9 +12,8 @@ from torch.nn.functional import normalize
 from torch.testing import assert_close
 
 import pyfastcal as fc
-from pyfastcal.io import ClassSet
-from pyfastcal.shards import Shard, find_shards
-from pyfastcal.stream import evaluate_shards
+from pyfastcal.evaluate import evaluate_shards
+from pyfastcal.io import ClassSet, Shard, find_shards
 
 from . import data
 from .harness import Case, Floor

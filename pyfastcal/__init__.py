@@ -6,7 +6,7 @@ Data flows one way: features -> factor per row -> (confidence, prediction) -> bi
 import importlib as _importlib
 from typing import TYPE_CHECKING
 
-from . import _torchvision, metrics, ops, reference
+from . import metrics, ops, reference
 from .calibration import (
     BinMeanShift,
     ContrastAwareCalibration,
@@ -18,20 +18,22 @@ from .calibration import (
     TemperatureScaling,
     chain,
     contrast_weight,
+    proximity,
+    textual_deviation,
 )
-from .info import build_info, package_version
-from .ops import bin_counts, confidence, knn, similarity_confidence
-from .proximity import proximity, textual_deviation
+from .installation import torchvision_import as _torchvision_import
+from .installation.commands import package_version as _package_version
+from .ops import bin_counts, build_info, confidence, knn, similarity_confidence
 
 if TYPE_CHECKING:
     from . import clip as clip
-    from . import demo as demo
     from . import evaluate as evaluate
     from . import experiment as experiment
     from . import io as io
     from . import report as report
     from . import shards as shards
     from . import stream as stream
+    from .experiment import demo as demo
     from .metrics.streaming import AdaptiveCalibrationError as AdaptiveCalibrationError
     from .metrics.streaming import CalibrationError as CalibrationError
     from .metrics.streaming import CalibrationMetrics as CalibrationMetrics
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from .metrics.streaming import ProximityInformedECE as ProximityInformedECE
     from .metrics.streaming import SignedGaps as SignedGaps
 
-__version__ = package_version()
+__version__ = _package_version()
 
 __all__ = [
     "BinMeanShift",
@@ -66,8 +68,9 @@ __all__ = [
     "textual_deviation",
 ]
 
-_LAZY = ("clip", "demo", "evaluate", "experiment", "io", "report", "shards", "stream")  # what most programs never touch
-_torchvision.install()
+_LAZY = {name: name for name in ("clip", "evaluate", "experiment", "io", "report", "shards", "stream")}
+_LAZY |= {"demo": "experiment.demo"}  # what most programs never touch
+_torchvision_import.install()
 
 
 def __dir__() -> list[str]:
@@ -80,5 +83,5 @@ if not TYPE_CHECKING:  # a checker is to know the names above, and no others
         if name in metrics.STREAMING:
             return getattr(metrics, name)
         if name in _LAZY:
-            return _importlib.import_module(f"{__name__}.{name}")
+            return _importlib.import_module(f"{__name__}.{_LAZY[name]}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

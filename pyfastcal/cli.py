@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .text import counted, printable, show_anything
+from .io.text import counted, printable, show_anything
 
 app = typer.Typer(
     name="pyfastcal",
@@ -33,7 +33,7 @@ def options(
     version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version.")] = False,
 ) -> None:
     if version:
-        from .info import package_version
+        from .installation.commands import package_version
 
         print(f"pyfastcal {package_version()}")
         raise typer.Exit
@@ -73,7 +73,7 @@ def _say_written(*paths: object) -> None:
 
 
 def _methods(value: str) -> str:
-    from .methods import check_methods
+    from .evaluate.methods import check_methods
 
     try:
         check_methods(_split(value))
@@ -129,10 +129,10 @@ def demo(
 
         pyfastcal demo --task shapes --seeds 10 --out results
     """
-    from . import demo as demonstration
-    from ._optional import require_all
-    from .paths import check_outputs
-    from .progress import ProgressReport
+    from .experiment import demo as demonstration
+    from .installation.extras import require_all
+    from .io.paths import check_outputs
+    from .io.progress import ProgressReport
     from .report import print_report, write_json, write_picture, write_report
 
     if task not in demonstration.TASKS:
@@ -207,19 +207,19 @@ def evaluate(
 
         torchrun --nproc-per-node 8 -m pyfastcal evaluate embeddings/ --classes classes.safetensors
     """
-    from .checkpoint import MERGED
-    from .evaluate import evaluate_split
-    from .io import load_classes, load_features
-    from .methods import check_methods
-    from .paths import check_outputs, identity, named_once
-    from .progress import ProgressReport, Steps
-    from .ranks import joined
+    from .evaluate.checkpoint import MERGED
+    from .evaluate.methods import check_methods
+    from .evaluate.ranks import joined
+    from .evaluate.split import evaluate_split
+    from .evaluate.stream import evaluate_shards
+    from .io.features import load_classes, load_features
+    from .io.paths import check_outputs, identity, named_once
+    from .io.progress import ProgressReport, Steps
+    from .io.shards import classes_of, find_shards, is_shards
     from .report import Report, Run, environment, print_report, write_json, write_report
-    from .shards import classes_of, find_shards, is_shards
-    from .stream import evaluate_shards
 
     if report:
-        from ._optional import require
+        from .installation.extras import require
 
         require("matplotlib", "report")
     chosen = check_methods(_split(methods))
@@ -330,11 +330,11 @@ def extract(
 
         pyfastcal extract photos new.safetensors --model ViT-B-16 --pretrained openai --text-features model.pth.tar-5
     """
-    from .extract import TEMPLATE
-    from .extract import extract as encode
-    from .io import save_features
-    from .paths import check_outputs
-    from .progress import ProgressReport
+    from .clip.extract import TEMPLATE
+    from .clip.extract import extract as encode
+    from .io.features import save_features
+    from .io.paths import check_outputs
+    from .io.progress import ProgressReport
 
     check_outputs({"OUT": out}, _inputs_of_extract(images, out, pretrained, classes, text_features))
     with ProgressReport() as progress:
@@ -438,11 +438,11 @@ def experiment(
         pyfastcal experiment --model ViT-B-16 --pretrained openai --data photos --base-classes base.txt --out results
     """
     from . import experiment as experiments
-    from ._optional import require_all
+    from .clip.extract import read_names
     from .experiment import page
-    from .extract import read_names
-    from .paths import check_outputs
-    from .progress import ProgressReport
+    from .installation.extras import require_all
+    from .io.paths import check_outputs
+    from .io.progress import ProgressReport
 
     require_all("demo")
     chosen = experiments.check_learners(_split(learners))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import pyfastcal as fc
 from pyfastcal import demo, metrics, ops, reference
-from pyfastcal.methods import METHODS
+from pyfastcal.evaluate import METHODS
 from pyfastcal.report.summary import label, mean_spread
 
 PAGE, RESULTS = DOCS / "calibrators.md", DOCS / "calibrators.json"

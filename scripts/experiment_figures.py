@@ -12,7 +12,7 @@ from small_clip_figures import DOCS, with_tables
 
 from pyfastcal.experiment import Results
 from pyfastcal.experiment.tables import Table, all_tables
-from pyfastcal.paths import write_text
+from pyfastcal.io.paths import write_text
 from pyfastcal.report import environment
 
 CARD, FIGURES = DOCS / "experiments.md", DOCS / "experiments.json"

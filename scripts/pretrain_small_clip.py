@@ -27,7 +27,7 @@ from pyfastcal.clip import import_open_clip
 from pyfastcal.clip.small import FOLDER, files_of
 from pyfastcal.clip.tasks.images import IMAGE_SIZE
 from pyfastcal.clip.tokenizer import WordTokenizer
-from pyfastcal.paths import atomic_write
+from pyfastcal.io.paths import atomic_write
 
 DATA = {"digits": Glyphs, "shapes": ShapeScenes}
 SEEDS = {"digits": 2024, "shapes": 2025}

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build/sanitize"
 SANITIZERS = "address,undefined,float-cast-overflow"
 # those that run the kernels, but not those that limit memory, of which the sanitizers take a lot
-TESTS = ["ops", "calibration", "metrics", "reference", "test_proximity.py", "test_methods.py", "test_evaluate.py"]
+TESTS = ["ops", "calibration", "metrics", "reference", "evaluate/test_methods.py", "evaluate/test_split.py"]
 SKIP = "--deselect=tests/metrics/test_accumulator.py::test_a_soak_against_integer_arithmetic"
 # No argument makes a kernel read too far: memory that is taken away from a tensor does.
 CONTROL = """

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from pyfastcal import _extension
+from pyfastcal.ops import extension
 
 settings.register_profile(
     "pyfastcal", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -21,10 +21,10 @@ settings.register_profile(
 settings.register_profile("quick", settings.get_profile("pyfastcal"), max_examples=5)
 settings.load_profile("pyfastcal")
 
-if _extension.C is None:  # which the first op says, once: here, and not in the middle of a test
+if extension.C is None:  # which the first op says, once: here, and not in the middle of a test
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        _extension.has_kernel(torch.device("cpu"))
+        extension.has_kernel(torch.device("cpu"))
 
 # xdist runs one process per core; what depends on the number of threads sets it itself.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -33,10 +33,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 def capabilities() -> list[str]:
     """The variants of the CPU kernels to test: all that this processor has, or the one that was forced."""
-    if _extension.C is None:
+    if extension.C is None:
         return ["reference"]
     forced = "PYFASTCAL_CPU_CAPABILITY" in os.environ
-    return [_extension.C.cpu_capability()] if forced else _extension.C.cpu_capabilities()
+    return [extension.C.cpu_capability()] if forced else extension.C.cpu_capabilities()
 
 
 CAPABILITIES = capabilities()
@@ -53,13 +53,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @contextmanager
 def use_capability(name: str) -> Iterator[None]:
-    if _extension.C is None:
+    if extension.C is None:
         yield
         return
-    before = _extension.C.cpu_capability()
-    _extension.C.set_cpu_capability(name)
+    before = extension.C.cpu_capability()
+    extension.C.set_cpu_capability(name)
     yield
-    _extension.C.set_cpu_capability(before)
+    extension.C.set_cpu_capability(before)
 
 
 @pytest.fixture(params=CAPABILITIES)

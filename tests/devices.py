@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from pyfastcal import _extension
+from pyfastcal.ops import extension
 
 # The fixture of this name runs a test on every variant of the CPU kernels too; this, once per device.
 each_device = pytest.mark.parametrize("device", ["cpu", *["cuda"] * torch.cuda.is_available()])
 
 kernels_only = pytest.mark.skipif(
-    _extension.C is None, reason="without kernels a row's last bits may depend on its batch, as torch's do"
+    extension.C is None, reason="without kernels a row's last bits may depend on its batch, as torch's do"
 )
 
 

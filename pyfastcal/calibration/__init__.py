@@ -13,6 +13,7 @@ from .distance_aware import DistanceAwareCalibration
 from .isotonic import IsotonicRegression, MultiIsotonicRegression
 from .logit_scaling import LogitScaling
 from .probability_map import ProbabilityMap
+from .proximity import proximity, textual_deviation
 from .temperature import TemperatureScaling
 
 __all__ = [
@@ -29,4 +30,6 @@ __all__ = [
     "TemperatureScaling",
     "chain",
     "contrast_weight",
+    "proximity",
+    "textual_deviation",
 ]

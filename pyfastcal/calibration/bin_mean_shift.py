@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .. import checks
-from .._numpy import accepts_numpy
+from ..arguments import checks
+from ..arguments.arrays import accepts_numpy
 from ..reference import equal_mass_starts
 from .fit_buffers import FitBuffers
 from .fit_rows import labelled

@@ -4,7 +4,8 @@
 import torch
 from torch import Tensor
 
-from .. import checks, ops
+from .. import ops
+from ..arguments import checks
 from ..reference import bin_index, uniform_edges
 from .probability_map import ONE_VS_REST, ProbabilityMap
 

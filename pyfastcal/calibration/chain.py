@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import checks, ranges
-from .._numpy import accepts_numpy
-from .._warn import warn_caller
+from ..arguments import checks, ranges
+from ..arguments.arrays import accepts_numpy
+from ..arguments.warn import warn_caller
 from .distance_aware import DistanceAwareCalibration
 from .logit_scaling import LogitScaling
 from .temperature import TemperatureScaling

@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import checks, ops, ranges, reference
-from .._keywords import by_name
-from .._numpy import accepts_numpy
-from .._warn import warn_caller
+from .. import ops, reference
+from ..arguments import checks, ranges
+from ..arguments.arrays import accepts_numpy
+from ..arguments.keywords import by_name
+from ..arguments.warn import warn_caller
 from .contrast_fit import fit_contrast
 from .fit_rows import labelled
 from .logit_scaling import LogitScaling, check_pair

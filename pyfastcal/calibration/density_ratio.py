@@ -6,9 +6,10 @@ import math
 import torch
 from torch import Tensor
 
-from .. import checks, ops, ranges
-from .._keywords import by_name
-from .._numpy import accepts_numpy
+from .. import ops
+from ..arguments import checks, ranges
+from ..arguments.arrays import accepts_numpy
+from ..arguments.keywords import by_name
 from .fit_buffers import FitBuffers
 from .fit_rows import labelled
 from .probability_map import check_probabilities, share_rest

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import checks, ranges
-from .._keywords import by_name
-from .._numpy import accepts_numpy
-from ..proximity import MOST_NEIGHBOURS, textual_deviation
+from ..arguments import checks, ranges
+from ..arguments.arrays import accepts_numpy
+from ..arguments.keywords import by_name
 from .fit_buffers import FitBuffers
 from .logit_scaling import LogitScaling
+from .proximity import MOST_NEIGHBOURS, textual_deviation
 
 
 class DistanceAwareCalibration(FitBuffers, LogitScaling):

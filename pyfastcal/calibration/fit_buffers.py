@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import checks
+from ..arguments import checks
 from .calibrator import Calibrator
 
 

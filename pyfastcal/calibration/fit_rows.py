@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from .. import checks
+from ..arguments import checks
 
 
 def labelled(ignore_index: int | None, labels: Tensor, *rows: Tensor) -> tuple[Tensor, ...]:

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .. import checks
-from .._optional import require
+from ..arguments import checks
+from ..installation.extras import require
 from .probability_map import ONE_VS_REST, PER_CLASS, SHARED, TOP_LABEL, ProbabilityMap
 
 _BEYOND = 2.0  # where the knots that fill up a row lie: past every probability

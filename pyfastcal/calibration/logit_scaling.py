@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from .. import checks, ops, ranges
-from .._numpy import accepts_numpy
+from .. import ops
+from ..arguments import checks, ranges
+from ..arguments.arrays import accepts_numpy
 from .calibrator import Calibrator
 
 

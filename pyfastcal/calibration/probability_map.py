@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .. import checks
-from .._numpy import accepts_numpy
+from ..arguments import checks
+from ..arguments.arrays import accepts_numpy
 from .fit_buffers import FitBuffers
 from .fit_rows import labelled
 

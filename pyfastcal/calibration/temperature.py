@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import checks, ops, ranges
-from .._numpy import accepts_numpy
-from .._warn import warn_caller
+from .. import ops
+from ..arguments import checks, ranges
+from ..arguments.arrays import accepts_numpy
+from ..arguments.warn import warn_caller
 from .fit_buffers import FitBuffers
 from .fit_rows import labelled
 from .logit_scaling import LogitScaling

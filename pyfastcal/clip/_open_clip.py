@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from .._optional import require
+from ..installation.extras import require
 
 
 def import_open_clip() -> ModuleType:

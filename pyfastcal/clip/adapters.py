@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import checks
+from ..arguments import checks
 from .towers import image_dtype
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .._optional import require
-from ..io import first_line
-from ..paths import regular
+from ..installation.extras import require
+from ..io.features import first_line
+from ..io.paths import regular
 from .adapters import image_transform
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")

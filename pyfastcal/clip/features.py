@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .. import checks
-from ..io import FeatureSet
-from ..paths import atomic_write, regular
+from ..arguments import checks
+from ..io.features import FeatureSet
+from ..io.paths import atomic_write, regular
 from . import loading
 from .adapters import Adapter, adapt, evaluating, scale_and_bias
 from .datasets import ImageFolder, torchvision_dataset

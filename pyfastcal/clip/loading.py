@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
-from .. import checks
-from ..io import first_line
+from ..arguments import checks
+from ..io.features import first_line
 from .datasets import UnreadableImage
 
 Images = Tensor | Dataset | DataLoader

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..devices import usable
-from ..paths import regular
+from ..arguments.devices import usable
+from ..io.paths import regular
 from ._open_clip import import_open_clip
 from .small import load_small
 

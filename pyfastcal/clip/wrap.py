@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import checks, ranges
+from ..arguments import checks, ranges
 from ..calibration.logit_scaling import LogitScaling
 from .adapters import adapt
 

@@ -7,11 +7,11 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from .. import checks
+from ..arguments import checks
 from ..clip.prompts import LEARNERS
-from ..methods import METHODS as KNOWN
-from ..paths import write_text
-from ..progress import Progress
+from ..evaluate.methods import METHODS as KNOWN
+from ..io.paths import write_text
+from ..io.progress import Progress
 from .cell import SHORT, Settings
 from .grid import Folder, cells_of, work
 from .results import Results

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from .. import metrics, ops, reference
 from ..calibration import ContrastAwareCalibration, DistanceAwareCalibration
-from ..io import FeatureSet
-from ..proximity import proximity
+from ..calibration.proximity import proximity
+from ..io.features import FeatureSet
 
 PUBLISHED = {name: float(getattr(ContrastAwareCalibration(), name)) for name in ("alpha", "k", "lambda1", "lambda2")}
 CONSTANTS = {  # one at a time, the others as published

@@ -10,9 +10,9 @@ from torch import Tensor
 from .. import metrics, ops
 from ..clip import scale_and_bias
 from ..clip.prompts import LEARNERS, PromptLearner
-from ..evaluate import METRICS, Evaluation, evaluate_split
-from ..io import FeatureSet
-from ..progress import Progress
+from ..evaluate.split import METRICS, Evaluation, evaluate_split
+from ..io.features import FeatureSet
+from ..io.progress import Progress
 from ..report.panels import POINTS, class_points
 from . import ablations
 from .sources import Part, Source

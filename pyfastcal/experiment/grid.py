@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from ..demo import one_thread
-from ..io import first_line
-from ..paths import regular, write_text
-from ..progress import Progress, Steps
+from ..io.features import first_line
+from ..io.paths import regular, write_text
+from ..io.progress import Progress, Steps
 from .cell import Cell, Settings, run
+from .demo import one_thread
 from .sources import Source
 
 SLOWEST = ("ProDA", "PromptSRC", "CoCoOp")  # started first, so that no process is left alone with one at the end

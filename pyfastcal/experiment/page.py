@@ -5,14 +5,14 @@ from importlib.resources import files
 from pathlib import Path
 
 from .. import report
-from ..paths import write_text
+from ..io.paths import write_text
+from ..io.text import counted
 from ..report import figures
 from ..report.markup import coloured, escape, figure, key, section, table
 from ..report.page import PAGE
 from ..report.panels import POINTS, point_panels
 from ..report.summary import label, signed
 from ..report.terminal import Terminal
-from ..text import counted
 from .results import Results, average
 from .tables import MAIN, SPLITS, Table, all_tables, gap
 

@@ -13,13 +13,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from .. import checks
+from ..arguments import checks
 from ..clip import ImageFolder, encode_dataset, encode_images, load_clip, load_small, tasks
+from ..clip.extract import TEMPLATE
 from ..clip.features import as_words, check_template
-from ..extract import TEMPLATE
-from ..io import read_fields
-from ..paths import atomic_write
-from ..progress import Progress
+from ..io.features import read_fields
+from ..io.paths import atomic_write
+from ..io.progress import Progress
 
 # The rendered world, as the bundled CLIP knows it best and shifted; the style "negative" is left out: there
 # the class names, which tell the colours before inverting, are wrong.

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ..io.text import counted
 from ..report.summary import NOTABLE_GAP, SAME, format_value, label, signed
-from ..text import counted
 from .ablations import CONSTANTS, NORMALISATIONS, PUBLISHED
 from .results import Results, Row, Value, average
 

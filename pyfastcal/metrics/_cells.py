@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .. import checks, ops
+from .. import ops
+from ..arguments import checks
 from . import _limbs
 from ._rows import at_most_one, checked_ignore_index, not_ignored
 

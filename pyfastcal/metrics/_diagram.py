@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from .._optional import require
+from ..installation.extras import require
 from .reliability import ReliabilityCurve
 
 # Okabe and Ito's colours, safe for colour-blind readers

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import checks, ops, reference
+from .. import ops, reference
+from ..arguments import checks
 from . import _limbs
 from ._cells import Cells
 from ._fine import CONFIDENCE, PROXIMITY

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import checks
+from ..arguments import checks
 from ..reference import bin_index
 from ._cells import Cells, count_cells, maximum_error, ordered_sum
 

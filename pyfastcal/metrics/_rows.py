@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import checks
+from ..arguments import checks
 
 ROWS = 8000  # taken at a time: it all stays in cache, and below what torch would split over threads
 

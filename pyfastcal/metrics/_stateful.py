@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .. import checks
-from .._numpy import accepts_numpy
-from .._optional import require
+from ..arguments import checks
+from ..arguments.arrays import accepts_numpy
+from ..installation.extras import require
 from . import _diagram
 from ._layout import Layout, Reading, check_state, moved
 from ._rows import checked_ignore_index, masked, not_ignored

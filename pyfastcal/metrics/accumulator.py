@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import checks
+from ..arguments import checks
 from . import _equal_mass, _limbs
 from ._cells import Cells, expected_error, maximum_error
 from ._layout import Layout, Reading, check_state, moved

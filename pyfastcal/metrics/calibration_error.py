@@ -7,8 +7,8 @@ and fixed-point sums make the result the same bits for any order of the rows and
 
 from torch import Tensor
 
-from .. import checks
-from .._numpy import accepts_numpy
+from ..arguments import checks
+from ..arguments.arrays import accepts_numpy
 from ..reference import equal_mass_groups
 from . import _published
 from ._cells import (

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import checks
-from .._numpy import accepts_numpy
+from ..arguments import checks
+from ..arguments.arrays import accepts_numpy
 from . import _limbs
 from ._cells import Cells, absolute_excess, add_classes
 from ._layout import impossible, moved

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import checks
-from .._numpy import accepts_numpy
+from ..arguments import checks
+from ..arguments.arrays import accepts_numpy
 from ..reference import uniform_edges
 from ._cells import Cells, count_cells
 

@@ -7,8 +7,9 @@ them waits for it. Results are 0-d float64 tensors. Wrong arguments raise a Valu
 
 from torch import Tensor
 
-from .. import checks, reference
-from .._numpy import accepts_numpy
+from .. import reference
+from ..arguments import checks
+from ..arguments.arrays import accepts_numpy
 from ._cells import check_probabilities, without_ignored
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import checks, reference
-from .._numpy import to_tensor
+from .. import reference
+from ..arguments import checks
+from ..arguments.arrays import to_tensor
 from . import _equal_mass, _limbs
 from ._cells import Cells, absolute_excess
 from ._fine import CONFIDENCE, PROXIMITY, FineCells

@@ -15,13 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import checks
+from ..arguments import checks
 from . import accumulator
-from ._cells import (
-    debiased_error,
-    expected_error,
-    maximum_error,
-)
+from ._cells import debiased_error, expected_error, maximum_error
 from ._layout import Layout
 from ._stateful import TopLabel, TopLabelNear
 from .calibration_error import NORMS

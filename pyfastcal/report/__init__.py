@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from ..paths import atomic_write, write_text
+from ..io.paths import atomic_write, write_text
 from .environment import environment
 from .page import render
 from .picture import draw

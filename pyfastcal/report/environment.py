@@ -4,9 +4,9 @@ import platform
 from importlib import metadata
 from typing import Any
 
-from .._install import with_extra
-from ..info import build_info
-from ..text import counted
+from ..installation.commands import with_extra
+from ..io.text import counted
+from ..ops.info import build_info
 
 RUNTIME = ("torch", "numpy", "safetensors", "typer", "rich")
 OPTIONAL = {

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._optional import require
+from ..installation.extras import require
+from ..io.text import counted, printable
 from ..metrics._cells import Cells
-from ..text import counted, printable
 from .markup import escape
 from .summary import signed
 

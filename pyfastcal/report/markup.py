@@ -3,7 +3,7 @@
 import html
 from collections.abc import Iterable
 
-from ..text import printable
+from ..io.text import printable
 
 
 def escape(text: str) -> str:

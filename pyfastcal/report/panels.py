@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from ..evaluate import Evaluation
-from ..proximity import proximity
+from ..calibration.proximity import proximity
+from ..evaluate.split import Evaluation
 from . import figures
 from .markup import coloured, escape, figure, key, section
 from .summary import Report, headline, label, signed, split_name

@@ -1,6 +1,6 @@
 """The story in one picture: reliability diagrams of the new classes without and with calibration."""
 
-from ..text import printable
+from ..io.text import printable
 from . import figures
 from .summary import Report, headline, label, split_name
 

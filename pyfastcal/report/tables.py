@@ -4,20 +4,10 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
-from ..text import counted
+from ..io.text import counted
 from .figures import FEW
 from .markup import coloured, escape, section, table
-from .summary import (
-    TABLE_METRICS,
-    Report,
-    changes,
-    format_value,
-    label,
-    signed,
-    split_name,
-    summarise,
-    verdict,
-)
+from .summary import TABLE_METRICS, Report, changes, format_value, label, signed, split_name, summarise, verdict
 
 HEADINGS = {
     "accuracy": "Accuracy",

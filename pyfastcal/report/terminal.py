@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..text import counted, printable
+from ..io.text import counted, printable
 from .summary import Report, findings, format_value, label, split_name, summarise
 
 HEADINGS = {"accuracy": "Accuracy", "confidence": "Confidence", "nll": "NLL", "brier": "Brier"}

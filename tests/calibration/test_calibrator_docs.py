@@ -8,7 +8,7 @@ import doc_figures
 import pytest
 
 import pyfastcal as fc
-from pyfastcal.methods import METHODS
+from pyfastcal.evaluate import METHODS
 from tests.doc_captions import check_caption
 
 TEXT = calibrator_figures.PAGE.read_text(encoding="utf-8")

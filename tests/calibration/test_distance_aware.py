@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pyfastcal import reference
 from pyfastcal.calibration import DistanceAwareCalibration
-from pyfastcal.proximity import textual_deviation
+from pyfastcal.calibration.proximity import textual_deviation
 from tests.devices import each_device, moved, run_on
 
 

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from pyfastcal._install import with_extra
 from pyfastcal.clip import import_open_clip, load_small
 from pyfastcal.clip.small import NAMES, files_of, load_from
 from pyfastcal.clip.tasks.images import MEAN, STD
+from pyfastcal.installation.commands import with_extra
 
 
 @pytest.mark.parametrize("name", NAMES)

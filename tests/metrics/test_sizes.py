@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import pyfastcal as fc
-from pyfastcal import checks, metrics
+from pyfastcal import metrics
+from pyfastcal.arguments import checks
 from pyfastcal.metrics import Accumulator, _equal_mass
 
 C, K, P = torch.tensor([0.2, 0.9, 0.5]), torch.tensor([True, False, True]), torch.tensor([0.1, 0.5, 0.9])

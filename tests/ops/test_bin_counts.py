@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pyfastcal as fc
-from pyfastcal import _extension, ops, reference
+from pyfastcal import ops, reference
+from pyfastcal.ops import extension
 
 from ..devices import run_on
 from .cases import seeds
@@ -125,7 +126,7 @@ def test_correct_as_numbers_strided_and_unaligned_input(device):
     assert_same(fc.bin_counts(confidence[1:], correct[1:]), fc.bin_counts(confidence[1:].clone(), correct[1:].clone()))
 
 
-@pytest.mark.skipif(_extension.C is None, reason="built without the compiled kernels")
+@pytest.mark.skipif(extension.C is None, reason="built without the compiled kernels")
 @pytest.mark.parametrize(("n", "n_bins"), [(100, 10), (30_000, 10), (30_000, 500)])
 def test_the_kernel_leaves_out_and_counts_what_is_invalid(device, n, n_bins):
     confidence, correct = sample(0, n)

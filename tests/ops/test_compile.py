@@ -4,12 +4,13 @@ import pytest
 import torch
 
 import pyfastcal as fc
-from pyfastcal import _extension, ops, reference
+from pyfastcal import ops, reference
+from pyfastcal.ops import extension
 
 from ..devices import each_device, moved, needs_gpu, run_on
 from .cases import normal, weights
 
-needs_kernels = pytest.mark.skipif(_extension.C is None, reason="built without the compiled kernels")
+needs_kernels = pytest.mark.skipif(extension.C is None, reason="built without the compiled kernels")
 
 EDGES = reference.uniform_edges(10)
 CALLS = {
@@ -79,9 +80,7 @@ def test_compiles_with_inductor(device):
 
     inputs = moved(device, (normal(0, 30, 16), normal(1, 7, 16), weights(0, 7), torch.arange(30) % 7))
     compiled = torch.compile(pipeline, fullgraph=True)
-    same = (
-        dict(rtol=1e-6, atol=1e-6) if _extension.C is None else dict(rtol=0, atol=0)
-    )  # inductor fuses the twin's sums
+    same = dict(rtol=1e-6, atol=1e-6) if extension.C is None else dict(rtol=0, atol=0)  # inductor fuses the twin's sums
     torch.testing.assert_close(compiled(*inputs), pipeline(*inputs), **same)
 
 

@@ -6,12 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pyfastcal as fc
-from pyfastcal import _extension, reference
+from pyfastcal import reference
+from pyfastcal.ops import extension
 
 from ..devices import kernels_only, run_on
 from .cases import KERNEL_DTYPES, assert_within_budget, dtypes, normal, scales, seeds, sizes, weights
 
-needs_kernels = pytest.mark.skipif(_extension.C is None, reason="built without the compiled kernels")
+needs_kernels = pytest.mark.skipif(extension.C is None, reason="built without the compiled kernels")
 
 
 @given(n=st.sampled_from((0, 1, 3, 50)), c=sizes, dtype=dtypes, seed=seeds, scale=scales, weighted=st.booleans())

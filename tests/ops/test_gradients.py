@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pyfastcal as fc
-from pyfastcal import gradients, ops, reference
+from pyfastcal import ops, reference
+from pyfastcal.ops import gradients
 
 from ..devices import each_device, kernels_only
 from .cases import dtypes, normal, seeds, weights

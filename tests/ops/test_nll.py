@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from pyfastcal import _extension, ops, reference
+from pyfastcal import ops, reference
+from pyfastcal.ops import extension
 
 from ..devices import needs_gpu, run_on
 from .cases import KERNEL_DTYPES, dtypes, normal, scales, seeds, sizes
@@ -99,7 +100,7 @@ def test_same_bits_on_any_number_of_threads_and_any_layout(device, threads):
     assert torch.equal(ops.nll(logits, labels.to(torch.int16), 0.9), expected)
 
 
-@pytest.mark.skipif(_extension.C is None, reason="built without the compiled kernels")
+@pytest.mark.skipif(extension.C is None, reason="built without the compiled kernels")
 @pytest.mark.parametrize("c", [4, 1000, 2049])
 def test_the_kernel_answers_what_is_not_finite_with_nan(device, c):
     labels = classes(0, 5, c)
@@ -120,7 +121,7 @@ def test_a_label_that_is_no_class_makes_nan_on_a_gpu(label):
     assert run_on("cuda", ops.nll)(logits, labels).isnan().all()
 
 
-@pytest.mark.skipif(_extension.C is None, reason="built without the compiled kernels")
+@pytest.mark.skipif(extension.C is None, reason="built without the compiled kernels")
 @pytest.mark.parametrize("label", LABELS)
 def test_a_label_that_is_no_class_makes_nan_where_nothing_can_check_it(device, label):
     logits, labels = normal(0, 5, 9), classes(0, 5, 9)

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from pyfastcal import _extension, checks
+from pyfastcal.arguments import checks
+from pyfastcal.ops import extension
 
 from ..devices import each_device, moved, needs_gpu, run_on
 from .test_compile import CALLS
 
-pytestmark = pytest.mark.skipif(_extension.C is None, reason="built without the compiled kernels")
+pytestmark = pytest.mark.skipif(extension.C is None, reason="built without the compiled kernels")
 
 WRONG = {
     "a row less": lambda x: x[:-1],

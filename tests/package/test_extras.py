@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pyfastcal import _optional
+from pyfastcal.installation import extras
 from scripts.torch_versions import copy_sources
 
 from .builds import ROOT, Environment, build
@@ -34,7 +34,7 @@ def test_the_table_of_extras_is_pyprojects():
     names = {extra: set(re.findall(r'"([\w-]+)', packages)) for extra, packages in listed.items()}
     parts = re.search(r"\[(.*)\]", names and json.loads(listed["demo"])[0])[1].split(",")
     names["demo"] = set().union(*(names[part] for part in parts))
-    assert {extra: set(packages) for extra, packages in _optional.EXTRAS.items()} == names
+    assert {extra: set(packages) for extra, packages in extras.EXTRAS.items()} == names
 
 
 def test_readmes_command_leaves_torch_as_it_is(source, tmp_path):

@@ -30,7 +30,7 @@ reveal_type(fc.metrics.expected_calibration_error(image[0], text[0]))  # torch._
 reveal_type(fc.ops.nll(image, text))  # torch._tensor.Tensor
 reveal_type(fc.reference.proximity(image, text, 2))  # torch._tensor.Tensor
 reveal_type(fc.build_info())  # dict[str, Any]
-reveal_type(fc.io.load_features("file"))  # pyfastcal.io.FeatureSet
+reveal_type(fc.io.load_features("file"))  # pyfastcal.io.features.FeatureSet
 reveal_type(fc.clip.load_small("digits"))  # pyfastcal.clip.small.SmallCLIP
 reveal_type(fc.clip.wrap(torch.nn.Linear(2, 2), dac))  # pyfastcal.clip.wrap.Calibrated
 reveal_type(fc.clip.encode_text(None, None, ["a"]))  # torch._tensor.Tensor

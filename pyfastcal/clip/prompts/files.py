@@ -9,8 +9,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ... import checks
-from ...paths import atomic_write, regular
+from ...arguments import checks
+from ...io.paths import atomic_write, regular
 
 
 def save(learner: Any, path: str | os.PathLike) -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ... import checks
+from ...arguments import checks
 from ..adapters import evaluating
 from ..features import Images, as_words, check_classnames, check_template, encode_images, encode_text
 from ..towers import Towers

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ... import checks
+from ...arguments import checks
 from ..features import Images
 from .learner import PromptLearner
 from .placement import Prompts

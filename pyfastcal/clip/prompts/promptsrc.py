@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ... import checks
+from ...arguments import checks
 from .._open_clip import import_open_clip
 from ..features import Images, as_words, check_template
 from .learner import TEXT_BATCH, PromptLearner

@@ -31,8 +31,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ... import checks
-from ...paths import regular
+from ...arguments import checks
+from ...io.paths import regular
 from .cocoop import CoCoOp
 from .coop import CoOp
 from .learner import PromptLearner

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ... import checks
-from ..._optional import require
+from ...arguments import checks
+from ...installation.extras import require
 from .images import IMAGE_SIZE, Split, normalize
 from .task import Task
 

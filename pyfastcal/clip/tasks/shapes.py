@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ... import checks
+from ...arguments import checks
 from . import world
 from .images import Split, normalize
 from .task import Task

@@ -23,7 +23,8 @@ from .calibration import (
 )
 from .installation import torchvision_import as _torchvision_import
 from .installation.commands import package_version as _package_version
-from .ops import bin_counts, build_info, confidence, knn, similarity_confidence
+from .ops import bin_counts, confidence, knn, similarity_confidence
+from .ops.info import build_info
 
 if TYPE_CHECKING:
     from . import clip as clip

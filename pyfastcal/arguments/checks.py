@@ -96,12 +96,35 @@ def same_device(name: str, x: Tensor, like: str, other: Tensor) -> None:
         raise ValueError(f"{name} must be on {other.device} as {like} is, got {x.device}")
 
 
+def same_rows(name: str, x: Tensor, like: str, other: Tensor) -> None:
+    if x.shape[0] != other.shape[0]:
+        raise ValueError(f"{name} must have the {other.shape[0]} rows of {like}, got {describe(x)}")
+
+
+def same_devices(like: str, other: Tensor, **named: Tensor | None) -> None:
+    for name, x in named.items():
+        if x is not None:
+            same_device(name, x, like, other)
+
+
+def comparable(**features: Any) -> None:
+    """Two by name: floating (N, D), and (M, D) with M >= 1 to compare them with."""
+    (like, x), (name, bank) = features.items()
+    matrix(like, x)
+    matrix(name, bank, columns=x.shape[1], like=like, rows=True)
+
+
 def finite(name: str, x: Tensor) -> None:
     if not values_visible(x) or math.isfinite(x.detach().sum()):  # a finite sum has finite terms, and is cheaper
         return
     bad = int((~torch.isfinite(x)).sum())
     if bad:
         raise ValueError(f"{name} must be finite, got {bad} NaN or infinite value{'s' if bad > 1 else ''}")
+
+
+def all_finite(**named: Tensor) -> None:
+    for name, x in named.items():
+        finite(name, x)
 
 
 def positive(name: str, x: Tensor) -> None:
@@ -180,6 +203,17 @@ def integer(name: str, x: Any, low: int, high: int | None = None, why: str = "")
         upper = "" if high is None else f" and at most {high}{f' ({why})' if why else ''}"
         raise ValueError(f"{name} must be an integer of at least {low}{upper}, got {describe(x)}")
     return value
+
+
+def edges(name: str, x: Any) -> Tensor:
+    """The edges of at least one bin, (B + 1,) ascending, as float32."""
+    x = floating(name, x, 1).detach().float()
+    if x.shape[0] < 2:
+        raise ValueError(f"{name} must have at least 2 entries, got {describe(x)}")
+    finite(name, x)
+    if values_visible(x) and bool((x.diff() < 0).any()):
+        raise ValueError(f"{name} must be in ascending order, got descending ones")
+    return x
 
 
 def cells(n_bins: Any, n_groups: Any = 1, *, groups_name: str = "n_groups") -> tuple[int, int]:

@@ -60,6 +60,22 @@ def logit_scale(name: str, x: float | Tensor) -> float | Tensor:
     return x if checks.gradient_wanted(x) else value
 
 
+def learned_scale(name: str, x: float | Tensor) -> tuple[float, Tensor | None]:
+    """The number, read, and the tensor itself where its gradient is wanted."""
+    return scale(name, x), x if checks.gradient_wanted(x) else None
+
+
+def class_bias(name: str, x: float | Tensor | None, n_classes: int, like: str, other: Tensor) -> Tensor | None:
+    """What is added to logits: one number per class, (C,), on the device of ``like``. One for all is nothing: a softmax
+    does not see what is added to every class alike."""
+    if isinstance(x, Tensor) and x.ndim == 1:
+        checks.same_device(name, bounded(name, checks.vector(name, x, n_classes, "class")), like, other)
+        return x
+    if x is not None:
+        checks.number(name, x)
+    return None
+
+
 def product(**named: float | Tensor | None) -> None:
     """Several factors, by name, and their product, as far as they can be looked at; None stands for 1. Numbers were
     checked before. With a logit scale the product is one."""
@@ -73,6 +89,25 @@ def product(**named: float | Tensor | None) -> None:
         given = " times ".join(name for name, x in named.items() if x is not None)
         got = high if high > most else low
         raise ValueError(f"{given} must lie in [{SMALLEST:g}, {most:g}], got {got:.3g}")
+
+
+def weights(
+    like: str,
+    rows: Tensor,
+    n_classes: int,
+    class_weight: Tensor | None,
+    sample_weight: Tensor | None,
+    logit_scale: float | None = None,
+) -> None:
+    """Factors of logits that are, or are made of, ``rows`` (N, ...): one per class, one per row, on their device, and
+    within range, as their product is."""
+    if class_weight is not None:
+        checks.vector("class_weight", class_weight, n_classes, "class")
+    if sample_weight is not None:
+        checks.vector("sample_weight", sample_weight, rows.shape[0], "row")
+    checks.same_devices(like, rows, class_weight=class_weight, sample_weight=sample_weight)
+    scale = {} if logit_scale is None else {"logit_scale": logit_scale}
+    product(**scale, class_weight=class_weight, sample_weight=sample_weight)
 
 
 def scores(name: str, logits: Tensor) -> float | None:

@@ -9,8 +9,10 @@ import os
 import platform
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any, TypeVar
 
 import torch  # (first: the kernels find libtorch already loaded)
 
@@ -40,6 +42,7 @@ def _why_not(error: ImportError) -> str:
     return f"{why}. To build them: {commands.again(skipped=recorded == 'PYFASTCAL_BUILD was skip')}"
 
 
+F = TypeVar("F", bound=Callable[..., Any])
 C: ModuleType | None
 problem: str | None
 try:
@@ -158,3 +161,9 @@ def has_kernel(device: torch.device) -> bool:
     """Whether the ops have kernels of our own for this device; elsewhere ``reference`` runs. The first call for a CPU
     or GPU that could have them and does not warns, with the reason."""
     return _device_has_kernel(device.type, device.index)
+
+
+def fake(op: str) -> Callable[[F], F]:
+    """Registers what an op gives without computing it, shapes and dtypes: for ``torch.compile``, ``torch.export`` and
+    the meta device. Without kernels there is no op to stand for."""
+    return (lambda function: function) if C is None else torch.library.register_fake(f"pyfastcal::{op}")

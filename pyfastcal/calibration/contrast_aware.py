@@ -10,6 +10,7 @@ from ..arguments import checks, ranges
 from ..arguments.arrays import accepts_numpy
 from ..arguments.keywords import by_name
 from ..arguments.warn import warn_caller
+from ..ops.entry import defined_by
 from .contrast_fit import fit_contrast
 from .fit_rows import labelled
 from .logit_scaling import LogitScaling, check_pair
@@ -19,6 +20,7 @@ _SMALLEST = 1e-3  # a weight below it wipes out all confidence: the inputs were 
 _USUAL = (0.5, 1.5)
 
 
+@defined_by(reference.contrast_weight)
 @accepts_numpy
 def contrast_weight(
     similarity: Tensor,
@@ -33,20 +35,20 @@ def contrast_weight(
 ) -> Tensor:
     """CAC's weight of each image, from how far its tuned scores lie from its zero-shot scores.
 
-    ``z_i = mean_c |p[i, c] - p0[i, c]|``, ``gamma = alpha exp(-k z)``, and gamma squared where it lies
-    outside [``lambda1``, ``lambda2``].
+    Definition: ``reference.contrast_weight``.
 
     Args:
-        similarity: cosine similarities (N, C) of the tuned model, before the logit scale;
-            ``zeroshot_similarity``: (N, C), of zero-shot CLIP for the same classes.
-        alpha: within [0.001, 1e6]; ``k``: [0, 1e30]; ``lambda1``, ``lambda2``: 0 <= lambda1 <= lambda2 <= 1e30.
+        similarity: cosine similarities (N, C) of the tuned model, before the logit scale.
+        zeroshot_similarity: (N, C), of zero-shot CLIP for the same classes.
+        alpha: within [0.001, 1e6].
+        k: within [0, 1e30].
+        lambda1, lambda2: 0 <= lambda1 <= lambda2 <= 1e30.
+        on: ``"similarity"``, the reading that fits the paper's own tables; ``"probability"``, the other reading that
+            its wording allows.
         logit_scale: tau, within [1e-30, 1e20]; only probabilities depend on it.
-        on: what p is. ``"similarity"``: the cosine similarities, the reading that fits the paper's own
-            tables; ``"probability"``: the softmax of ``logit_scale`` times them, the other reading its
-            wording allows.
 
     Returns:
-        (N,), float32 (float64 for float64 similarities).
+        (N,), float32 (float64 for float64 similarities). Section 3 of arXiv 2501.19060.
 
     Raises:
         ValueError: naming the argument; among others where a weight falls below 0.001, as it does when logits

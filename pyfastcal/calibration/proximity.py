@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .. import ops
+from .. import ops, reference
 from ..arguments import checks, ranges
 from ..arguments.arrays import accepts_numpy
 from ..arguments.keywords import by_name
+from ..ops.entry import defined_by
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 MOST_NEIGHBOURS = 2**31 - 1
 
 
+@defined_by(reference.proximity)
 @accepts_numpy
 def proximity(
     queries: Tensor,
@@ -26,11 +28,15 @@ def proximity(
     normalize: bool = True,
     group: "ProcessGroup | None" = None,
 ) -> Tensor:
-    """How close each query lies to its ``k`` nearest rows of the bank: ``exp(-mean distance)``, in (0, 1]; 0 where raw
-    distances are larger than an exponent of the dtype (about 104, float64: 745). Carries no gradient.
+    """How close each query lies to its ``k`` nearest rows of the bank.
+
+    Definition: ``reference.proximity``.
+
+    0 where raw distances are larger than an exponent of the dtype (about 104, float64: 745). Carries no gradient.
 
     Args:
-        queries: features (Q, D), float32, float16, bfloat16 or float64; ``bank``: (M, D).
+        queries: features (Q, D), float32, float16, bfloat16 or float64.
+        bank: (M, D), on the same device.
         k: number of neighbours, at most M (M - 1 with ``exclude_self``).
         exclude_self: query i is row i of the bank and does not count as its own neighbour.
         normalize: L2-normalise both; off if they are already, or if raw distances are wanted.
@@ -51,6 +57,7 @@ def proximity_of_distances(distances: Tensor) -> Tensor:
     return torch.exp(-distances.mean(dim=-1))
 
 
+@defined_by(reference.textual_deviation)
 @by_name("tuned")
 @accepts_numpy
 def textual_deviation(
@@ -65,17 +72,15 @@ def textual_deviation(
 ) -> Tensor:
     """How far tuning moved each class from the classes it was tuned on: DAC's weight of the class.
 
-    ``gamma_c = P(w'_c, W') / P(w_c, W)``, the proximity of the tuned text feature to the tuned base classes
-    over that of the zero-shot text feature to the zero-shot base classes. Below 1 where tuning pushed a
-    class away. A class whose nearest tuned base neighbour is closer than ``base_threshold`` is a base
-    class: gamma = 1. All features by name: swapped, they would give wrong weights and no error.
+    Definition: ``reference.textual_deviation``.
+
+    Below 1 where tuning pushed a class away. All features by name: swapped, they would give wrong weights and no error.
 
     Args:
-        tuned: text features (C, D) of the tuned model; ``zeroshot``: (C, D), the same classes in
-            zero-shot CLIP.
-        base_tuned: text features (B, D) of the base classes, tuned; ``base_zeroshot``: (B, D),
-            zero-shot. Without them the classes are their own bank, each left out of its own neighbours, and
-            the rule of ``base_threshold`` does not apply: none of them is known to be a base class.
+        tuned: text features (C, D) of the tuned model.
+        zeroshot: (C, D), the same classes in zero-shot CLIP.
+        base_tuned: text features (B, D) of the base classes, tuned.
+        base_zeroshot: (B, D), the same classes in zero-shot CLIP. Both or none.
         k: number of neighbours; at least 1, at most B (C - 1 without base features).
         base_threshold: a distance; any finite number of at least 0.
         normalize: L2-normalise all features, as the paper says; its published code does not, which changes

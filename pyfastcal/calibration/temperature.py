@@ -48,7 +48,7 @@ class TemperatureScaling(FitBuffers, LogitScaling):
                 be the row's label. ``labels``: (N,) integers in [0, C).
             ignore_index: rows with this label are left out.
 
-        The minimum is unique and found to about 1e-8 (relative; fp64 logits: 1e-12). It need not exist: where every
+        The minimum is unique and found to about 1e-8 (relative; float64 logits: 1e-12). It need not exist: where every
         label has the highest logit, the colder the better; where labels have no higher logits than other classes on
         average, the hotter the better. Then the temperature is taken at which the likelihood is half of what it tends
         to, as far from certainty as one more row could prove, and a warning says so.

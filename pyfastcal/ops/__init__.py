@@ -1,10 +1,10 @@
 """The typed entry to each op, a file each: validation, then the kernel, or ``reference`` where there is none.
 
-The kernels take fp32, fp16 and bf16, on the CPU and on CUDA devices. fp64 input, other devices and installations
-without the compiled extension run the plain-torch twin in ``reference``: the same answers, slower. Results are fp32
-(fp64 for fp64 input). Two runs give the same bits. A row's do not depend on the rest of its batch where a kernel made
-them; the twin's may, in the last place, as those of torch's matrix product do. Bin counts are the same bits on every
-device, with kernels and without.
+The kernels take float32, float16 and bfloat16, on the CPU and on CUDA devices. float64 input, other devices and
+installations without the compiled extension run the plain-torch twin in ``reference``: the same answers, slower.
+Results are float32 (float64 for float64 input). Two runs give the same bits. A row's do not depend on the rest of its
+batch where a kernel made them; the twin's may, in the last place, as those of torch's matrix product do. Bin counts are
+the same bits on every device, with kernels and without.
 
 ``confidence``, ``similarity_confidence``, ``similarity`` and ``contrast_distance`` have gradients (see ``gradients``);
 ``knn``, ``nll`` and ``log_density`` have none, and warn once where one is waited for.

@@ -30,16 +30,16 @@ def bin_counts(
     2^32, rounded to even, in int64: good for 2^31 samples).
 
     Args:
-        confidence: (N,) floating point in [0, 1]; one fp32 step above, which a softmax may round to, counts as 1.
+        confidence: (N,) floating point in [0, 1]; one float32 step above, which a softmax may round to, counts as 1.
         correct: (N,) bool, or zeros and ones.
         n_bins: number B of equal-width bins; ``edges`` overrides it.
-        edges: (B + 1,) ascending; compared as fp32. What lies outside the outer ones falls in the first or last bin.
+        edges: (B + 1,) ascending; compared as float32. What lies outside the outer ones falls in the first or last bin.
         group: (N,) integers in [0, n_groups): a histogram for each (proximity groups, classes). None: one group.
         n_groups: number G of groups; G B is at most 2^24.
         closed: ``"left"``: bins are [l, u), the last closed; ``"right"``: (l, u], the first closed.
 
     Returns:
-        counts (G, B) int64, correct (G, B) int64, confidence sums (G, B) fp64.
+        counts (G, B) int64, correct (G, B) int64, confidence sums (G, B) float64.
 
     Raises:
         ValueError: wrong rank, shape, dtype or device; a confidence outside [0, 1] or NaN; a group out of range.

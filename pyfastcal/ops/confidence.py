@@ -24,8 +24,8 @@ def confidence(
         sample_weight: (N,) the factor of each row (CAC's gamma), likewise, and so their product.
 
     Returns:
-        confidence (N,) fp32 (fp64 for fp64 logits), differentiable by the logits and the weights; prediction (N,)
-        int64, the first class at ties. Of one image () each.
+        confidence (N,) float32 (float64 for float64 logits), differentiable by the logits and the weights; prediction
+        (N,) int64, the first class at ties. Of one image () each.
 
     Raises:
         ValueError: wrong rank, shape, dtype or device; no classes, or all of a row masked; NaN or infinity; weights

@@ -30,14 +30,14 @@ def contrast_distance(
         on: ``"similarity"`` or ``"probability"``.
         logit_scale: within [1e-30, 1e20]; only probabilities depend on it.
         normalize: divide every feature vector by its L2 norm first, or by 1e-12 where that is shorter, as
-            ``torch.nn.functional.normalize`` does. Without it products must stay within fp32.
+            ``torch.nn.functional.normalize`` does. Without it products must stay within float32.
 
     Returns:
-        z (N,) fp32 (fp64 if the features are), () of one image. Differentiable by the features and the scale.
+        z (N,) float32 (float64 if the features are), () of one image. Differentiable by the features and the scale.
 
     Raises:
         ValueError: wrong rank, shape, dtype or device; no classes; NaN or infinity; another ``on``; without
-            ``normalize``, products that fp32 cannot hold.
+            ``normalize``, products that float32 cannot hold.
     """
     tuned = {"image_features": image_features, "text_features": text_features}
     zeroshot = {"zeroshot_image_features": zeroshot_image_features, "zeroshot_text_features": zeroshot_text_features}

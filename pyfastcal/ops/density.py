@@ -25,7 +25,7 @@ def log_density(queries: Tensor, points: Tensor, bandwidth: Tensor) -> Tensor:
         bandwidth: (2,) floating point, within [1e-100, 1e100]: the standard deviation of the kernel along each column.
 
     Returns:
-        (Q,) fp64.
+        (Q,) float64.
 
     Raises:
         ValueError: wrong rank, shape, dtype or device; no points; NaN or infinity; a bandwidth out of range.

@@ -31,7 +31,8 @@ def entry(definition: Callable, *, row: tuple[str, ...] = (), per_row: tuple[str
 
 
 def defined_by(definition: Callable) -> Callable[[F], F]:
-    """At run time the docstring has that of the ``definition`` behind the line that names it."""
+    """Has the docstring of the ``definition`` stand, at run time, behind the line of the function's own that names it;
+    and ``function.definition``."""
 
     def decorate(function: F) -> F:
         line = f"Definition: ``reference.{definition.__name__}``."
@@ -39,6 +40,7 @@ def defined_by(definition: Callable) -> Callable[[F], F]:
             before, found, after = inspect.cleandoc(function.__doc__).partition(line)
             assert found, f"the docstring of {function.__name__} must have the line {line}"
             function.__doc__ = f"{before}{line} {inspect.cleandoc(definition.__doc__)}{after}"
+        function.definition = definition  # type: ignore[attr-defined]
         return function
 
     return decorate
@@ -73,7 +75,7 @@ def float32(x: Tensor | None) -> Tensor | None:
 
 
 def has_kernel(*tensors: Tensor) -> bool:
-    """Whether kernels take these: on a device that has some, and none of them fp64."""
+    """Whether kernels take these: on a device that has some, and none of them float64."""
     return all(x.dtype != torch.float64 for x in tensors) and extension.has_kernel(tensors[0].device)
 
 

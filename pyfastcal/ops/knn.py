@@ -31,7 +31,7 @@ def knn(
 
     Definition: ``reference.knn``.
 
-    The kernels measure in fp64 what may be among the nearest, and round once.
+    The kernels measure in float64 what may be among the nearest, and round once.
 
     Args:
         queries: (Q, D) floating point, or one (D,).
@@ -45,7 +45,7 @@ def knn(
             every rank gets what one call with the whole bank would give, to the bit.
 
     Returns:
-        distances (Q, k) ascending, fp32 (fp64 if an input is); indices (Q, k) int64. Of one query (k,) each.
+        distances (Q, k) ascending, float32 (float64 if an input is); indices (Q, k) int64. Of one query (k,) each.
 
     Raises:
         ValueError: wrong rank, dtype, device or number of columns; an empty bank; k out of range; NaN or infinity.

@@ -18,7 +18,7 @@ def nll(logits: Tensor, labels: Tensor, beta: float = 1.0) -> Tensor:
 
     Definition: ``reference.nll``.
 
-    The same bits in every run and on any number of threads: rows are added in a fixed order, in fp64. Where values
+    The same bits in every run and on any number of threads: rows are added in a fixed order, in float64. Where values
     cannot be checked, on a GPU and under ``torch.compile``, a label that is no class makes NaN, as a logit that is not
     finite does.
 
@@ -28,8 +28,8 @@ def nll(logits: Tensor, labels: Tensor, beta: float = 1.0) -> Tensor:
         beta: the inverse temperature, from 1e-30 to 1e30.
 
     Returns:
-        (3,) fp64: value, first and second derivative. Powers are fp32, their errors average out: over 20,000 rows
-        value and first derivative are good to 1e-8 or so, relative. For fp64 logits all is fp64.
+        (3,) float64: value, first and second derivative. Powers are float32, their errors average out: over 20,000 rows
+        value and first derivative are good to 1e-8 or so, relative. For float64 logits all is float64.
 
     Raises:
         ValueError: wrong rank, shape, dtype or device; no rows or classes; a label out of range; NaN or infinity.

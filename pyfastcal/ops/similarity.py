@@ -22,14 +22,14 @@ def similarity(image_features: Tensor, text_features: Tensor, *, normalize: bool
         image_features: (N, D) floating point, or those of one image (D,).
         text_features: (C, D), on the same device.
         normalize: divide every feature vector by its L2 norm first, or by 1e-12 where that is shorter, as
-            ``torch.nn.functional.normalize`` does. Without it products must stay within fp32.
+            ``torch.nn.functional.normalize`` does. Without it products must stay within float32.
 
     Returns:
-        (N, C) fp32 (fp64 if the features are), (C,) of one image. Differentiable by the features.
+        (N, C) float32 (float64 if the features are), (C,) of one image. Differentiable by the features.
 
     Raises:
         ValueError: wrong rank, shape, dtype or device; no classes; NaN or infinity; without ``normalize``, products
-            that fp32 cannot hold.
+            that float32 cannot hold.
     """
     features = {"image_features": image_features, "text_features": text_features}
     checks.comparable(**features)

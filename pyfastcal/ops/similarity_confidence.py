@@ -36,15 +36,15 @@ def similarity_confidence(
         class_weight: (C,) the factor of each predicted class (DAC's gamma), within [1e-30, 1e30].
         sample_weight: (N,) the factor of each row (CAC's gamma), likewise; all three multiplied are in [1e-30, 1e20].
         normalize: divide every feature vector by its L2 norm first, or by 1e-12 where that is shorter, as
-            ``torch.nn.functional.normalize`` does. Without it products must stay within fp32.
+            ``torch.nn.functional.normalize`` does. Without it products must stay within float32.
 
     Returns:
-        confidence (N,) fp32 (fp64 if the features are), differentiable by every tensor among the arguments; prediction
-        (N,) int64, the first class at ties. Of one image () each.
+        confidence (N,) float32 (float64 if the features are), differentiable by every tensor among the arguments;
+        prediction (N,) int64, the first class at ties. Of one image () each.
 
     Raises:
         ValueError: wrong rank, shape, dtype or device; no classes; NaN or infinity; a scale, weights or bias out of
-            range; without ``normalize``, products that fp32 cannot hold.
+            range; without ``normalize``, products that float32 cannot hold.
     """
     features = {"image_features": image_features, "text_features": text_features}
     checks.comparable(**features)

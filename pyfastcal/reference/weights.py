@@ -78,7 +78,7 @@ def contrast_weight(
 ) -> Tensor:
     """CAC's weight (N,) of each image from its cosine similarities (N, C), tuned and zero-shot:
     ``z_i = mean_c |p[i, c] - p0[i, c]|``, p the similarities themselves or, ``on="probability"``, the softmax
-    of ``logit_scale`` times them."""
+    of ``logit_scale`` times them; ``gamma_i = alpha exp(-k z_i)``, squared outside [``lambda1``, ``lambda2``]."""
     tuned, zeroshot = logit_scale * working(similarity), logit_scale * working(zeroshot_similarity)
     z = distance_of_logits(tuned, zeroshot, on=on, logit_scale=logit_scale)
     return weight_of_distance(z, alpha, k, lambda1, lambda2)

@@ -55,8 +55,12 @@ def accepts_numpy(function: F) -> F:
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        if not any(isinstance(a, np.ndarray) for a in (*args, *kwargs.values())):
-            return function(*args, **kwargs)
+        for value in (*args, *kwargs.values()):  # a loop: any() of a generator would take longer than the rest
+            if isinstance(value, np.ndarray):
+                return converted(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    def converted(*args: Any, **kwargs: Any) -> Any:
         args = tuple(to_tensor(a, name) for a, name in zip(args, names(), strict=False))
         return _to_numpy(function(*args, **{k: to_tensor(v, k) for k, v in kwargs.items()}))
 

@@ -28,9 +28,14 @@ def ece(probs: Tensor, labels: Tensor) -> float:
     return float(metrics.expected_calibration_error(confidence, prediction == labels))
 
 
-def _top(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def _draw_other_rows(axes: Any, logits: Tensor, labels: Tensor) -> None:
+    """The chance of being right that was seen where nothing was learned, and what the figure says beside it."""
     confidence, prediction = logits.softmax(1).max(1)
-    return confidence, prediction == labels
+    curve = metrics.reliability_curve(confidence, prediction == labels, 100, n_bootstrap=0)
+    seen = curve.count > 50
+    axes.plot(curve.confidence[seen], curve.accuracy[seen], color=INK, lw=0.8, label="20,000 other rows")
+    axes.set(xlabel="confidence", ylabel="chance of being right", xlim=(0.1, 1), ylim=(0, 1.02))
+    axes.legend(frameon=False, fontsize=7, loc="upper left")
 
 
 def temperature(axes: Any) -> str:
@@ -114,11 +119,7 @@ def histogram_binning(axes: Any) -> str:
         share = hb.share[0][reference.bin_index(grid, reference.uniform_edges(n_bins))]
         axes.plot(grid, share, color=colour, lw=1.2, label=f"{n_bins} bins")
         found[n_bins] = ece(hb(test.softmax(1)), test_labels)
-    curve = metrics.reliability_curve(*_top(test, test_labels), 100, n_bootstrap=0)
-    seen = curve.count > 50
-    axes.plot(curve.confidence[seen], curve.accuracy[seen], color=INK, lw=0.8, label="20,000 other rows")
-    axes.set(xlabel="confidence", ylabel="chance of being right", xlim=(0.1, 1), ylim=(0, 1.02))
-    axes.legend(frameon=False, fontsize=7, loc="upper left")
+    _draw_other_rows(axes, test, test_labels)
     return (
         "Histogram binning of the top label, learned from 1,000 rows: ten bins are coarse, fifty follow what chance "
         f"did to their few rows. ECE of 20,000 other rows: {percent(ece(test.softmax(1), test_labels))} before, "
@@ -135,11 +136,7 @@ def isotonic(axes: Any) -> str:
     mapped = ir(probs).gather(1, prediction[:, None])[:, 0]
     order = confidence.argsort()
     axes.plot(confidence[order], mapped[order], color=OVER, lw=1.2, label="400 rows")
-    curve = metrics.reliability_curve(*_top(test, test_labels), 100, n_bootstrap=0)
-    seen = curve.count > 50
-    axes.plot(curve.confidence[seen], curve.accuracy[seen], color=INK, lw=0.8, label="20,000 other rows")
-    axes.set(xlabel="confidence", ylabel="chance of being right", xlim=(0.1, 1), ylim=(0, 1.02))
-    axes.legend(frameon=False, fontsize=7, loc="upper left")
+    _draw_other_rows(axes, test, test_labels)
     certain = float((mapped >= 1).double().mean())
     wrong = float((prediction != test_labels)[mapped >= 1].double().mean()) if certain else 0.0
     return (

@@ -21,7 +21,7 @@ bench: $(VENV)/.built-dev
 
 # The tests of the CPU kernels, built with g++'s address and undefined-behaviour sanitizers, for each instruction set.
 sanitize: $(VENV)/.requirements-dev
-	$(BIN)/python -m scripts.sanitize $(ARGS)
+	$(BIN)/python -m scripts.checks.sanitize $(ARGS)
 
 # The CUDA half without a GPU. emulate: its kernels on a CPU model of CUDA, plain and under sanitizers; mutate: how many
 # seeded bugs that notices; cuda-check: compiles for every architecture, prints what kernels use, fails on spills.
@@ -29,10 +29,10 @@ emulate:
 	$(MAKE) --no-print-directory -C tests/cuda_model -j $(shell nproc) -O all ARGS="$(ARGS)"
 
 mutate:
-	$(PYTHON) -m scripts.mutate $(ARGS)
+	$(PYTHON) -m scripts.cuda.mutate $(ARGS)
 
 cuda-check: $(VENV)/.requirements
-	$(BIN)/python scripts/cuda_check.py $(ARGS)
+	$(BIN)/python -m scripts.cuda.check $(ARGS)
 
 # On a machine with a GPU, with the Python, torch and packages that are installed there and no network: builds in place,
 # tests, checks with compute-sanitizer and measures, within minutes; ARGS=--help says more, ARGS=--dry-run prints how.

@@ -14,7 +14,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from scripts.cuda_check import Usage, find_nvcc, parse
+from scripts.cuda.check import Usage, find_nvcc, parse
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent.parent

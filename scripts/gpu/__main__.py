@@ -20,7 +20,8 @@ import sys
 from pathlib import Path
 
 from benchmarks import results
-from scripts.gpu.runner import ROOT, Record, run_all, summary
+from scripts import ROOT
+from scripts.gpu.runner import Record, run_all, summary
 from scripts.gpu.stages import BEGUN_BY, FIRST, ROWS, SECOND, Stages, gpu_arch, unruly
 
 

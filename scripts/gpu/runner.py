@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from scripts import ROOT
+
 LEAST = 15.0  # seconds: a stage that may take longer is not begun with less
 GRACE = 8.0  # seconds from the request to end to the end
 

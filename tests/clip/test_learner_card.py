@@ -4,12 +4,13 @@ Tolerance: tuning amplifies what other processors round differently over hundred
 
 import json
 
-import learner_figures as card
 import pytest
-from small_clip_figures import with_tables, zero_shot
 
 from pyfastcal.clip import tasks
 from pyfastcal.clip.prompts import LEARNERS
+from scripts.figures import learners as card
+from scripts.figures.page import with_tables
+from scripts.figures.zero_shot import zero_shot
 
 RUNS = json.loads(card.FIGURES.read_text())
 

@@ -7,9 +7,9 @@ cross. Tuning amplifies such differences over hundreds of steps: 2 points."""
 import json
 
 import pytest
-import small_clip_figures as card
 
 from pyfastcal.clip import load_small, tasks
+from scripts.figures import small_clips as card
 
 FIGURES = json.loads(card.FIGURES.read_text())
 TOLERANCE = {"accuracy": 0.5, "confidence": 0.5, "ece": 1.0}

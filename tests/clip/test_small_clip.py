@@ -3,8 +3,6 @@
 import subprocess
 import sys
 
-import captions
-import pretrain_small_clip as pretraining
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +12,8 @@ from pyfastcal.clip import import_open_clip, load_small
 from pyfastcal.clip.small import NAMES, files_of, load_from
 from pyfastcal.clip.tasks.images import MEAN, STD
 from pyfastcal.installation.commands import with_extra
+from scripts.clip import captions
+from scripts.clip import pretrain as pretraining
 
 
 @pytest.mark.parametrize("name", NAMES)

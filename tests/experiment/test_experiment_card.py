@@ -5,12 +5,12 @@ Tolerance: tuning amplifies what other processors round differently over hundred
 import json
 from pathlib import Path
 
-import experiment_figures as card
 import pytest
-from small_clip_figures import with_tables
 
 from pyfastcal import experiment
 from pyfastcal.clip.prompts import LEARNERS
+from scripts.figures import experiments as card
+from scripts.figures.page import with_tables
 
 FOUND = json.loads(card.FIGURES.read_text())
 

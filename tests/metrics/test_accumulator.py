@@ -141,7 +141,7 @@ def test_injected_counters_go_on_exactly(limit, sparse):
 
 def test_a_soak_against_integer_arithmetic():
     """Few rows many times over: what benchmarks of a thousand million rows run, in small."""
-    from scripts.soak import soak
+    from scripts.checks.soak import soak
 
     result = soak(2_000_000, batch=20_000)
     assert result["rows"] == 2_000_000 and result["exact"]

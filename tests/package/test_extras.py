@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pyfastcal.installation import extras
-from scripts.torch_versions import copy_sources
+from scripts.checks.torch_versions import copy_sources
 
 from .builds import ROOT, Environment, build
 

@@ -15,7 +15,7 @@ import torch
 import pyfastcal as fc
 from pyfastcal.ops import extension
 from pyfastcal.report.environment import cuda_kernels
-from scripts import cuda_check
+from scripts.cuda.check import ARCHS
 
 ROOT = Path(__file__).parents[2]
 PUBLIC = {
@@ -115,7 +115,7 @@ def test_default_architectures_are_the_same_everywhere():
     assert archs and archs == named.findall(re.search(r'set\(PYFASTCAL_CUDA_ARCHS "(.*?)"', cmake)[1])
     table = readme[readme.index("| GPU | compiled for |") :]
     assert archs == named.findall(table[: table.index("\n\n")])
-    assert [arch for arch in archs if arch.startswith("sm_")] == cuda_check.ARCHS
+    assert [arch for arch in archs if arch.startswith("sm_")] == ARCHS
     assert archs == named.findall(re.search(r'default "(.*?)"', setup)[1])
 
 

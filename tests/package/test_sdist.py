@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from scripts.cuda_check import find_nvcc
-from scripts.torch_versions import copy_sources
+from scripts.checks.torch_versions import copy_sources
+from scripts.cuda.check import find_nvcc
 
 from .builds import ROOT, Environment, build, run
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import pyfastcal as fc
-from scripts.torch_versions import copy_sources
+from scripts.checks.torch_versions import copy_sources
 
 from .builds import Environment, attempt
 

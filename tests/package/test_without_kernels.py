@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.torch_versions import copy_sources
+from scripts.checks.torch_versions import copy_sources
 
 from .builds import Environment, attempt, build, unpack
 

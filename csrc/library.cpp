@@ -1,8 +1,8 @@
 // The schema of every op, once. Kernels register themselves per backend (cpu/*.cpp, cuda/*.cu).
 //
-// Arguments were checked in pyfastcal/ops.py, their shapes are once more (common/shapes.h). Non-finite input is not an
-// error here: it gives NaN in the rows that depend on it (bin_counts: a count of invalid values), which ops.py turns
-// into an error where it may look. Logits of minus infinity are masked classes.
+// Arguments were checked in pyfastcal/ops/, their shapes are once more (common/shapes.h). Non-finite input is not an
+// error here: it gives NaN in the rows that depend on it (bin_counts: a count of invalid values), which pyfastcal/ops/
+// turns into an error where it may look. Logits of minus infinity are masked classes.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(pyfastcal, m) {

@@ -1,7 +1,7 @@
 from scripts.mutations import Mutation
 
 TESTS = ["test_bins"]
-FILE = "bins.cuh"
+FILE = "samples/bins.cuh"
 MUTATIONS = [
     Mutation("a count overflows into the field above it", FILE, "kMostPacked = 1023;", "kMostPacked = 1023 + 16;"),
     Mutation(

@@ -1,7 +1,7 @@
 from scripts.mutations import Mutation
 
 TESTS = ["test_contrast"]
-FILE = "contrast.cuh"
+FILE = "product/contrast.cuh"
 MUTATIONS = [
     Mutation(
         "the models change places between sweeps",
@@ -80,7 +80,7 @@ MUTATIONS = [
     ),
     Mutation(
         "one row of any stride is aligned",
-        "operand.cuh",
+        "product/operand.cuh",
         "rows_are_aligned(static_cast<const __half*>(m.data), m.stride)",
         "(m.rows <= 1 ? is_aligned(m.data) : rows_are_aligned(static_cast<const __half*>(m.data), m.stride))",
     ),

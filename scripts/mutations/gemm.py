@@ -1,7 +1,7 @@
 from scripts.mutations import Mutation
 
 TESTS = ["test_gemm"]
-FILE = "gemm.cuh"
+FILE = "product/gemm.cuh"
 MUTATIONS = [
     Mutation(
         "no barrier between the copies of a chunk and its products",

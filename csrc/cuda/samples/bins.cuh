@@ -6,9 +6,9 @@
 // totals in global memory before a field can overflow. More cells: each thread adds to the totals directly, runs of
 // samples of one cell at a time. One launch for small batches, two for larger ones. Workspace: bins_workspace().
 #pragma once
-#include "../common/bins.h"
-#include "launch.cuh"
-#include "rows.cuh"
+#include "../../common/bins.h"
+#include "../rows/rows.cuh"
+#include "../runtime/launch.cuh"
 
 namespace pyfastcal::cuda {
 

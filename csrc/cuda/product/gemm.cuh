@@ -13,8 +13,8 @@
 // Every element is one chain of mma_16816 over the columns in ascending order, term pair by term pair: its bits depend
 // neither on the tile nor on the place in it.
 #pragma once
-#include "../common/host_device.h"
-#include "primitives.cuh"
+#include "../../common/host_device.h"
+#include "../runtime/primitives.cuh"
 
 namespace pyfastcal::cuda {
 

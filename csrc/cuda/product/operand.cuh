@@ -15,7 +15,7 @@
 #include "../rows/row_confidence.cuh"
 #include "../runtime/launch.cuh"
 #include "distance.cuh"
-#include "gemm.cuh"
+#include "tile.cuh"
 
 namespace pyfastcal::cuda {
 

@@ -13,6 +13,7 @@
 #include "../runtime/launch.cuh"
 #include "../runtime/workspace.cuh"
 #include "divisor.cuh"
+#include "gemm.cuh"
 #include "tile_rows.cuh"
 
 namespace pyfastcal::cuda {

@@ -18,6 +18,7 @@
 #pragma once
 #include "../runtime/launch.cuh"
 #include "../runtime/workspace.cuh"
+#include "gemm.cuh"
 #include "operand.cuh"
 #include "similarity_confidence/epilogue.cuh"
 

@@ -1,5 +1,5 @@
 // The kernels' plain arguments, the same for both halves: pointers and sizes, no torch. Arguments were checked in
-// pyfastcal/ops.py; pointers are to memory of the device that the kernel runs on.
+// pyfastcal/ops/; pointers are to memory of the device that the kernel runs on.
 #pragma once
 #include <cstdint>
 

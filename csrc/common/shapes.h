@@ -1,5 +1,5 @@
 // What each op asks of its tensors' shapes, dtypes and devices, for both halves: whoever calls torch.ops.pyfastcal
-// directly gets an error, never a read out of bounds. pyfastcal/ops.py checks the same and more, with better words;
+// directly gets an error, never a read out of bounds. pyfastcal/ops/ checks the same and more, with better words;
 // values are its affair alone.
 #pragma once
 #include <string>
@@ -119,7 +119,7 @@ inline void check_knn(const Tensor& queries, const Tensor& bank, int64_t k, bool
   call.demand(k >= 1 && k <= most, "k", k, "must be at least 1 and at most the number of neighbours");
 }
 
-inline constexpr int64_t kMostCells = int64_t(1) << 24;  // bins of all groups; pyfastcal/checks.py has it too
+inline constexpr int64_t kMostCells = int64_t(1) << 24;  // bins of all groups; pyfastcal/arguments/checks.py has it too
 
 inline void check_bin_counts(const Tensor& confidence, const Tensor& correct, const std::optional<Tensor>& edges,
                              int64_t n_bins, const std::optional<Tensor>& group, int64_t n_groups) {

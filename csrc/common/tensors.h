@@ -37,7 +37,7 @@ struct Rows : Matrix {
   const Tensor owner;
 };
 
-// An optional fp32 vector (ops.py made it so); null where there is none.
+// An optional fp32 vector (pyfastcal/ops/ made it so); null where there is none.
 struct OptionalVector {
   explicit OptionalVector(const std::optional<Tensor>& x) {
     if (x) owner = torch::stable::contiguous(*x);

@@ -1,4 +1,4 @@
-#include "bins.cuh"
+#include "samples/bins.cuh"
 
 #include "tensors.cuh"
 

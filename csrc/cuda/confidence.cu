@@ -1,4 +1,4 @@
-#include "confidence.cuh"
+#include "rows/confidence.cuh"
 
 #include "tensors.cuh"
 

@@ -1,4 +1,4 @@
-#include "contrast.cuh"
+#include "product/contrast.cuh"
 
 #include "tensors.cuh"
 

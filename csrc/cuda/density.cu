@@ -1,4 +1,4 @@
-#include "density.cuh"
+#include "samples/density.cuh"
 
 #include "tensors.cuh"
 

@@ -1,4 +1,4 @@
-#include "knn.cuh"
+#include "product/knn.cuh"
 
 #include "tensors.cuh"
 

@@ -1,4 +1,4 @@
-#include "nll.cuh"
+#include "rows/nll.cuh"
 
 #include "tensors.cuh"
 

@@ -1,4 +1,4 @@
-#include "similarity.cuh"
+#include "product/similarity.cuh"
 
 #include "tensors.cuh"
 

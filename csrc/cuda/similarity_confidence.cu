@@ -1,4 +1,4 @@
-#include "similarity_confidence.cuh"
+#include "product/similarity_confidence.cuh"
 
 #include "tensors.cuh"
 

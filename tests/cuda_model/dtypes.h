@@ -3,7 +3,7 @@
 #include <type_traits>
 
 #include "common/arguments.h"
-#include "cuda/primitives.cuh"
+#include "cuda/runtime/primitives.cuh"
 
 template <class T>
 inline constexpr pyfastcal::Dtype kDtype = std::is_same_v<T, float>    ? pyfastcal::Dtype::kFloat

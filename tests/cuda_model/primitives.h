@@ -1,4 +1,4 @@
-// The model's versions of csrc/cuda/primitives.cuh.
+// The model's versions of csrc/cuda/runtime/primitives.cuh.
 #pragma once
 #include "runtime.h"
 

@@ -2,7 +2,7 @@
 #include <limits>
 
 #include "cpu/kernels.h"
-#include "cuda/bins.cuh"
+#include "cuda/samples/bins.cuh"
 #include "dtypes.h"
 #include "testing.h"
 

@@ -3,7 +3,7 @@
 
 #include <limits>
 
-#include "cuda/confidence.cuh"
+#include "cuda/rows/confidence.cuh"
 #include "dtypes.h"
 #include "testing.h"
 

@@ -1,5 +1,5 @@
 // contrast: against the definition in fp64, at the tails of all sizes.
-#include "cuda/contrast.cuh"
+#include "cuda/product/contrast.cuh"
 #include "features.h"
 
 using namespace pyfastcal;

@@ -1,7 +1,7 @@
 // density: against the definition in fp64, at the borders of tiles and parts, near and far.
 #include <limits>
 
-#include "cuda/density.cuh"
+#include "cuda/samples/density.cuh"
 #include "testing.h"
 
 using namespace pyfastcal;

@@ -1,6 +1,6 @@
 // The matrix product: every element of every tile against exact sums, at the tails of all three sizes.
-#include "cuda/gemm.cuh"
-#include "cuda/launch.cuh"
+#include "cuda/product/gemm.cuh"
+#include "cuda/runtime/launch.cuh"
 #include "testing.h"
 
 using namespace pyfastcal::cuda;

@@ -1,7 +1,7 @@
 // knn against exact distances of all pairs, summed in the kernels' order: the same bits and the same indices.
 #include <algorithm>
 
-#include "cuda/knn.cuh"
+#include "cuda/product/knn.cuh"
 #include "testing.h"
 
 using namespace pyfastcal;

@@ -1,5 +1,5 @@
 // How kernels are launched: with as much shared memory as the device gives, whatever was launched before.
-#include "cuda/launch.cuh"
+#include "cuda/runtime/launch.cuh"
 #include "testing.h"
 
 using cuda_model::counters;

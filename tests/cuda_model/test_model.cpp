@@ -1,7 +1,7 @@
 // Of the model itself: that its operations compute what CUDA's do.
 #include <set>
 
-#include "cuda/launch.cuh"
+#include "cuda/runtime/launch.cuh"
 #include "testing.h"
 
 namespace prim = pyfastcal::cuda::prim;

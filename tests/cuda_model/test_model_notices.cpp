@@ -1,5 +1,5 @@
 // That the model notices what a kernel does wrong: each of these small kernels holds one mistake.
-#include "cuda/launch.cuh"
+#include "cuda/runtime/launch.cuh"
 #include "testing.h"
 
 namespace prim = pyfastcal::cuda::prim;

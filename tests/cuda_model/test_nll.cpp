@@ -3,7 +3,7 @@
 
 #include <limits>
 
-#include "cuda/nll.cuh"
+#include "cuda/rows/nll.cuh"
 #include "dtypes.h"
 #include "testing.h"
 

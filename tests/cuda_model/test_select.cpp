@@ -2,8 +2,8 @@
 // neighbours, so that only this tells.
 #include <algorithm>
 
-#include "cuda/launch.cuh"
-#include "cuda/select.cuh"
+#include "cuda/product/knn/select.cuh"
+#include "cuda/runtime/launch.cuh"
 #include "testing.h"
 
 using namespace pyfastcal;

@@ -1,5 +1,5 @@
 // similarity: against the definition in fp64, at the tails of all sizes, whatever block has a tile.
-#include "cuda/similarity.cuh"
+#include "cuda/product/similarity.cuh"
 #include "features.h"
 
 using namespace pyfastcal;

@@ -1,5 +1,5 @@
 // similarity_confidence: against the definition in fp64, at the tails of all sizes, on every way through the kernel.
-#include "cuda/similarity_confidence.cuh"
+#include "cuda/product/similarity_confidence.cuh"
 #include "features.h"
 
 using namespace pyfastcal;

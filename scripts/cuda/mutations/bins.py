@@ -1,9 +1,10 @@
 from scripts.cuda.mutations import Mutation
 
 TESTS = ["test_bins"]
-FILE = "bins.cuh"
+FILE = "samples/bins.cuh"
+HISTOGRAM, PARTS = "samples/bins/histogram.cuh", "samples/bins/parts.cuh"
 MUTATIONS = [
-    Mutation("a count overflows into the field above it", FILE, "kMostPacked = 1023;", "kMostPacked = 1023 + 16;"),
+    Mutation("a count overflows into the field above it", HISTOGRAM, "kMostPacked = 1023;", "kMostPacked = 1023 + 16;"),
     Mutation(
         "histograms are never emptied on the way",
         FILE,
@@ -17,22 +18,22 @@ MUTATIONS = [
         "",
         survives="histograms are then emptied after every tile: slower, the same totals",
     ),
-    Mutation("emptied words are counted twice", FILE, "        of_block[c * blockDim.x + i] = 0;\n", ""),
+    Mutation("emptied words are counted twice", HISTOGRAM, "        of_block[c * blockDim.x + i] = 0;\n", ""),
     Mutation(
         "histograms begin with what was in shared memory",
-        FILE,
+        HISTOGRAM,
         "words_[c * blockDim.x] = 0;",
         "words_[c * blockDim.x] += 0;",
     ),
     Mutation(
         "no barrier before histograms are added up",
-        FILE,
+        HISTOGRAM,
         "const uint32_t lane = threadIdx.x % 32;\n    __syncthreads();",
         "const uint32_t lane = threadIdx.x % 32;",
     ),
     Mutation(
         "no barrier after histograms were added up",
-        FILE,
+        HISTOGRAM,
         "      if (lane == 0) store ? totals_.store(c, t) : totals_.add(c, t);\n    }\n    __syncthreads();",
         "      if (lane == 0) store ? totals_.store(c, t) : totals_.add(c, t);\n    }",
     ),
@@ -42,19 +43,19 @@ MUTATIONS = [
     Mutation("no barrier after the parts were filled", FILE, "n_parts);\n    __syncthreads();", "n_parts);"),
     Mutation(
         "totals are added without atomics",
-        FILE,
+        HISTOGRAM,
         "if (x) atomicAdd(reinterpret_cast<unsigned long long*>(total), static_cast<unsigned long long>(x));",
         "if (x) *total += int64_t(x);",
     ),
     Mutation(
         "blocks store what they should add",
-        FILE,
+        HISTOGRAM,
         "store ? totals_.store(c, t) : totals_.add(c, t)",
         "totals_.store(c, t)",
     ),
     Mutation(
         "a block that is alone adds to what was never cleared",
-        FILE,
+        HISTOGRAM,
         "store ? totals_.store(c, t) : totals_.add(c, t)",
         "totals_.add(c, t)",
     ),
@@ -68,39 +69,39 @@ MUTATIONS = [
     Mutation("totals are not cleared", FILE, "i < n; i += step) totals[i] = 0;", "i < n; i += step) totals[i] += 0;"),
     Mutation(
         "a run of another cell is not written first",
-        FILE,
+        HISTOGRAM,
         "    if (cell != cell_) {\n      write();",
         "    if (cell != cell_) {",
     ),
     Mutation(
         "a run that ends is written twice",
-        FILE,
+        HISTOGRAM,
         "    totals_.add(cell_, t);\n    word_ = 0;",
         "    totals_.add(cell_, t);",
     ),
     Mutation(
         "numbers out of range fall in parts that are not there",
-        FILE,
+        PARTS,
         "part[min(uint32_t(__float2int_rz(x * parts)), uint32_t(parts))]",
         "part[__float2int_rz(x * parts)]",
     ),
-    Mutation("there is no part for 1", FILE, "uint32_t(parts))];", "uint32_t(parts) - 1)];"),
+    Mutation("there is no part for 1", PARTS, "uint32_t(parts))];", "uint32_t(parts) - 1)];"),
     Mutation(
-        "a part ends where it begins", FILE, "end = float(i + 1) / float(parts);", "end = float(i) / float(parts);"
+        "a part ends where it begins", PARTS, "end = float(i + 1) / float(parts);", "end = float(i) / float(parts);"
     ),
-    Mutation("parts with two edges are not noticed", FILE, "high - low > 1) atomicExch", "high - low > 2) atomicExch"),
+    Mutation("parts with two edges are not noticed", PARTS, "high - low > 1) atomicExch", "high - low > 2) atomicExch"),
     Mutation(
-        "too few parts", FILE, "n_bins <= 16 ? 16 :", "n_bins <= 20 ? 16 :", survives="they are crowded: a search"
+        "too few parts", PARTS, "n_bins <= 16 ? 16 :", "n_bins <= 20 ? 16 :", survives="they are crowded: a search"
     ),
     Mutation(
         "an edge belongs to the bin below it whichever side is closed",
-        FILE,
+        PARTS,
         "closed_right ? __uint_as_float(__float_as_uint(fabsf(edge)) + 1) : edge",
         "edge",
     ),
     Mutation(
         "1 lies in half-open bins only",
-        FILE,
+        PARTS,
         "find_bin(begin, edges, 0, n_bins - 1, closed_right)",
         "find_bin(begin, edges, 0, n_bins - 1, false)",
     ),

@@ -1,9 +1,9 @@
 from scripts.cuda.mutations import Mutation
 
 TESTS = ["test_confidence"]
-FILE = "confidence.cuh"
-ROW = "row_confidence.cuh"
-ROWS = "rows.cuh"
+FILE = "rows/confidence.cuh"
+ROW = "rows/row_confidence.cuh"
+ROWS = "rows/rows.cuh"
 MUTATIONS = [
     Mutation(
         "the last row of a block that is not full is written by all", FILE, "rank() == 0 && row < a.rows", "rank() == 0"

@@ -1,7 +1,7 @@
 from scripts.cuda.mutations import Mutation
 
 TESTS = ["test_density"]
-FILE = "density.cuh"
+FILE = "samples/density.cuh"
 MUTATIONS = [
     Mutation(
         "queries past the end are read", FILE, "mine = query < a.n_queries ? query : a.n_queries - 1;", "mine = query;"

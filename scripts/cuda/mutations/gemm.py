@@ -1,7 +1,7 @@
 from scripts.cuda.mutations import Mutation
 
 TESTS = ["test_gemm"]
-FILE = "gemm.cuh"
+FILE, TILE = "product/gemm.cuh", "product/tile.cuh"
 MUTATIONS = [
     Mutation(
         "no barrier between the copies of a chunk and its products",
@@ -48,7 +48,7 @@ MUTATIONS = [
     ),
     Mutation("a piece too few is copied", FILE, "left_ > 8 * Piece::number()", "left_ > 8 * Piece::number() + 8"),
     Mutation("a row past the end is read", FILE, "any && x.rows > 32 * part", "any && x.rows >= 32 * part"),
-    Mutation("pieces are permuted by the wrong row", FILE, "(number() ^ row() % 8)", "(number() ^ row() % 4)"),
+    Mutation("pieces are permuted by the wrong row", TILE, "(number() ^ row() % 8)", "(number() ^ row() % 4)"),
     Mutation(
         "the odd columns take the even ones' operands",
         FILE,
@@ -79,18 +79,18 @@ MUTATIONS = [
         "tile.col + Place::warp_col() < tile.product->b.rows",
         "tile.col + Place::warp_col() + 1 < tile.product->b.rows",
     ),
-    Mutation("a row of the lower half is misplaced", FILE, "m * 16 + half * 8 + int", "m * 16 + half * 4 + int"),
+    Mutation("a row of the lower half is misplaced", TILE, "m * 16 + half * 8 + int", "m * 16 + half * 4 + int"),
     Mutation(
         "a kept row tile is taken for another's", FILE, "tile_ == 0 || tiles_[tile_ - 1].row != tile.row", "tile_ == 0"
     ),
     Mutation("kept rows are copied over the ring", FILE, "(slots_.rows == slots_.ring ? ring_ : chunk_)", "ring_"),
-    Mutation("the ring overtakes kept rows", FILE, "chunks > ring &&", "chunks >= ring - 1 &&"),
+    Mutation("the ring overtakes kept rows", TILE, "chunks > ring &&", "chunks >= ring - 1 &&"),
     Mutation(
         "a pair of terms is forgotten",
         FILE,
         "pair_ = chunk_ = 0;",
         "pair_ = chunk_ = 0;\n      if (product().pairs > 1) pair_ = 1;",
     ),
-    Mutation("the terms of a are in the order of b's", FILE, "0x118 >> 2", "0x052 >> 2"),
-    Mutation("the middle terms are not multiplied", FILE, "0x052 >> 2", "0x042 >> 2"),
+    Mutation("the terms of a are in the order of b's", TILE, "0x118 >> 2", "0x052 >> 2"),
+    Mutation("the middle terms are not multiplied", TILE, "0x052 >> 2", "0x042 >> 2"),
 ]

@@ -1,8 +1,10 @@
 from scripts.cuda.mutations import Mutation
 
 TESTS = ["test_knn"]
-FILE = "knn.cuh"
-SEARCH, PREPARE, SCAN, FINISH = "knn_search.cuh", "knn_prepare.cuh", "knn_scan.cuh", "knn_finish.cuh"
+FILE = "product/knn.cuh"
+SEARCH, PREPARE, SCAN = "product/knn/search.cuh", "product/knn/prepare.cuh", "product/knn/scan.cuh"
+FINISH, SELECT = "product/knn/finish.cuh", "product/knn/select.cuh"
+DISTANCE, OPERAND = "product/distance.cuh", "product/operand.cuh"
 MUTATIONS = [
     Mutation("no slack", SEARCH, "return 2.02f *", "return 0.0f *"),
     Mutation(
@@ -126,77 +128,77 @@ MUTATIONS = [
     Mutation("finalists are not settled in the end", FINISH, "  finalists.settle();\n", ""),
     Mutation(
         "negative scores are in reverse order",
-        "select.cuh",
+        SELECT,
         "return bits & 0x80000000u ? ~bits : bits | 0x80000000u;",
         "return bits | 0x80000000u;",
     ),
     Mutation(
         "a block's k-th largest is the one before",
-        "select.cuh",
+        SELECT,
         "while (larger + digits.count[digit] < k)",
         "while (larger + digits.count[digit] < k - 1)",
         tests=("test_select",),
     ),
     Mutation(
         "a digit's rank is among all keys",
-        "select.cuh",
+        SELECT,
         "digits.left = k - larger;",
         "digits.left = k;",
         tests=("test_select",),
     ),
     Mutation(
         "keys with other digits before count",
-        "select.cuh",
+        SELECT,
         "uint64_t(key ^ kth) >> (shift + 8) == 0",
         "true",
         tests=("test_select",),
     ),
     Mutation(
         "keys of nothing count",
-        "select.cuh",
+        SELECT,
         "if (key != 0 && uint64_t",
         "if (uint64_t",
         survives="where they are the k-th largest, that is 0 either way; it spares atomics",
         tests=("test_select",),
     ),
-    Mutation("counts of digits are not cleared", "select.cuh", "digits.count[i] = 0;", ";", tests=("test_select",)),
+    Mutation("counts of digits are not cleared", SELECT, "digits.count[i] = 0;", ";", tests=("test_select",)),
     Mutation(
         "fewer than k keys have a k-th largest",
-        "select.cuh",
+        SELECT,
         "larger < k) digits.left = 0;",
         "false) digits.left = 0;",
         tests=("test_select",),
     ),
     Mutation(
         "no barrier before digits are counted",
-        "select.cuh",
+        SELECT,
         "digits.count[i] = 0;\n    __syncthreads();",
         "digits.count[i] = 0;",
         tests=("test_select",),
     ),
-    Mutation("a list has the length of the one before", "knn_finish.cuh", "        n = next;\n", ""),
+    Mutation("a list has the length of the one before", FINISH, "        n = next;\n", ""),
     Mutation(
         "equal rows are apart: one product is fused",
-        "distance.cuh",
+        DISTANCE,
         "__dmul_rn(y[i], scale_b) - __dmul_rn(x[i], scale_a)",
         "__fma_rn(y[i], scale_b, -__dmul_rn(x[i], scale_a))",
     ),
     Mutation(
         "a row's tail is left out of its distance",
-        "distance.cuh",
+        DISTANCE,
         "first < a.cols; first += 4 * kRowLanes",
         "first + 3 * kRowLanes < a.cols; first += 4 * kRowLanes",
     ),
     Mutation(
         "lanes are added in another order",
-        "distance.cuh",
+        DISTANCE,
         "sum = __fma_rn(difference, difference, sum);",
         "sum = __fma_rn(difference, difference, sum) + 0x1p-40;",
     ),
-    Mutation("zero rows become NaN", "distance.cuh", "norm >= 0 ? 1e-12 : norm", "norm"),
+    Mutation("zero rows become NaN", DISTANCE, "norm >= 0 ? 1e-12 : norm", "norm"),
     Mutation(
         "one row of any stride is aligned",
-        "operand.cuh",
+        OPERAND,
         "rows_are_aligned(static_cast<const __half*>(m.data), m.stride)",
         "(m.rows <= 1 ? is_aligned(m.data) : rows_are_aligned(static_cast<const __half*>(m.data), m.stride))",
     ),

@@ -1,7 +1,7 @@
 from scripts.cuda.mutations import Mutation
 
 TESTS = ["test_launch"]
-FILE = "launch.cuh"
+FILE = "runtime/launch.cuh"
 OF_A_LAUNCH = """\
     if (const auto error = raise_shared_limit<kKernel>()) return error;
   return prim::launch"""

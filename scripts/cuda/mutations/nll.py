@@ -1,7 +1,8 @@
 from scripts.cuda.mutations import Mutation
 
 TESTS = ["test_nll"]
-FILE = "nll.cuh"
+FILE = "rows/nll.cuh"
+ROW = "rows/row_confidence.cuh"
 MUTATIONS = [
     Mutation("rows past the end are counted", FILE, "if (mine) totals.add(", "totals.add("),
     Mutation(
@@ -58,6 +59,6 @@ MUTATIONS = [
         "totals, parts.count - 1, logits.rows, beta",
     ),
     Mutation("runs are not begun anew", FILE, "    sum = first = second = 0;\n", ""),
-    Mutation("the rest of a long row is lost", "row_confidence.cuh", "    if (has_rest_) g(rest());\n", ""),
-    Mutation("the rest of a held row is lost", "row_confidence.cuh", "    if (has_rest_) g(to_float(rest_));\n", ""),
+    Mutation("the rest of a long row is lost", ROW, "    if (has_rest_) g(rest());\n", ""),
+    Mutation("the rest of a held row is lost", ROW, "    if (has_rest_) g(to_float(rest_));\n", ""),
 ]

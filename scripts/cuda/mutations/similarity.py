@@ -1,7 +1,7 @@
 from scripts.cuda.mutations import Mutation
 
 TESTS = ["test_similarity"]
-FILE = "similarity.cuh"
+FILE = "product/similarity.cuh"
 MUTATIONS = [
     Mutation("a block leaves its last tile out", FILE, "size_ = int(end - begin);", "size_ = int(end - begin) - 1;"),
     Mutation(
@@ -109,13 +109,13 @@ MUTATIONS = [
     ),
     Mutation(
         "factors of split rows leave fp32's range",
-        "operand.cuh",
+        "product/operand.cuh",
         "p.scaling == Scaling::kToOne ? 1 : kBalance",
         "kBalance",
     ),
     Mutation(
         "one row of any stride is aligned",
-        "operand.cuh",
+        "product/operand.cuh",
         "rows_are_aligned(static_cast<const __half*>(m.data), m.stride)",
         "(m.rows <= 1 ? is_aligned(m.data) : rows_are_aligned(static_cast<const __half*>(m.data), m.stride))",
     ),

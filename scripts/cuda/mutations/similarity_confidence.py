@@ -1,9 +1,9 @@
 from scripts.cuda.mutations import Mutation
 
 TESTS = ["test_similarity_confidence"]
-ROWS, OPERAND, DIVISOR = "tile_rows.cuh", "operand.cuh", "divisor.cuh"
-WEIGHTS, PARTS = "similarity_confidence_weights.cuh", "similarity_confidence_parts.cuh"
-SWEEPS, EPILOGUE = "similarity_confidence_sweeps.cuh", "similarity_confidence_epilogue.cuh"
+ROWS, OPERAND, DIVISOR = "product/tile_rows.cuh", "product/operand.cuh", "product/divisor.cuh"
+WEIGHTS, PARTS = "product/similarity_confidence/weights.cuh", "product/similarity_confidence/parts.cuh"
+SWEEPS, EPILOGUE = "product/similarity_confidence/sweeps.cuh", "product/similarity_confidence/epilogue.cuh"
 MUTATIONS = [
     Mutation(
         "the last of equal classes is predicted",
@@ -244,7 +244,7 @@ MUTATIONS = [
     ),
     Mutation(
         "one row of any stride is aligned",
-        "operand.cuh",
+        OPERAND,
         "rows_are_aligned(static_cast<const __half*>(m.data), m.stride)",
         "(m.rows <= 1 ? is_aligned(m.data) : rows_are_aligned(static_cast<const __half*>(m.data), m.stride))",
     ),

@@ -2,7 +2,7 @@
 #pragma once
 #include <cstdint>
 
-#include "../common/host_device.h"
+#include "../../common/host_device.h"
 
 namespace pyfastcal::cuda {
 

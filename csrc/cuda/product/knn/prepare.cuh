@@ -1,8 +1,8 @@
 // knn, first: what is to be known of every row before the product (its norm, how far its copy is off, whether scores
 // can judge it) and, where the product cannot read the rows in place, their 16-bit copies.
 #pragma once
-#include "distance.cuh"
-#include "knn_search.cuh"
+#include "../distance.cuh"
+#include "search.cuh"
 #include "select.cuh"
 
 namespace pyfastcal::cuda::knn {

@@ -2,8 +2,8 @@
 #pragma once
 #include <limits>
 
-#include "../common/arguments.h"
-#include "primitives.cuh"
+#include "../../common/arguments.h"
+#include "../runtime/primitives.cuh"
 
 namespace pyfastcal::cuda {
 

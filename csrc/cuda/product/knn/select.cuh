@@ -1,7 +1,7 @@
 // The k-th largest of a set of scores: for a warp that holds them in registers bit by bit from the top, the largest
 // number that at least k keys reach; for a block, which must read them each time anew, eight bits at a time.
 #pragma once
-#include "primitives.cuh"
+#include "../../runtime/primitives.cuh"
 
 namespace pyfastcal::cuda {
 

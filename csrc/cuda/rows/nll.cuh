@@ -7,8 +7,8 @@
 // A row with NaN, infinity or a label that is no class makes all three results NaN. Two launches. Workspace:
 // nll_workspace().
 #pragma once
-#include "../common/nll.h"
-#include "launch.cuh"
+#include "../../common/nll.h"
+#include "../runtime/launch.cuh"
 #include "row_confidence.cuh"
 
 namespace pyfastcal::cuda {

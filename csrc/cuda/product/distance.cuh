@@ -1,7 +1,7 @@
 // Norms and distances in double, sixteen lanes to a row: the arithmetic of csrc/cpu/rows.h in the same order, so that
 // both halves give the same bits wherever the processor has a fused multiply-add.
 #pragma once
-#include "rows.cuh"
+#include "../rows/rows.cuh"
 
 namespace pyfastcal::cuda {
 

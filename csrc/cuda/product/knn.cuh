@@ -7,16 +7,16 @@
 // csrc/cpu/knn.h does, and sorts them by (distance, index). In which order a list was filled cannot show: it always
 // holds its query's nearest among the rows seen, and only exact distances decide in the end.
 //
-// Rows that scores cannot judge (knn_search.cuh says how far these may be off), being out of fp32's safe range or zero,
+// Rows that scores cannot judge (knn/search.cuh says how far these may be off), being out of fp32's safe range or zero,
 // are kept out of the filter: finish measures the distance of such a bank row to every query, and of such a query to
 // every bank row.
 #pragma once
-#include "knn_finish.cuh"
-#include "knn_prepare.cuh"
-#include "knn_scan.cuh"
-#include "launch.cuh"
+#include "../runtime/launch.cuh"
+#include "../runtime/workspace.cuh"
+#include "knn/finish.cuh"
+#include "knn/prepare.cuh"
+#include "knn/scan.cuh"
 #include "operand.cuh"
-#include "workspace.cuh"
 
 namespace pyfastcal::cuda {
 

@@ -1,8 +1,8 @@
 // What similarity_confidence knows of a row from a part of its classes, and the merging of parts that several blocks
 // made.
 #pragma once
-#include "similarity_confidence_weights.cuh"
-#include "tile_rows.cuh"
+#include "../tile_rows.cuh"
+#include "weights.cuh"
 
 namespace pyfastcal::cuda::similarity_confidence {
 

@@ -1,6 +1,6 @@
 // What similarity_confidence does with a tile of products: largest logit, first class and sums of powers of every row.
 #pragma once
-#include "similarity_confidence_sweeps.cuh"
+#include "sweeps.cuh"
 
 namespace pyfastcal::cuda::similarity_confidence {
 

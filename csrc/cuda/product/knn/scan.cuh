@@ -2,10 +2,10 @@
 // are appended to its list in the workspace, and a list that fills up is pruned, by scores or, where they are too
 // close, by exact distances.
 #pragma once
-#include "../common/topk.h"
-#include "distance.cuh"
-#include "gemm.cuh"
-#include "knn_search.cuh"
+#include "../../../common/topk.h"
+#include "../distance.cuh"
+#include "../gemm.cuh"
+#include "search.cuh"
 #include "select.cuh"
 
 namespace pyfastcal::cuda::knn {

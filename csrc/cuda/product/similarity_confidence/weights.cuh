@@ -2,7 +2,7 @@
 #pragma once
 #include <climits>
 
-#include "rows.cuh"
+#include "../../rows/rows.cuh"
 
 namespace pyfastcal::cuda::similarity_confidence {
 

@@ -15,12 +15,12 @@
 //   - the roundings of factors, h and the last operations in fp32: 8 u (L X + X^2), X^2 without normalize only.
 // A hundredth more covers the products of these small numbers.
 #pragma once
-#include "../common/arguments.h"
-#include "primitives.cuh"
+#include "../../../common/arguments.h"
+#include "../../runtime/primitives.cuh"
 
 namespace pyfastcal::cuda {
 
-inline constexpr int64_t kMostNeighbours = 128;  // above, ops.py takes the reference
+inline constexpr int64_t kMostNeighbours = 128;  // above, pyfastcal/ops/knn.py takes the reference
 
 namespace knn {
 

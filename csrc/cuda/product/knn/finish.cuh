@@ -1,8 +1,8 @@
 // knn, last: of every query's candidates the k nearest, by exact distances.
 #pragma once
-#include "../common/topk.h"
-#include "distance.cuh"
-#include "knn_search.cuh"
+#include "../../../common/topk.h"
+#include "../distance.cuh"
+#include "search.cuh"
 #include "select.cuh"
 
 namespace pyfastcal::cuda::knn {

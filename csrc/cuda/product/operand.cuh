@@ -12,10 +12,10 @@
 // zero (1e-12). The power is taken back by the factors, which are double until they are rounded; a row with NaN or
 // infinity in it gets the factor NaN.
 #pragma once
+#include "../rows/row_confidence.cuh"
+#include "../runtime/launch.cuh"
 #include "distance.cuh"
-#include "gemm.cuh"
-#include "launch.cuh"
-#include "row_confidence.cuh"
+#include "tile.cuh"
 
 namespace pyfastcal::cuda {
 

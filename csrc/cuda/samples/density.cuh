@@ -7,9 +7,9 @@
 // query's bits depend on nothing but its numbers, the points and their order. NaN in a query or a point makes NaN. The
 // bandwidth is read on the device. Two launches. Workspace: density_workspace().
 #pragma once
-#include "../common/density.h"
-#include "launch.cuh"
-#include "row_confidence.cuh"
+#include "../../common/density.h"
+#include "../rows/row_confidence.cuh"
+#include "../runtime/launch.cuh"
 
 namespace pyfastcal::cuda {
 

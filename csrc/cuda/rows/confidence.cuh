@@ -4,7 +4,7 @@
 // longer row is a block's, which reads it twice, the second time mostly from L1 or L2. Which threads add what follows
 // from the number of classes alone, so a row's bits depend on nothing but its numbers. No workspace.
 #pragma once
-#include "launch.cuh"
+#include "../runtime/launch.cuh"
 #include "row_confidence.cuh"
 
 namespace pyfastcal::cuda {

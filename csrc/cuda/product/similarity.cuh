@@ -10,10 +10,11 @@
 #pragma once
 #include <climits>
 
+#include "../runtime/launch.cuh"
+#include "../runtime/workspace.cuh"
 #include "divisor.cuh"
-#include "launch.cuh"
+#include "gemm.cuh"
 #include "tile_rows.cuh"
-#include "workspace.cuh"
 
 namespace pyfastcal::cuda {
 

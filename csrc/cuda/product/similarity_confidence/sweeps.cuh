@@ -1,8 +1,8 @@
 // The arguments of similarity_confidence's kernel, and which tiles of the product a block takes in which order.
 #pragma once
-#include "divisor.cuh"
-#include "gemm.cuh"
-#include "similarity_confidence_parts.cuh"
+#include "../divisor.cuh"
+#include "../tile.cuh"
+#include "parts.cuh"
 
 namespace pyfastcal::cuda::similarity_confidence {
 

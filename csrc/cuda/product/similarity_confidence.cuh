@@ -16,10 +16,11 @@
 // Workspace: packed classes (2 bytes per number; 6 if split) and 8 bytes per class; packed images unless they are read
 // in place, with 4 bytes for each if they are split; with class weights kTileRows logits in fp32 per class and block.
 #pragma once
-#include "launch.cuh"
+#include "../runtime/launch.cuh"
+#include "../runtime/workspace.cuh"
+#include "gemm.cuh"
 #include "operand.cuh"
-#include "similarity_confidence_epilogue.cuh"
-#include "workspace.cuh"
+#include "similarity_confidence/epilogue.cuh"
 
 namespace pyfastcal::cuda {
 

@@ -7,9 +7,7 @@ and the thread sanitizer, until one of them notices: by a failure, a report, a c
 """
 
 import argparse
-import importlib
 import os
-import pkgutil
 import shutil
 import signal
 import subprocess
@@ -30,14 +28,8 @@ SHARED_OBJECTS = ["main", *MODEL]  # per variant, the same for all tests and mut
 WANTED = 0.95
 
 
-def load(kernels: list[str] | None) -> list[tuple[Mutation, list[str]]]:
-    """Every mutation, with the tests that should notice it."""
-    found = []
-    for module in pkgutil.iter_modules(mutations.__path__):
-        if kernels is None or module.name in kernels:
-            table = importlib.import_module(f"scripts.cuda.mutations.{module.name}")
-            found += [(mutation, list(mutation.tests) or table.TESTS) for mutation in table.MUTATIONS]
-    return found
+def load(kernels: list[str] | None) -> list[Mutation]:
+    return [m for kernel in mutations.kernels() if kernels is None or kernel in kernels for m in mutations.read(kernel)]
 
 
 def mutate(mutation: Mutation, root: Path) -> None:
@@ -92,14 +84,14 @@ class Scratch:
         return done.returncode == 0, f"ended with {done.returncode}"
 
 
-def noticed(mutation: Mutation, tests: list[str], base: Scratch, limits: dict[tuple[str, str], int]) -> str | None:
+def noticed(mutation: Mutation, base: Scratch, limits: dict[tuple[str, str], int]) -> str | None:
     """How the tests noticed a mutation, or None."""
     with tempfile.TemporaryDirectory(prefix="pyfastcal-mutate-") as folder:
         scratch = Scratch(Path(folder), base.root)
         scratch.take_objects(base)
         mutate(mutation, scratch.root)
         for variant in VARIANTS:
-            for test in tests:
+            for test in mutation.tests:
                 built = scratch.build(f"{variant}/{test}")
                 if "static assertion failed" in built.stderr:
                     return "compiler: static assertion failed"
@@ -134,14 +126,14 @@ def prepare(base: Scratch, tests: list[str], pool: ThreadPoolExecutor) -> dict[t
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kernels", nargs="+", help="modules of scripts/cuda/mutations; default: all")
+    parser.add_argument("--kernels", nargs="+", help="lists of scripts/cuda/mutations; default: all")
     parser.add_argument("--only", default="", help="mutations whose name holds this text")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="mutations at a time")
     parser.add_argument("--list", action="store_true", help="only list them")
     arguments = parser.parse_args()
-    chosen = [(m, tests) for m, tests in load(arguments.kernels) if arguments.only in m.name]
+    chosen = [mutation for mutation in load(arguments.kernels) if arguments.only in mutation.name]
     if arguments.list:
-        for mutation, _ in chosen:
+        for mutation in chosen:
             print(f"{mutation.file}: {mutation.name}")
         return 0
     n_noticed, mistakes, start = 0, [], time.monotonic()
@@ -149,8 +141,8 @@ def main() -> int:
         base = Scratch(Path(folder))
         if (built := ROOT / "build/cuda_model").exists():
             shutil.copytree(built, base.root / "build/cuda_model")
-        limits = prepare(base, sorted({t for _, tests in chosen for t in tests}), pool)
-        jobs = {pool.submit(noticed, mutation, tests, base, limits): mutation for mutation, tests in chosen}
+        limits = prepare(base, sorted({test for mutation in chosen for test in mutation.tests}), pool)
+        jobs = {pool.submit(noticed, mutation, base, limits): mutation for mutation in chosen}
         for job in as_completed(jobs):
             mutation = jobs[job]
             try:

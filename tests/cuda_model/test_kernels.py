@@ -64,11 +64,11 @@ def test_check_fails_on_a_local_array(monkeypatch, capsys, tmp_path):
 def test_mutations_can_be_planted():
     all_mutations = mutate.load(None)
     assert len(all_mutations) >= 40
-    for mutation, tests in all_mutations:
+    for mutation in all_mutations:
         text = (ROOT / "csrc/cuda" / mutation.file).read_text()
         assert text.count(mutation.old) == 1, mutation.name
         assert mutation.new != mutation.old
-        assert all((ROOT / f"tests/cuda_model/{test}.cpp").exists() for test in tests)
+        assert all((ROOT / f"tests/cuda_model/{test}.cpp").exists() for test in mutation.tests)
 
 
 @needs_model

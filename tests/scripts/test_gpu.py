@@ -149,22 +149,26 @@ def test_outcomes_are_there_whatever_ends_the_tests(tmp_path: Path):
 
 
 def test_the_second_run_repeats_what_failed(tmp_path: Path):
+    failing, passing = "tests/evaluate/test_methods.py", "tests/io/test_features.py"
     before = tmp_path / "tests.jsonl"
     lines = [
-        {"test": "tests/evaluate/test_methods.py::test_gives_what_the_calibrator_gives[of-another-day]", "outcome": "failed"},
-        {"test": "tests/io/test_features.py::test_round_trip[dtype0]", "outcome": "passed"},
+        {
+            "test": f"{failing}::test_gives_what_the_calibrator_gives[of-another-day]",
+            "outcome": "failed",
+        },
+        {"test": f"{passing}::test_round_trip[dtype0]", "outcome": "passed"},
     ]
     before.write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = stages.Stages("sm_90a", tmp_path, before).by_name["failed"]
-    assert not found.skip and "tests/evaluate/test_methods.py" in found.command and "tests/io/test_features.py" not in found.command
+    assert not found.skip and failing in found.command and passing not in found.command
     select = ["-p", "scripts.gpu.outcomes", "--failed-in", str(before), "--collect-only"]
-    done = python("-m", "pytest", "-p", "no:cacheprovider", *select, "tests/evaluate/test_methods.py", "tests/io/test_features.py")
+    done = python("-m", "pytest", "-p", "no:cacheprovider", *select, failing, passing)
     names = [line.rpartition("::")[2].partition("[")[0] for line in done.stdout.splitlines() if "::" in line]
     assert len(names) > 1 and set(names) == {"test_gives_what_the_calibrator_gives"}
-    before.write_text(json.dumps({"test": "tests/io/test_features.py", "outcome": "failed"}) + "\n")
-    done = python("-m", "pytest", "-p", "no:cacheprovider", *select, "tests/evaluate/test_methods.py", "tests/io/test_features.py")
-    assert "tests/io/test_features.py: " in done.stdout or "tests/io/test_features.py::" in done.stdout
-    assert "tests/evaluate/test_methods.py" not in done.stdout
+    before.write_text(json.dumps({"test": passing, "outcome": "failed"}) + "\n")
+    done = python("-m", "pytest", "-p", "no:cacheprovider", *select, failing, passing)
+    assert f"{passing}: " in done.stdout or f"{passing}::" in done.stdout
+    assert failing not in done.stdout
     before.write_text(json.dumps(lines[1]) + "\n")
     assert "nothing failed" in stages.Stages("sm_90a", tmp_path, before).by_name["failed"].skip
 

@@ -2,8 +2,8 @@
 
 namespace pyfastcal {
 
-static std::tuple<Tensor, Tensor> confidence(const Tensor& logits, const std::optional<Tensor>& class_weight,
-                                             const std::optional<Tensor>& sample_weight) {
+static std::tuple<Tensor, Tensor> confidence_op(const Tensor& logits, const std::optional<Tensor>& class_weight,
+                                                const std::optional<Tensor>& sample_weight) {
   check_confidence(logits, class_weight, sample_weight);
   Tensor confidence = new_float(logits, {logits.size(0)}), prediction = new_long(logits, {logits.size(0)});
   const OptionalVector per_class(class_weight), per_sample(sample_weight);
@@ -12,6 +12,6 @@ static std::tuple<Tensor, Tensor> confidence(const Tensor& logits, const std::op
   return {confidence, prediction};
 }
 
-STABLE_TORCH_LIBRARY_IMPL(pyfastcal, CPU, m) { m.impl("confidence", TORCH_BOX(&confidence)); }
+STABLE_TORCH_LIBRARY_IMPL(pyfastcal, CPU, m) { m.impl("confidence", TORCH_BOX(&confidence_op)); }
 
 }  // namespace pyfastcal

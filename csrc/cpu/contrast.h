@@ -55,8 +55,8 @@ inline Packed pack_difference(const Matrix& text, const Matrix& text0, bool norm
   return Packed({difference, Dtype::kFloat, text.rows, d, d}, [](int64_t, const float*) { return 1.0; });
 }
 
-inline void contrast(const Matrix& image, const Matrix& text, const Matrix& image0, const Matrix& text0,
-                     bool probability, float logit_scale, bool normalize, float* z) {
+inline void contrast_distance(const Matrix& image, const Matrix& text, const Matrix& image0, const Matrix& text0,
+                              bool probability, float logit_scale, bool normalize, float* z) {
   const bool one_product = !probability && same_rows(image, image0);
   Buffer<float> difference(one_product ? text.rows * text.cols : 0);
   const Packed tuned = one_product ? pack_difference(text, text0, normalize, difference) : pack_text(text, normalize);

@@ -60,7 +60,7 @@ inline double faint_sum(const Plane& points, int64_t n, double u, double v, doub
 
 // queries, points: fp32 rows of 2; out: one entry per query. A bandwidth whose inverse square fp32 cannot hold makes
 // the fp32 sums NaN at points that share a coordinate with the query.
-inline void density(const Matrix& queries, const Matrix& points, const double* bandwidth, double* out) {
+inline void log_density(const Matrix& queries, const Matrix& points, const double* bandwidth, double* out) {
   const Plane plane(points);
   const double ku = exponent_scale(bandwidth[0]), kv = exponent_scale(bandwidth[1]);
   constexpr int64_t kQueries = 64;  // per task: the points come out of L2 that often less
@@ -82,7 +82,7 @@ inline void density(const Matrix& queries, const Matrix& points, const double* b
     for (int64_t j = 0; j < count; ++j) {
       const double log2_sum =
           sums[j] >= kFaintest ? std::log2(sums[j]) : faint_sum(plane, points.rows, u[j], v[j], ku, kv);
-      out[begin + j] = log_density(log2_sum, points.rows, bandwidth[0], bandwidth[1]);
+      out[begin + j] = pyfastcal::log_density(log2_sum, points.rows, bandwidth[0], bandwidth[1]);
     }
   });
 }

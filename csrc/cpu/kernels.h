@@ -18,8 +18,8 @@ struct Kernels {
   void (*knn)(const Matrix& queries, const Matrix& bank, int64_t k, bool exclude_self, bool normalize, float* distances,
               int64_t* indices);
   // z: one entry per image
-  void (*contrast)(const Matrix& image, const Matrix& text, const Matrix& image0, const Matrix& text0, bool probability,
-                   float scale, bool normalize, float* z);
+  void (*contrast_distance)(const Matrix& image, const Matrix& text, const Matrix& image0, const Matrix& text0,
+                            bool probability, float scale, bool normalize, float* z);
   // totals: (3, n_groups, n_bins) counts, correct, confidence * 2^32, added to; group: one entry per value, or null;
   // invalid: the number of values that are no confidence or belong to no group, added to
   void (*bin_counts)(const void* confidence, Dtype dtype, const bool* correct, const int64_t* group, int64_t n,
@@ -29,7 +29,7 @@ struct Kernels {
   // out: (image.rows, text.rows); NaN or infinity where a vector holds either
   void (*similarity)(const Matrix& image, const Matrix& text, bool normalize, float* out);
   // queries, points: fp32 in two columns; bandwidth: of each column; out: the log density at each query
-  void (*density)(const Matrix& queries, const Matrix& points, const double* bandwidth, double* out);
+  void (*log_density)(const Matrix& queries, const Matrix& points, const double* bandwidth, double* out);
 };
 
 extern const Kernels kScalarKernels;

@@ -2,8 +2,8 @@
 
 namespace pyfastcal {
 
-static std::tuple<Tensor, Tensor> knn(const Tensor& queries, const Tensor& bank, int64_t k, bool exclude_self,
-                                      bool normalize) {
+static std::tuple<Tensor, Tensor> knn_op(const Tensor& queries, const Tensor& bank, int64_t k, bool exclude_self,
+                                         bool normalize) {
   check_knn(queries, bank, k, exclude_self);
   Tensor distances = new_float(queries, {queries.size(0), k}), indices = new_long(queries, {queries.size(0), k});
   kernels().knn(Rows(queries), Rows(bank), k, exclude_self, normalize, distances.mutable_data_ptr<float>(),
@@ -11,6 +11,6 @@ static std::tuple<Tensor, Tensor> knn(const Tensor& queries, const Tensor& bank,
   return {distances, indices};
 }
 
-STABLE_TORCH_LIBRARY_IMPL(pyfastcal, CPU, m) { m.impl("knn", TORCH_BOX(&knn)); }
+STABLE_TORCH_LIBRARY_IMPL(pyfastcal, CPU, m) { m.impl("knn", TORCH_BOX(&knn_op)); }
 
 }  // namespace pyfastcal

@@ -2,7 +2,7 @@
 
 namespace pyfastcal {
 
-static Tensor nll(const Tensor& logits, const Tensor& labels, double beta) {
+static Tensor nll_op(const Tensor& logits, const Tensor& labels, double beta) {
   check_nll(logits, labels);
   const Tensor y = torch::stable::contiguous(labels);
   Tensor out = torch::stable::new_empty(logits, {3}, ScalarType::Double);
@@ -14,6 +14,6 @@ static Tensor nll(const Tensor& logits, const Tensor& labels, double beta) {
   return out;
 }
 
-STABLE_TORCH_LIBRARY_IMPL(pyfastcal, CPU, m) { m.impl("nll", TORCH_BOX(&nll)); }
+STABLE_TORCH_LIBRARY_IMPL(pyfastcal, CPU, m) { m.impl("nll", TORCH_BOX(&nll_op)); }
 
 }  // namespace pyfastcal

@@ -10,8 +10,8 @@
 
 namespace pyfastcal {
 extern const Kernels PYFASTCAL_TABLE{
-    PYFASTCAL_NAME,         PYFASTCAL_VARIANT::confidence, PYFASTCAL_VARIANT::similarity_confidence,
-    PYFASTCAL_VARIANT::knn, PYFASTCAL_VARIANT::contrast,   PYFASTCAL_VARIANT::bin_counts,
-    PYFASTCAL_VARIANT::nll, PYFASTCAL_VARIANT::similarity, PYFASTCAL_VARIANT::density,
+    PYFASTCAL_NAME,         PYFASTCAL_VARIANT::confidence,        PYFASTCAL_VARIANT::similarity_confidence,
+    PYFASTCAL_VARIANT::knn, PYFASTCAL_VARIANT::contrast_distance, PYFASTCAL_VARIANT::bin_counts,
+    PYFASTCAL_VARIANT::nll, PYFASTCAL_VARIANT::similarity,        PYFASTCAL_VARIANT::log_density,
 };
 }

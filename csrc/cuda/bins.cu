@@ -4,9 +4,10 @@
 
 namespace pyfastcal::cuda {
 
-static std::tuple<Tensor, Tensor> bin_counts(const Tensor& confidence, const Tensor& correct,
-                                             const std::optional<Tensor>& edges, int64_t n_bins,
-                                             const std::optional<Tensor>& group, int64_t n_groups, bool closed_right) {
+static std::tuple<Tensor, Tensor> bin_counts_op(const Tensor& confidence, const Tensor& correct,
+                                                const std::optional<Tensor>& edges, int64_t n_bins,
+                                                const std::optional<Tensor>& group, int64_t n_groups,
+                                                bool closed_right) {
   check_bin_counts(confidence, correct, edges, n_bins, group, n_groups);
   const Device device(confidence);
   const Tensor c = torch::stable::contiguous(confidence), ok = torch::stable::contiguous(correct);
@@ -22,6 +23,6 @@ static std::tuple<Tensor, Tensor> bin_counts(const Tensor& confidence, const Ten
   return {totals, invalid};
 }
 
-STABLE_TORCH_LIBRARY_IMPL(pyfastcal, CUDA, m) { m.impl("bin_counts", TORCH_BOX(&bin_counts)); }
+STABLE_TORCH_LIBRARY_IMPL(pyfastcal, CUDA, m) { m.impl("bin_counts", TORCH_BOX(&bin_counts_op)); }
 
 }  // namespace pyfastcal::cuda

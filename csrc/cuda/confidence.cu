@@ -4,8 +4,8 @@
 
 namespace pyfastcal::cuda {
 
-static std::tuple<Tensor, Tensor> confidence(const Tensor& logits, const std::optional<Tensor>& class_weight,
-                                             const std::optional<Tensor>& sample_weight) {
+static std::tuple<Tensor, Tensor> confidence_op(const Tensor& logits, const std::optional<Tensor>& class_weight,
+                                                const std::optional<Tensor>& sample_weight) {
   check_confidence(logits, class_weight, sample_weight);
   const Device device(logits);
   const Rows rows(logits);
@@ -16,6 +16,6 @@ static std::tuple<Tensor, Tensor> confidence(const Tensor& logits, const std::op
   return {confidence, prediction};
 }
 
-STABLE_TORCH_LIBRARY_IMPL(pyfastcal, CUDA, m) { m.impl("confidence", TORCH_BOX(&confidence)); }
+STABLE_TORCH_LIBRARY_IMPL(pyfastcal, CUDA, m) { m.impl("confidence", TORCH_BOX(&confidence_op)); }
 
 }  // namespace pyfastcal::cuda

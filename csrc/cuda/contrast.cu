@@ -4,8 +4,8 @@
 
 namespace pyfastcal::cuda {
 
-static Tensor contrast_distance(const Tensor& image, const Tensor& text, const Tensor& image0, const Tensor& text0,
-                                bool probability, double logit_scale, bool normalize) {
+static Tensor contrast_distance_op(const Tensor& image, const Tensor& text, const Tensor& image0, const Tensor& text0,
+                                   bool probability, double logit_scale, bool normalize) {
   check_contrast_distance(image, text, image0, text0);
   const Device device(image);
   const Rows images(image), texts(text), images0(image0), texts0(text0);
@@ -19,6 +19,6 @@ static Tensor contrast_distance(const Tensor& image, const Tensor& text, const T
   return z;
 }
 
-STABLE_TORCH_LIBRARY_IMPL(pyfastcal, CUDA, m) { m.impl("contrast_distance", TORCH_BOX(&contrast_distance)); }
+STABLE_TORCH_LIBRARY_IMPL(pyfastcal, CUDA, m) { m.impl("contrast_distance", TORCH_BOX(&contrast_distance_op)); }
 
 }  // namespace pyfastcal::cuda

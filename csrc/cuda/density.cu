@@ -4,7 +4,7 @@
 
 namespace pyfastcal::cuda {
 
-static Tensor log_density(const Tensor& queries, const Tensor& points, const Tensor& bandwidth) {
+static Tensor log_density_op(const Tensor& queries, const Tensor& points, const Tensor& bandwidth) {
   check_log_density(queries, points, bandwidth);
   const Device device(queries);
   const Rows q(queries), p(points);
@@ -16,6 +16,6 @@ static Tensor log_density(const Tensor& queries, const Tensor& points, const Ten
   return out;
 }
 
-STABLE_TORCH_LIBRARY_IMPL(pyfastcal, CUDA, m) { m.impl("log_density", TORCH_BOX(&log_density)); }
+STABLE_TORCH_LIBRARY_IMPL(pyfastcal, CUDA, m) { m.impl("log_density", TORCH_BOX(&log_density_op)); }
 
 }  // namespace pyfastcal::cuda

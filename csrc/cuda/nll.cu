@@ -4,7 +4,7 @@
 
 namespace pyfastcal::cuda {
 
-static Tensor nll(const Tensor& logits, const Tensor& labels, double beta) {
+static Tensor nll_op(const Tensor& logits, const Tensor& labels, double beta) {
   check_nll(logits, labels);
   const Device device(logits);
   const Rows rows(logits);
@@ -16,6 +16,6 @@ static Tensor nll(const Tensor& logits, const Tensor& labels, double beta) {
   return out;
 }
 
-STABLE_TORCH_LIBRARY_IMPL(pyfastcal, CUDA, m) { m.impl("nll", TORCH_BOX(&nll)); }
+STABLE_TORCH_LIBRARY_IMPL(pyfastcal, CUDA, m) { m.impl("nll", TORCH_BOX(&nll_op)); }
 
 }  // namespace pyfastcal::cuda

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from ...arguments.names import chosen
 from . import mapping, scaling
 from .method import PROXIMITY_NEIGHBOURS, Apply, Calibrated, Fit, NotApplicable, check_base, image_proximity
 
@@ -38,11 +39,4 @@ DEFAULT_METHODS = ("conf", "dac", "cac", "cac-fit")
 def check_methods(methods: Iterable[str]) -> tuple[str, ...]:
     """The methods, each once, in the order given, ``all`` standing for all there are; ValueError at an unknown name or
     none at all."""
-    named = [name for method in methods for name in (METHODS if method == "all" else (method,))]
-    chosen = tuple(dict.fromkeys(named))
-    for method in chosen:
-        if method not in METHODS:
-            raise ValueError(f"methods must be among all, {', '.join(METHODS)}, got {method!r}")
-    if not chosen:
-        raise ValueError(f"methods must name at least one of {', '.join(METHODS)}")
-    return chosen
+    return chosen("methods", methods, METHODS)

@@ -10,8 +10,7 @@ from ..arguments import checks
 from ..arguments.arrays import accepts_numpy
 from ..reference import equal_mass_starts
 from .fit_buffers import FitBuffers
-from .fit_rows import labelled
-from .probability_map import ProbabilityMap, check_probabilities
+from .probability_map import ProbabilityMap, check_probabilities, labelled_probabilities
 
 _MOST_GROUPS = 10_000  # each has a calibrator of its own
 
@@ -63,9 +62,7 @@ class BinMeanShift(FitBuffers):
             proximity: (N,) floating and finite, see ``pyfastcal.proximity``.
             ignore_index: rows with this label are left out.
         """
-        check_probabilities("probs", probs, rows=True)
-        labels, probs, proximity = labelled(ignore_index, labels, probs, proximity)
-        labels = checks.labels("labels", labels, len(probs), probs.shape[1])
+        labels, probs, proximity = labelled_probabilities(ignore_index, labels, probs, proximity)
         _check_proximity(proximity, probs)
         starts = equal_mass_starts(proximity, self.n_proximity_bins)
         self.starts = starts.masked_fill(starts <= proximity.min(), -torch.inf)  # lower proximities come to it too

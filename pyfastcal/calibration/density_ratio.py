@@ -11,8 +11,7 @@ from ..arguments import checks, ranges
 from ..arguments.arrays import accepts_numpy
 from ..arguments.keywords import by_name
 from .fit_buffers import FitBuffers
-from .fit_rows import labelled
-from .probability_map import check_probabilities, share_rest
+from .probability_map import check_probabilities, labelled_probabilities, share_rest
 
 
 class DensityRatioCalibration(FitBuffers):
@@ -49,10 +48,7 @@ class DensityRatioCalibration(FitBuffers):
             ValueError: naming the argument; among others where there are no two right and two wrong predictions that
                 differ in confidence and in proximity: no bandwidth of at least 1e-30 can be had of them.
         """
-        check_probabilities("probs", probs, rows=True)
-        labels, probs, proximity = labelled(ignore_index, labels, probs, proximity)
-        labels = checks.labels("labels", labels, len(probs), probs.shape[1])
-        checks.same_device("labels", labels, "probs", probs)
+        labels, probs, proximity = labelled_probabilities(ignore_index, labels, probs, proximity)
         confidence, prediction = probs.max(dim=1)
         points = _points(confidence, proximity)
         is_right = prediction == labels

@@ -61,10 +61,7 @@ class ProbabilityMap(FitBuffers):
         Raises:
             ValueError: naming the argument, for a wrong shape, dtype or value.
         """
-        check_probabilities("probs", probs, rows=True)
-        labels, probs = labelled(ignore_index, labels, probs)
-        labels = checks.labels("labels", labels, len(probs), probs.shape[1]).long()
-        checks.same_device("labels", labels, "probs", probs)
+        labels, probs = labelled_probabilities(ignore_index, labels, probs)
         if self.strategy == TOP_LABEL:
             confidence, prediction = probs.max(dim=1)
             self._fit_maps(confidence[:, None], (prediction == labels)[:, None])
@@ -127,3 +124,14 @@ def check_probabilities(name: str, probs: Tensor, *, rows: bool = False) -> Tens
     if checks.probabilities(name, probs, rows=rows).shape[1] < 2:
         raise ValueError(f"{name} must have at least 2 classes, got {checks.describe(probs)}")
     return probs
+
+
+def labelled_probabilities(
+    ignore_index: int | None, labels: Tensor, probs: Tensor, *rows: Tensor
+) -> tuple[Tensor, ...]:
+    """``labels`` (N,) int64, ``probs`` (N, C), both checked, and further ``rows`` (N, ...) that a fit learns from."""
+    check_probabilities("probs", probs, rows=True)
+    labels, probs, *kept = labelled(ignore_index, labels, probs, *rows)
+    labels = checks.labels("labels", labels, len(probs), probs.shape[1]).long()
+    checks.same_device("labels", labels, "probs", probs)
+    return labels, probs, *kept

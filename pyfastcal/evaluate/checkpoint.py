@@ -1,12 +1,10 @@
-"""How far an evaluation over shards has come: in memory, and in a folder from which a killed run goes on.
+"""How far an evaluation over shards has come, in a folder from which a killed run goes on.
 
 The folder has ``merged.safetensors``, which says what is evaluated and holds the sums over the shards that were done
 when the run (re)started, and ``rank-R.safetensors`` for each rank, with the sums over what it has done since. Every
 file is written whole or not at all. At a start the first rank adds the parts to the merged file under a new name of
 the run; parts of another name are then those that have been added already, so that being killed at any point
 neither loses nor counts twice, and any number of ranks can go on.
-
-Sums are integers: their order does not matter, to the bit.
 """
 
 import hashlib
@@ -14,7 +12,6 @@ import json
 import os
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,51 +26,12 @@ from ..io.paths import atomic_write, regular
 from ..io.shards import Shard
 from ..metrics.accumulator import Accumulator
 from . import checkpoint_checks
+from .sums import Progress, Told
 
 FORMAT = "pyfastcal.checkpoint/1"
 MERGED = "merged.safetensors"
 _SUMS = "sums."  # and the method: the key of its state
 _TOLD = "warned", "failed"
-
-
-@dataclass
-class Told:
-    """What a method said of its shards: the words of the first of them, and how many there are."""
-
-    shard: int
-    text: str
-    shards: int = 1
-
-    def merge(self, other: "Told") -> "Told":
-        first = min(self, other, key=lambda told: told.shard)
-        return Told(first.shard, first.text, self.shards + other.shards)
-
-
-@dataclass
-class Progress:
-    """Sums over the shards that are ``done`` (S,) bool: an accumulator per method, the images, and what the methods
-    were used with, warned of or failed with."""
-
-    done: Tensor
-    sums: dict[str, Accumulator]
-    images: int = 0
-    settings: dict[str, dict[str, float]] = field(default_factory=dict)
-    warned: dict[str, Told] = field(default_factory=dict)
-    failed: dict[str, Told] = field(default_factory=dict)
-
-    def merge(self, other: "Progress") -> "Progress":
-        """Add the shards of ``other``, of which none may be among those here."""
-        if bool((self.done & other.done).any()):
-            raise ValueError("two parts have the same shards: two runs wrote to one folder")
-        self.done |= other.done
-        self.images += other.images
-        self.settings |= other.settings
-        for method, sums in other.sums.items():
-            self.sums[method].merge(sums)
-        for mine, theirs in ((self.warned, other.warned), (self.failed, other.failed)):
-            for method, told in theirs.items():
-                mine[method] = mine[method].merge(told) if method in mine else told
-        return self
 
 
 class Checkpoint:

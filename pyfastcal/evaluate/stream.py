@@ -6,8 +6,6 @@ per method, so that the result is the same bits whatever the order of the shards
 restarts in between.
 """
 
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -18,15 +16,17 @@ import torch
 from ..calibration.proximity import proximity
 from ..installation.commands import package_version
 from ..io.features import ClassSet, FeatureSet
-from ..io.shards import Shard, batches, check_distinct
+from ..io.shards import Shard, check_distinct
 from ..io.text import counted
 from ..metrics.accumulator import Accumulator
-from .checkpoint import Checkpoint, Progress, Told, fingerprint
-from .methods import DEFAULT_METHODS, METHODS, PROXIMITY_NEIGHBOURS, Apply, NotApplicable, check_methods
+from .checkpoint import Checkpoint, fingerprint
+from .evaluation import Evaluation, empty_row, numbers, recorded
+from .methods import DEFAULT_METHODS, METHODS, PROXIMITY_NEIGHBOURS, Apply, NotApplicable, check_base, check_methods
 from .ranks import Ranks
-from .split import Evaluation, check_base, empty_row, numbers, proper_scores, recorded
+from .read_ahead import ReadAhead
+from .scores import proper_scores
+from .sums import Progress, Told, together
 
-AHEAD = 2  # batches that wait to be calibrated
 MEANS = ("nll", "brier")
 
 
@@ -104,7 +104,7 @@ def evaluate_shards(
             progress(done, len(mine))
     if ranks.rank == 0:
         new.merge(before)
-    total, bad = _together(new, bad, ranks)
+    total, bad = together(new, bad, ranks)
     if not total.images:
         raise ValueError(f"shards must hold images, got none that can be read: {next(iter(bad.values()))}")
     rows = [fitted.row(split, method, total, len(shards)) for method in methods]
@@ -194,19 +194,6 @@ class _Fitted:
         return row | {"note": "; ".join(notes)}
 
 
-def _together(new: Progress, bad: dict[int, str], ranks: Ranks) -> tuple[Progress, dict[int, str]]:
-    """What all ranks have, on all of them."""
-    states = ranks.sum(torch.cat([new.done.long(), *(sums.state for sums in new.sums.values())]))
-    pieces = states.split([len(new.done), *(len(sums.state) for sums in new.sums.values())])
-    for sums, state in zip(new.sums.values(), pieces[1:], strict=True):
-        sums.state.copy_(state)
-    total = Progress(pieces[0] > 0, new.sums)
-    told = ranks.gather(({"images": new.images, "settings": new.settings}, new.warned, new.failed, bad))
-    for rest, warned, failed, _ in told:
-        total.merge(Progress(torch.zeros_like(total.done), {}, warned=warned, failed=failed, **rest))
-    return total, dict(sorted(item for *_, more in told for item in more.items()))
-
-
 def _identity(
     classes: ClassSet, base: FeatureSet | None, methods: Sequence[str], n_bins: int, device: torch.device
 ) -> dict[str, Any]:
@@ -219,58 +206,3 @@ def _identity(
         "classes": fingerprint(vars(classes)),
         "base": fingerprint(vars(base)) if base is not None else "",
     }
-
-
-class ReadAhead:
-    """The batches of shards, read by a thread while those before them are calibrated. Gives ``(index, batch)``,
-    then ``(index, None)`` once all of a shard was read, or ``(index, reason)`` if it could not be.
-
-    The thread wakes none of torch's, which are for the calibration, and leaves their number alone: a number set in
-    one thread is that of every thread that starts later."""
-
-    def __init__(self, shards: Sequence[Shard], indices: Sequence[int], classes: ClassSet) -> None:
-        self._shards, self._indices, self._classes = shards, indices, classes
-        self._queue: queue.Queue[Any] = queue.Queue(AHEAD)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pyfastcal read-ahead", daemon=True)
-
-    def __enter__(self) -> "ReadAhead":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def __iter__(self) -> Iterator[tuple[int, FeatureSet | str | None]]:
-        while (item := self._queue.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    def _run(self) -> None:
-        try:
-            for index in self._indices:
-                for read in self._read(self._shards[index]):
-                    if not self._put((index, read)):
-                        return
-            self._put(None)
-        except BaseException as error:  # whatever it is, the one who waits must hear of it
-            self._put(error)
-
-    def _read(self, shard: Shard) -> Iterator[FeatureSet | str | None]:
-        try:
-            yield from batches(shard, shard.read(self._classes))
-        except (ValueError, OSError) as error:
-            yield str(error)
-        else:
-            yield None
-
-    def _put(self, item: Any) -> bool:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False

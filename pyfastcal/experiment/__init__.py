@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..arguments import checks
+from ..arguments.names import chosen
 from ..clip.prompts import LEARNERS
 from ..evaluate.methods import METHODS as KNOWN
 from ..io.paths import write_text
@@ -40,28 +41,16 @@ FEW_SHOTS = (1, 2, 4, 8)  # what is tuned on besides, where ``shots`` are more
 
 def check_learners(names: Sequence[str]) -> tuple[str, ...]:
     """Names of ``LEARNERS``, in any case, each once; ``all`` stands for all. ValueError at an unknown one."""
-    by_name = {name.lower(): name for name in LEARNERS}
-    chosen: list[str] = []
-    for name in names:
-        if name.lower() != "all" and name.lower() not in by_name:
-            raise ValueError(f"learners must be among all, {', '.join(LEARNERS)}, got {name!r}")
-        chosen += LEARNERS if name.lower() == "all" else (by_name[name.lower()],)
-    if not chosen:
-        raise ValueError(f"learners must name at least one of {', '.join(LEARNERS)}")
-    return tuple(name for name in LEARNERS if name in chosen)
+    by_name = {name.lower(): name for name in ("all", *LEARNERS)}
+    named = chosen("learners", (by_name.get(name.lower(), name) for name in names), LEARNERS)
+    return tuple(name for name in LEARNERS if name in named)
 
 
 def check_methods(names: Sequence[str]) -> tuple[str, ...]:
     """Methods of ``pyfastcal evaluate``, "zero-shot" called "zs", each once; ``all`` stands for ``METHODS``. ValueError
     at an unknown one."""
-    known = tuple(SHORT.get(name, name) for name in KNOWN)
-    chosen = [SHORT.get(name, name) for given in names for name in (METHODS if given == "all" else (given,))]
-    for name in chosen:
-        if name not in known:
-            raise ValueError(f"methods must be among all, {', '.join(known)}, got {name!r}")
-    if not chosen:
-        raise ValueError(f"methods must name at least one of {', '.join(known)}")
-    return tuple(dict.fromkeys(chosen))
+    known = [SHORT.get(name, name) for name in KNOWN]
+    return chosen("methods", (SHORT.get(name, name) for name in names), known, METHODS)
 
 
 def run(

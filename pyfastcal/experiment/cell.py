@@ -10,7 +10,8 @@ from torch import Tensor
 from .. import metrics, ops
 from ..clip import scale_and_bias
 from ..clip.prompts import LEARNERS, PromptLearner
-from ..evaluate.split import METRICS, Evaluation, evaluate_split
+from ..evaluate.evaluation import METRICS, Evaluation
+from ..evaluate.split import evaluate_split
 from ..io.features import FeatureSet
 from ..io.progress import Progress
 from ..report.panels import POINTS, class_points

@@ -5,7 +5,6 @@ A state is one flat int64 tensor: the number of rows; whole, low and infinite co
 bins: once, or for each fine cell of proximity and once more for rows that came without.
 """
 
-import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import ops, reference
+from .. import ops
 from ..arguments import checks
 from . import _limbs
+from ._binning import Binning
 from ._cells import Cells
 from ._fine import CONFIDENCE, PROXIMITY
-from ._possible import rows_can_have
 from ._rows import ROWS, inside, masked
+from ._state_checks import impossible, moved, rows_can_have
 
 _MOST_ROWS = 1 << 24  # taken at a time where threads cost nothing
 _LARGEST = 1 << 30  # a value that is no smaller counts as infinite in a mean
@@ -64,12 +64,12 @@ class Layout:
         self.fine = CONFIDENCE.size if fine else 0
         self.columns = self.fine + self.groups * self.n_bins
         self.size = 1 + 3 * len(self.means) + 4 * self.columns
-        self._held: tuple[torch.device, Tensor, tuple[Tensor, Tensor] | None] | None = None  # see follow
+        self._binning = Binning(self.n_bins, self.closed, looked_up=self.sparse)
 
-    @functools.cached_property
+    @property
     def edges(self) -> Tensor:
         """Edges (n_bins + 1,) of the equal-width bins, on the CPU."""
-        return reference.uniform_edges(self.n_bins)
+        return self._binning.edges
 
     @property
     def sparse(self) -> bool:
@@ -181,12 +181,17 @@ class Layout:
     def verify(self, state: Tensor, name: str = "state") -> None:
         """ValueError that names it if no rows have this state."""
         state = moved(name, state, _CPU)
-        if not rows_can_have(self, state, _LARGEST):
+        cells = Cells.of(self._table(state))
+        if not rows_can_have(int(state[0]), cells, self.fine, self.edges, self._means(state), _LARGEST):
             raise impossible(name)
 
     def counted(self, state: Tensor) -> int:
         """How many rows entered a cell: all but those with a confidence or proximity outside [0, 1]."""
         return int(self._table(state)[_limbs.COUNT, self.fine :].sum())
+
+    def follow(self, device: torch.device) -> None:
+        """Keep what rows are compared with on ``device``, so that no update waits for a copy."""
+        self._binning.follow(device)
 
     def carry(self, state: Tensor) -> None:
         """Make of a sum of states the state of all their rows, to the bit, in place."""
@@ -223,7 +228,7 @@ class Layout:
             confidence, correct, count = torch.where(valid, confidence, 0), valid & correct, valid.long()
         confidence = confidence.double().clamp(max=1)
         fine = CONFIDENCE(confidence)
-        cell = self._bin(confidence, fine)
+        cell = self._binning(confidence, fine)
         if self.groups > 1:
             group = PROXIMITY.size if proximity is None else PROXIMITY(proximity.double().clamp(max=1))
             cell += group * self.n_bins
@@ -233,47 +238,12 @@ class Layout:
             values = [x for x in values for _ in range(2)]
         _limbs.add_rows(table, cell, values)
 
-    def _bin(self, confidence: Tensor, fine: Tensor) -> Tensor:
-        """``reference.bin_index``, looked up where no fine cell holds two edges."""
-        _, edges, lookup = self.follow(confidence.device)
-        if lookup is None:
-            return reference.bin_index(confidence, edges, self.closed)
-        before, edge = (x.index_select(0, fine) for x in lookup)
-        return before.add_(confidence >= edge if self.closed == "left" else confidence > edge)
-
-    def follow(self, device: torch.device) -> tuple[torch.device, Tensor, tuple[Tensor, Tensor] | None]:
-        """Keep what rows are compared with on ``device``, so that no update waits for a copy."""
-        if self._held is None or self._held[0] != device:
-            lookup = _lookup(self.edges) if self.sparse and self.n_bins < CONFIDENCE.size else None
-            there = None if lookup is None else (lookup[0].to(device), lookup[1].to(device))
-            self._held = device, self.edges.to(device), there
-        return self._held
-
 
 def _add_mean(sums: Tensor, values: Tensor) -> None:
     infinite = ~(values.abs() < _LARGEST)
     fixed = (torch.where(infinite, 0, values).double() * _limbs.ONE).round().long()
     sums += torch.stack([(fixed >> _limbs.BITS).sum(), (fixed & _limbs.MASK).sum(), infinite.sum()])
     _limbs.carry(sums[0], sums[1])
-
-
-def check_state(name: str, state: Any, size: int) -> Tensor:
-    """``state``, a contiguous int64 tensor (size,); ValueError that names it if it is anything else."""
-    wanted = isinstance(state, Tensor) and state.layout == torch.strided and state.dtype == torch.int64
-    if not (wanted and state.shape == (size,) and state.is_contiguous()):
-        raise ValueError(f"{name} must be a contiguous int64 tensor of shape ({size},), got {checks.describe(state)}")
-    return state
-
-
-def moved(name: str, state: Tensor, device: torch.device) -> Tensor:
-    """``state`` on ``device``; ValueError that names it if it has no numbers."""
-    if state.is_meta and device.type != "meta":
-        raise ValueError(f"{name} must be on a device that holds numbers, got meta")
-    return state.to(device)
-
-
-def impossible(name: str) -> ValueError:
-    return ValueError(f"{name} must hold sums over the rows of a stream, got numbers that no rows have")
 
 
 def _names(means: Any) -> tuple[str, ...]:
@@ -285,15 +255,3 @@ def _names(means: Any) -> tuple[str, ...]:
     if taken := _TAKEN.intersection(names):
         raise ValueError(f"means must not be called as update's own arguments are, got {min(taken)!r}")
     return names
-
-
-def _lookup(edges: Tensor) -> tuple[Tensor, Tensor] | None:
-    """For each fine cell how many interior edges lie in cells before it, and the one inside (2: none); None if some
-    cell holds two."""
-    inner = edges[1:-1].double()
-    held = torch.bincount(CONFIDENCE(inner), minlength=CONFIDENCE.size)
-    if int(held.max()) > 1:
-        return None
-    edge = torch.full((CONFIDENCE.size,), 2.0, dtype=torch.float64)
-    edge[CONFIDENCE(inner)] = inner
-    return held.cumsum(0) - held, edge

@@ -10,8 +10,9 @@ from ..arguments import checks
 from ..arguments.arrays import accepts_numpy
 from ..installation.extras import require
 from . import _diagram
-from ._layout import Layout, Reading, check_state, moved
+from ._layout import Layout, Reading
 from ._rows import checked_ignore_index, masked, not_ignored
+from ._state_checks import check_state, moved
 from .reliability import ReliabilityCurve, curve_of
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from torch import Tensor
 from ..arguments import checks
 from . import _equal_mass, _limbs
 from ._cells import Cells, expected_error, maximum_error
-from ._layout import Layout, Reading, check_state, moved
+from ._layout import Layout, Reading
 from ._rows import checked_ignore_index, not_ignored
+from ._state_checks import check_state, moved
 
 _MAGIC = b"pyfastcal.accumulator/1\n"
 _LONGEST_HEAD = 1 << 21  # as many names as there may be, each character escaped, and more

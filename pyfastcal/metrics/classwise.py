@@ -9,8 +9,8 @@ from ..arguments import checks
 from ..arguments.arrays import accepts_numpy
 from . import _limbs
 from ._cells import Cells, absolute_excess, add_classes
-from ._layout import impossible, moved
 from ._rows import masked, not_ignored
+from ._state_checks import impossible, moved
 from ._stateful import Sums
 
 

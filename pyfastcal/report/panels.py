@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..calibration.proximity import proximity
-from ..evaluate.split import Evaluation
+from ..evaluate.evaluation import Evaluation
 from . import figures
 from .markup import coloured, escape, figure, key, section
 from .summary import Report, headline, label, signed, split_name

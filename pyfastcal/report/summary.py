@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..evaluate.split import METRICS, Evaluation
+from ..evaluate.evaluation import METRICS, Evaluation
 from ..metrics._cells import Cells
 
 LABELS = {"zero-shot": "Zero-shot", "conf": "Conf", "ts": "TS", "den": "DEN", "hb": "HB", "ir": "IR", "mir": "MIR"}

@@ -82,7 +82,7 @@ def test_a_row_does_not_depend_on_the_others(splits, method: str, threads, monke
     _, base = splits
     apply, near = METHODS[method](base.classes, base), image_proximity(base, base)
     whole = apply(base, near)
-    monkeypatch.setattr(methods, "CHUNK", 8 * 13)
+    monkeypatch.setattr(methods.mapping, "CHUNK", 8 * 13)
     for n, size in ((1, 500), (2, 137), (3, 1)):
         threads(n)
         parts, scores = [], []

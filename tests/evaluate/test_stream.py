@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from pyfastcal.evaluate import Evaluation, evaluate_shards, evaluate_split, methods
 from pyfastcal.evaluate import checkpoint as checkpoints
 from pyfastcal.evaluate.checkpoint import Checkpoint
-from pyfastcal.evaluate.stream import ReadAhead, _Fitted, _identity
+from pyfastcal.evaluate.read_ahead import ReadAhead
+from pyfastcal.evaluate.stream import _Fitted, _identity
 from pyfastcal.io import FeatureSet, Shard, find_shards, load_features, save_features
 from tests.devices import needs_gpu
 from tests.evaluate.test_split import pair

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from pyfastcal.evaluate import evaluate_shards
 from pyfastcal.io import ClassSet, Shard, find_shards, load_classes
+from pyfastcal.io.shard_files import read_npy
 from pyfastcal.io.shards import batches
 
 N, C, D = 10, 4, 6
@@ -88,10 +89,8 @@ def test_images_are_mapped_and_not_read(tmp_path: Path) -> None:
     with open(tmp_path / "big.npy", "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (1 << 22, 64)})
         file.truncate(file.tell() + (1 << 30))
-    from pyfastcal.io.shards import _read_npy
-
     before = resident()
-    assert _read_npy(str(tmp_path / "big.npy")).shape == (1 << 22, 64)
+    assert read_npy(str(tmp_path / "big.npy")).shape == (1 << 22, 64)
     assert resident() - before < 1 << 24
 
 

@@ -4,7 +4,6 @@ Needs the extra ``pyfastcal[clip]``; open_clip is imported at first use, through
 alone."""
 
 from . import prompts, tasks
-from ._open_clip import import_open_clip
 from .adapters import scale_and_bias
 from .features import (
     ImageFolder,
@@ -15,6 +14,7 @@ from .features import (
     load_clip,
     torchvision_dataset,
 )
+from .open_clip_import import import_open_clip
 from .small import SmallCLIP, load_small
 from .wrap import Calibrated, Classifier, wrap
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..arguments.devices import usable
 from ..io.paths import regular
-from ._open_clip import import_open_clip
+from .open_clip_import import import_open_clip
 from .small import load_small
 
 SMALL_PREFIX = "pyfastcal/"

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from .. import metrics
 from ..io.features import FeatureSet
-from ..metrics._cells import Cells, count_cells
 from ..metrics.accumulator import mean_confidence
+from ..metrics.cells import Cells, count_cells
 from .methods import Calibrated
 from .scores import proper_scores
 

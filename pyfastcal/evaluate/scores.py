@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .. import ops
 from ..io.features import FeatureSet
-from ..reference._common import working
+from ..reference.common import working
 from .methods import Calibrated
 
 CHUNK = 1 << 14  # entries of features compared at a time: they stay in cache, and are too few to be split over threads

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..io.features import FeatureSet
-from ..metrics._cells import count_cells
+from ..metrics.cells import count_cells
 from .evaluation import Evaluation, empty_row, measure, recorded
 from .methods import DEFAULT_METHODS, METHODS, NotApplicable, check_base, check_methods, image_proximity
 

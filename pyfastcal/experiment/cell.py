@@ -115,7 +115,7 @@ def rows_of(common: dict[str, Any], evaluation: Evaluation, settings: Settings) 
 
 
 def levels(evaluation: Evaluation) -> dict[str, list[list[int]]]:
-    """The equal-width bins of each method, the integers of :class:`pyfastcal.metrics._cells.Cells`."""
+    """The equal-width bins of each method, the integers of :class:`pyfastcal.metrics.cells.Cells`."""
     return {SHORT.get(method, method): [x.tolist() for x in cells] for method, cells in evaluation.cells.items()}
 
 

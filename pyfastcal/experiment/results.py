@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..clip.prompts import LEARNERS
-from ..metrics._cells import Cells
+from ..metrics.cells import Cells
 from ..report.summary import mean_spread
 from .cell import Settings
 from .grid import read

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from ..arguments import checks
-from . import _equal_mass, _limbs
-from ._cells import Cells, expected_error, maximum_error
-from ._layout import Layout, Reading
-from ._rows import checked_ignore_index, not_ignored
-from ._state_checks import check_state, moved
+from . import equal_mass, limbs
+from .cells import Cells, expected_error, maximum_error
+from .layout import Layout, Reading
+from .rows import checked_ignore_index, not_ignored
+from .state_checks import check_state, moved
 
 _MAGIC = b"pyfastcal.accumulator/1\n"
 _LONGEST_HEAD = 1 << 21  # as many names as there may be, each character escaped, and more
@@ -214,25 +214,25 @@ def summary(layout: Layout, counts: Reading) -> dict[str, Tensor]:
 
 
 def mean_confidence(bins: Cells) -> Tensor:
-    return _limbs.to_float(*_limbs.total(bins.whole, bins.low)) / bins.total
+    return limbs.to_float(*limbs.total(bins.whole, bins.low)) / bins.total
 
 
 def adaptive_error(layout: Layout, counts: Reading) -> Tensor:
-    return _equal_mass.streamed_error(counts.fine, layout.n_bins)
+    return equal_mass.streamed_error(counts.fine, layout.n_bins)
 
 
 def proximity_informed_error(layout: Layout, counts: Reading) -> Tensor:
     """NaN if a row had no proximity."""
     if counts.grouped is None:
         return torch.tensor(torch.nan, dtype=torch.float64)
-    return _equal_mass.streamed_error(counts.grouped, layout.n_proximity_bins, layout.n_bins)
+    return equal_mass.streamed_error(counts.grouped, layout.n_proximity_bins, layout.n_bins)
 
 
 def intervals(layout: Layout, counts: Reading) -> dict[str, tuple[float, float]]:
     """What ``Accumulator.error_intervals`` gives."""
     found = {}
     if counts.fine is not None:
-        found["ace"] = _equal_mass.adaptive_interval(counts.fine, layout.n_bins)
+        found["ace"] = equal_mass.adaptive_interval(counts.fine, layout.n_bins)
     if counts.grouped is not None:
-        found["piece"] = _equal_mass.grouped_interval(counts.grouped, layout.n_proximity_bins, layout.edges)
+        found["piece"] = equal_mass.grouped_interval(counts.grouped, layout.n_proximity_bins, layout.edges)
     return {name: (float(low), float(high)) for name, (low, high) in found.items()}

@@ -10,8 +10,8 @@ from torch import Tensor
 from ..arguments import checks
 from ..arguments.arrays import accepts_numpy
 from ..reference import equal_mass_groups
-from . import _published
-from ._cells import (
+from . import published
+from .cells import (
     Cells,
     absolute_excess,
     add_classes,
@@ -48,9 +48,9 @@ def expected_calibration_error(
         ValueError: naming the argument, for a wrong shape, dtype or value, or no rows.
     """
     checks.choice("norm", norm, NORMS)
-    if _published.check_compat(compat, norm=(norm, "l1"), closed=(closed, "left")):
+    if published.check_compat(compat, norm=(norm, "l1"), closed=(closed, "left")):
         confidence = check_values(confidence)
-        return _published.expected_error(confidence, correct, checks.cells(n_bins)[0])
+        return published.expected_error(confidence, correct, checks.cells(n_bins)[0])
     return expected_error(count_cells(confidence, correct, n_bins, closed=closed), norm)
 
 
@@ -68,10 +68,10 @@ def adaptive_calibration_error(
     Args:
         compat: ``"clip_calibration"``: bins between linearly interpolated quantiles, as published.
     """
-    compat = _published.check_compat(compat)
+    compat = published.check_compat(compat)
     confidence = check_values(confidence)
     n_bins, _ = checks.cells(n_bins)
-    group = (_published.quantile_bins if compat else equal_mass_groups)(confidence, n_bins)
+    group = (published.quantile_bins if compat else equal_mass_groups)(confidence, n_bins)
     return expected_error(count_cells(confidence, correct, 1, group=group, n_groups=n_bins))
 
 
@@ -86,8 +86,8 @@ def maximum_calibration_error(
         compat: ``"clip_calibration"``: weighted, whatever ``weighted`` says, over bins with edges in float64, as
             published.
     """
-    if _published.check_compat(compat):
-        return _published.maximum_published_error(check_values(confidence), correct, checks.cells(n_bins)[0])
+    if published.check_compat(compat):
+        return published.maximum_published_error(check_values(confidence), correct, checks.cells(n_bins)[0])
     return maximum_error(count_cells(confidence, correct, n_bins), weighted)
 
 
@@ -110,15 +110,15 @@ def proximity_informed_ece(
     Args:
         compat: ``"clip_calibration"``: groups between linearly interpolated quantiles, as published.
     """
-    compat = _published.check_compat(compat)
+    compat = published.check_compat(compat)
     confidence = check_values(confidence)
     checks.vector("proximity", proximity, len(confidence), "confidence")
     checks.same_device("proximity", proximity, "confidence", confidence)
     checks.finite("proximity", proximity)
     n_bins, n_groups = checks.cells(n_bins, n_proximity_bins, groups_name="n_proximity_bins")
     if compat:
-        group = _published.quantile_bins(proximity, n_groups) * n_bins
-        group = group + _published.uniform_bins(confidence, n_bins)
+        group = published.quantile_bins(proximity, n_groups) * n_bins
+        group = group + published.uniform_bins(confidence, n_bins)
         return expected_error(count_cells(confidence, correct, 1, group=group, n_groups=n_groups * n_bins))
     group = equal_mass_groups(proximity, n_groups)
     return expected_error(count_cells(confidence, correct, n_bins, group=group, n_groups=n_groups))

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from ..arguments import checks
 from ..arguments.arrays import accepts_numpy
-from . import _limbs
-from ._cells import Cells, absolute_excess, add_classes
-from ._rows import masked, not_ignored
-from ._state_checks import impossible, moved
-from ._stateful import Sums
+from . import limbs
+from .cells import Cells, absolute_excess, add_classes
+from .rows import masked, not_ignored
+from .state_checks import impossible, moved
+from .stateful import Sums
 
 
 class ClasswiseCalibrationError(Sums):
@@ -77,7 +77,7 @@ class ClasswiseCalibrationError(Sums):
 
     def _carry(self) -> None:
         table = self.state[1:].view(4, -1)
-        _limbs.carry(table[_limbs.WHOLE], table[_limbs.LOW])
+        limbs.carry(table[limbs.WHOLE], table[limbs.LOW])
 
     def _verify(self, state: Tensor) -> None:
         state = moved(self._state_name, state, torch.device("cpu"))

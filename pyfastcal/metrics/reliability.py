@@ -9,7 +9,7 @@ from torch import Tensor
 from ..arguments import checks
 from ..arguments.arrays import accepts_numpy
 from ..reference import uniform_edges
-from ._cells import Cells, count_cells
+from .cells import Cells, count_cells
 
 
 @accepts_numpy

@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import reference
 from ..arguments import checks
 from ..arguments.arrays import accepts_numpy
-from ._cells import check_probabilities, without_ignored
+from .cells import check_probabilities, without_ignored
 
 
 @accepts_numpy

@@ -14,10 +14,10 @@ from torch import Tensor
 from .. import reference
 from ..arguments import checks
 from ..arguments.arrays import to_tensor
-from . import _equal_mass, _limbs
-from ._cells import Cells, absolute_excess
-from ._fine import CONFIDENCE, PROXIMITY, FineCells
-from ._layout import Layout, Reading
+from . import equal_mass, limbs
+from .cells import Cells, absolute_excess
+from .fine import CONFIDENCE, PROXIMITY, FineCells
+from .layout import Layout, Reading
 
 PARTS = 1 << 21  # cells that a pass counts: 64 MB
 _SINGLE = 29  # trailing zeros of the float64 that is a float32
@@ -78,12 +78,12 @@ class Refinement:
     def __init__(self, cells: Cells, fine: FineCells, n_groups: int, n_bins: int = 1, *, single: bool = False) -> None:
         self._total, self._n_bins, self._resolution = cells.total, n_bins, _SINGLE if single else 0
         table = torch.stack(cells).view(4, -1, n_bins)
-        index, self._rank = _equal_mass.start_cells(table[_limbs.COUNT].sum(1), n_groups)
+        index, self._rank = equal_mass.start_cells(table[limbs.COUNT].sum(1), n_groups)
         self._everything = table.sum(1)
         # of each start: what lies below its window (4, G-1, n_bins), and its rank among the window's rows
         self._below = (table.cumsum(1) - table)[:, index]
         self._first, self._end = _first_key(fine, index), _first_key(fine, index + 1)
-        self._prepare(table[_limbs.COUNT].sum(1)[index])
+        self._prepare(table[limbs.COUNT].sum(1)[index])
 
     @property
     def done(self) -> bool:
@@ -98,19 +98,19 @@ class Refinement:
         part = (keys - self._starts[window]) >> self._shifts[window]
         cell = (window * self._parts + part) * self._n_bins + bins.cpu()[inside]
         confidence, correct = (x.detach().cpu()[inside] for x in (confidence, correct))
-        rows = torch.ones_like(cell), (correct != 0).long(), _limbs.to_fixed(confidence.double())
-        _limbs.add_rows(self._table, cell, rows)
+        rows = torch.ones_like(cell), (correct != 0).long(), limbs.to_fixed(confidence.double())
+        limbs.add_rows(self._table, cell, rows)
 
     def advance(self, group: Any = None) -> None:
         """Narrow every window to the part in which its start lies. ``group``: ranks over which the rows are spread."""
         if group is not None:
             self._table = _sum_over(group, self._table)
         parts = self._table.view(4, -1, self._parts, self._n_bins)
-        if not torch.equal(parts[_limbs.COUNT].sum((1, 2)), self._expected):
+        if not torch.equal(parts[limbs.COUNT].sum((1, 2)), self._expected):
             raise ValueError("batches must give the same rows in every pass")
         for start, window in zip(self._open.tolist(), self._window.tolist(), strict=True):
-            counts = parts[_limbs.COUNT, window].sum(1)
-            index, rank = _equal_mass.cells_of_ranks(counts, self._rank[start : start + 1])
+            counts = parts[limbs.COUNT, window].sum(1)
+            index, rank = equal_mass.cells_of_ranks(counts, self._rank[start : start + 1])
             self._below[:, start] += parts[:, window, : int(index)].sum(1)
             self._rank[start] = rank
             shift = self._shifts[window]

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from ..arguments import checks
 from . import accumulator
-from ._cells import debiased_error, expected_error, maximum_error
-from ._layout import Layout
-from ._stateful import TopLabel, TopLabelNear
 from .calibration_error import NORMS
+from .cells import debiased_error, expected_error, maximum_error
 from .classwise import ClasswiseCalibrationError as ClasswiseCalibrationError  # one of them
+from .layout import Layout
+from .stateful import TopLabel, TopLabelNear
 
 
 class CalibrationMetrics(TopLabelNear):

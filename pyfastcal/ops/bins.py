@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .. import reference
 from ..arguments import checks
-from ..reference._common import FIXED_POINT
+from ..reference.common import FIXED_POINT
 from . import extension
 from .entry import entry
 from .extension import fake

@@ -3,7 +3,7 @@
 Any floating dtype (float64 too) and any device; arguments are not validated. Tensors in, tensors out.
 """
 
-from ._common import bin_index, equal_mass_groups, equal_mass_starts, uniform_edges
+from .common import bin_index, equal_mass_groups, equal_mass_starts, uniform_edges
 from .metrics import (
     adaptive_calibration_error,
     brier_score,

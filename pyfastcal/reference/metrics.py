@@ -7,7 +7,7 @@ validate their arguments and call these.
 import torch
 from torch import Tensor
 
-from ._common import bin_index, equal_mass_groups, uniform_edges
+from .common import bin_index, equal_mass_groups, uniform_edges
 
 
 def _gaps(confidence: Tensor, correct: Tensor, cell: Tensor, n_cells: int) -> tuple[Tensor, Tensor]:

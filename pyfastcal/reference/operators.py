@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from ._common import FIXED_POINT, bin_index, uniform_edges, unit, working
+from .common import FIXED_POINT, bin_index, uniform_edges, unit, working
 
 _CHUNK = 1 << 24  # entries of the distance matrix held at a time
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ._common import working
+from .common import working
 from .operators import knn
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..installation.extras import require
 from ..io.text import counted, printable
-from ..metrics._cells import Cells
+from ..metrics.cells import Cells
 from .markup import escape
 from .summary import signed
 

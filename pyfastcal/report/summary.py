@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..evaluate.evaluation import METRICS, Evaluation
-from ..metrics._cells import Cells
+from ..metrics.cells import Cells
 
 LABELS = {"zero-shot": "Zero-shot", "conf": "Conf", "ts": "TS", "den": "DEN", "hb": "HB", "ir": "IR", "mir": "MIR"}
 LABELS |= {"bms-mir": "BMS-MIR", "dac": "DAC", "ts+dac": "TS + DAC", "cac": "CAC", "cac-fit": "CAC-fit"}

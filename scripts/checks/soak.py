@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from pyfastcal import reference
-from pyfastcal.metrics._layout import Layout
+from pyfastcal.metrics.layout import Layout
 
 BLOCKS = 16
 BINS = 10

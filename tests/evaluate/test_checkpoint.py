@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from pyfastcal.evaluate import evaluate_shards
 from pyfastcal.evaluate.checkpoint import MERGED, fingerprint
 from pyfastcal.io import find_shards, load_features
-from pyfastcal.metrics._fine import CONFIDENCE
+from pyfastcal.metrics.fine import CONFIDENCE
 from tests.cli.test_cli import shards_of
 from tests.command import error_of, feature_files
 
@@ -58,7 +58,7 @@ def set_sums(index: int, value: int, method: str = "conf") -> Callable[[Content,
 
 
 def columns(tensors: Content) -> torch.Tensor:
-    """The table of counts, right ones and confidences of ``conf``: see ``metrics/_layout.py``."""
+    """The table of counts, right ones and confidences of ``conf``: see ``metrics/layout.py``."""
     return tensors["sums.conf"][7:].view(4, -1)
 
 

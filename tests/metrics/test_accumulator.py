@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyfastcal import metrics
-from pyfastcal.metrics import Accumulator, _limbs
-from pyfastcal.metrics._layout import Layout
+from pyfastcal.metrics import Accumulator, limbs
+from pyfastcal.metrics.layout import Layout
 from tests.devices import needs_gpu
 
 
@@ -277,7 +277,7 @@ def test_what_was_not_looked_at_raises_when_computed(bad):
         accumulator.compute()
     with pytest.raises(ValueError, match="^confidence and proximity"):
         Accumulator().update(C, K, wrong, validate=False).compute()
-    assert _limbs.to_float(*_limbs.total(*accumulator._layout._table(accumulator.state)[2:])) < 0.5
+    assert limbs.to_float(*limbs.total(*accumulator._layout._table(accumulator.state)[2:])) < 0.5
 
 
 def test_an_update_reads_nothing_back():

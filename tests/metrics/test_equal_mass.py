@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from pyfastcal import metrics, reference
-from pyfastcal.metrics import _equal_mass, _limbs
-from pyfastcal.metrics._cells import Cells
-from pyfastcal.metrics._fine import FineCells
+from pyfastcal.metrics import equal_mass, limbs
+from pyfastcal.metrics.cells import Cells
+from pyfastcal.metrics.fine import FineCells
 
 COARSE = FineCells(offset=2, precision=1)  # so few cells that starts share them and bounds are wide
 VALUES = st.one_of(st.floats(0, 1, width=32), st.sampled_from([0.0, 0.3, 0.30001, 0.5, 0.9, 1.0]))
@@ -20,8 +20,8 @@ ROWS = st.lists(st.tuples(VALUES, st.booleans(), VALUES), min_size=1, max_size=4
 
 def counted(cell, n_cells, confidence, correct) -> Cells:
     table = torch.zeros(4, n_cells, dtype=torch.int64)
-    rows = torch.ones_like(cell), correct.long(), _limbs.to_fixed(confidence.double())
-    _limbs.add_rows(table, cell, rows)
+    rows = torch.ones_like(cell), correct.long(), limbs.to_fixed(confidence.double())
+    limbs.add_rows(table, cell, rows)
     return Cells.of(table)
 
 
@@ -38,10 +38,10 @@ def test_adaptive_error_of_cells_kept_whole(rows, n_bins):
     cells = counted(cell, COARSE.size, confidence, correct)
     group = reference.equal_mass_groups(cell.double(), n_bins)
     expected = sum(abs(float((confidence.double() - correct.double())[group == g].sum())) for g in range(n_bins))
-    streamed = float(_equal_mass.streamed_error(cells, n_bins))
+    streamed = float(equal_mass.streamed_error(cells, n_bins))
     assert streamed == pytest.approx(expected / len(rows), abs=1e-9)
     lower, upper = COARSE.bounds()
-    low, high = _equal_mass.error_interval(cells, n_bins, lower[:, None], upper[:, None])
+    low, high = equal_mass.error_interval(cells, n_bins, lower[:, None], upper[:, None])
     exact = float(metrics.adaptive_calibration_error(confidence, correct, n_bins))
     assert float(low) <= min(streamed, exact) and max(streamed, exact) <= float(high)
 
@@ -52,8 +52,8 @@ def test_piece_of_cells_kept_whole(rows, n_bins, n_groups):
     edges = reference.uniform_edges(n_bins)
     cell = COARSE(proximity.double()) * n_bins + reference.bin_index(confidence, edges)
     cells = counted(cell, COARSE.size * n_bins, confidence, correct)
-    streamed = float(_equal_mass.streamed_error(cells, n_groups, n_bins))
-    low, high = _equal_mass.grouped_interval(cells, n_groups, edges)
+    streamed = float(equal_mass.streamed_error(cells, n_groups, n_bins))
+    low, high = equal_mass.grouped_interval(cells, n_groups, edges)
     exact = float(metrics.proximity_informed_ece(confidence, correct, proximity, n_bins, n_groups))
     assert float(low) <= min(streamed, exact) and max(streamed, exact) <= float(high)
 
@@ -63,7 +63,7 @@ def test_exact_where_no_cell_holds_two_values(rows, n_bins):
     confidence, correct = (torch.tensor(x) for x in zip(*rows, strict=True))
     _, cell = confidence.unique(return_inverse=True)
     cells = counted(cell, 40, confidence, correct)
-    assert _equal_mass.streamed_error(cells, n_bins) == metrics.adaptive_calibration_error(confidence, correct, n_bins)
+    assert equal_mass.streamed_error(cells, n_bins) == metrics.adaptive_calibration_error(confidence, correct, n_bins)
 
 
 def chain(borders, total) -> float:
@@ -79,7 +79,7 @@ def test_extremes_against_every_corner_and_a_linear_program(seed, n_starts):
     wrong, right = torch.rand(2, n_starts, 1, dtype=torch.float64, generator=generator)
     total = torch.randn(1, dtype=torch.float64, generator=generator)
     alone = torch.zeros(n_starts, 1, dtype=torch.bool)
-    least, largest = _equal_mass._extremes(before, wrong, right, alone, total)
+    least, largest = equal_mass._extremes(before, wrong, right, alone, total)
     low, high = (before - right)[:, 0].tolist(), (before + wrong)[:, 0].tolist()
     corners = itertools.product(*zip(low, high, strict=True))
     assert float(largest) == pytest.approx(max(chain(c, total) for c in corners), abs=1e-12)  # convex
@@ -111,7 +111,7 @@ def test_extremes_where_starts_share_a_cell(seed, n_starts, n_rows):
     wrong, right = excess.clamp(min=0).sum().view(1, 1), -excess.clamp(max=0).sum().view(1, 1)
     total = (before + excess.sum() + after).view(1)
     several = torch.tensor([[n_starts > 1]])
-    least, largest = _equal_mass._extremes(torch.tensor([[before]], dtype=torch.float64), wrong, right, several, total)
+    least, largest = equal_mass._extremes(torch.tensor([[before]], dtype=torch.float64), wrong, right, several, total)
     below = [before, *(before + excess.cumsum(0)).tolist()]
     for borders in itertools.combinations_with_replacement(below, n_starts):
         assert float(least) - 1e-9 <= chain(borders, float(total)) <= float(largest) + 1e-9

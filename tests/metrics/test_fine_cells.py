@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyfastcal.metrics._fine import CONFIDENCE, PROXIMITY, FineCells
+from pyfastcal.metrics.fine import CONFIDENCE, PROXIMITY, FineCells
 
 CELLS = (CONFIDENCE, PROXIMITY, FineCells(offset=1, precision=1), FineCells(offset=3, precision=2))
 cells = pytest.mark.parametrize("fine", CELLS)

@@ -10,7 +10,7 @@ import torch
 import pyfastcal as fc
 from pyfastcal import metrics
 from pyfastcal.arguments import checks
-from pyfastcal.metrics import Accumulator, _equal_mass
+from pyfastcal.metrics import Accumulator, equal_mass
 
 C, K, P = torch.tensor([0.2, 0.9, 0.5]), torch.tensor([True, False, True]), torch.tensor([0.1, 0.5, 0.9])
 PROBS = torch.tensor([[0.2, 0.8], [0.5, 0.5], [1.0, 0.0]])
@@ -106,7 +106,7 @@ def test_names_of_means():
 def test_ranks_of_starts_are_exact(n_groups, total):
     """``floor(b N / B)`` in Python's integers, of which int64 would not hold the product."""
     count = torch.tensor([total // 3, 0, total - total // 3])
-    cell, rank = _equal_mass.start_cells(count, n_groups)
+    cell, rank = equal_mass.start_cells(count, n_groups)
     for b, found, below in zip(range(1, n_groups), cell.tolist(), rank.tolist(), strict=True):
         expected = b * total // n_groups
         assert (found, below) == ((0, expected) if expected < total // 3 else (2, expected - total // 3))

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...arguments import checks
-from .._open_clip import import_open_clip
 from ..features import Images, as_words, check_template
+from ..open_clip_import import import_open_clip
 from .learner import TEXT_BATCH, PromptLearner
 from .placement import Prompts
 from .start import normal

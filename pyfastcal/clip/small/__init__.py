@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from .. import _open_clip
+from .. import open_clip_import
 from ..tokenizer import WordTokenizer
 
 FOLDER = Path(__file__).parent
@@ -51,7 +51,7 @@ def load_small(name: str) -> SmallCLIP:
 
 def load_from(name: str, folder: Path) -> SmallCLIP:
     """Load what ``scripts/pretrain_small_clip.py --out folder`` wrote."""
-    open_clip = _open_clip.import_open_clip()
+    open_clip = open_clip_import.import_open_clip()
     config, vocabulary, weights = files_of(name, folder)
     if f"pyfastcal-{name}" not in open_clip.list_models():
         open_clip.add_model_config(config)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pyfastcal import metrics
-from pyfastcal.metrics import _diagram
+from pyfastcal.metrics import diagram
 from pyfastcal.reference import equal_mass_groups
 from scripts.figures.metrics.data import calibrated, draws, tuned
 from scripts.figures.page import BAR, GREEN, INK, MUTED, OVER, UNDER, percent
@@ -16,7 +16,7 @@ from scripts.figures.page import BAR, GREEN, INK, MUTED, OVER, UNDER, percent
 def reliability(axes: Any) -> str:
     confidence, correct = tuned(0, 4000)
     curve = metrics.reliability_curve(confidence, correct)
-    _diagram.draw(curve, axes)
+    diagram.draw(curve, axes)
     low, high = float(curve.lower[1]), float(curve.upper[1])
     ece = metrics.expected_calibration_error(confidence, correct)
     return (

@@ -3,8 +3,8 @@
 from typing import Any
 
 from pyfastcal import metrics
-from pyfastcal.metrics import _equal_mass
-from pyfastcal.metrics._fine import CONFIDENCE
+from pyfastcal.metrics import equal_mass
+from pyfastcal.metrics.fine import CONFIDENCE
 from scripts.figures.metrics.data import calibrated, tuned
 from scripts.figures.page import INK, OVER
 
@@ -16,7 +16,7 @@ def cells(axes: Any) -> str:
     axes.set(xscale="log", yscale="log", xlabel="1 - confidence", ylabel="width of the fine cell", xlim=(1e-6, 0.5))
     confidence, correct = tuned(0, 100_000)
     count = metrics.Accumulator(n_proximity_bins=None).update(confidence, correct).read().fine.count
-    _, below = _equal_mass.start_cells(count, 10)
+    _, below = equal_mass.start_cells(count, 10)
     return (
         f"{CONFIDENCE.size:,} cells, at most {float(width.max()):.4f} wide, and 2^-17 at the ends. Of 100,000 "
         f"saturated confidences at most {int(count.max()):,} share one, and {int(below.sum()):,} in all lie in a "

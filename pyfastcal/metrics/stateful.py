@@ -9,11 +9,11 @@ from torch import Tensor
 from ..arguments import checks
 from ..arguments.arrays import accepts_numpy
 from ..installation.extras import require
-from . import _diagram
-from ._layout import Layout, Reading
-from ._rows import checked_ignore_index, masked, not_ignored
-from ._state_checks import check_state, moved
+from . import diagram
+from .layout import Layout, Reading
 from .reliability import ReliabilityCurve, curve_of
+from .rows import checked_ignore_index, masked, not_ignored
+from .state_checks import check_state, moved
 
 if TYPE_CHECKING:
     import torchmetrics
@@ -131,7 +131,7 @@ class TopLabel(Sums):
         axes to draw on."""
         if val is not None:
             return self._plot(val, ax)
-        return _diagram.draw(self.reliability(n_bootstrap=n_bootstrap, level=level, seed=seed), ax)
+        return diagram.draw(self.reliability(n_bootstrap=n_bootstrap, level=level, seed=seed), ax)
 
     def _add(self, confidence: Any, prediction: Any, labels: Any, proximity: Any = None) -> None:
         n = len(checks.floating("confidence", confidence, 1))

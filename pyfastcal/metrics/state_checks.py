@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ..arguments import checks
-from . import _limbs
-from ._cells import Cells
-from ._fine import CONFIDENCE
+from . import limbs
+from .cells import Cells
+from .fine import CONFIDENCE
 
 
 def check_state(name: str, state: Any, size: int) -> Tensor:
@@ -49,7 +49,7 @@ def rows_can_have(rows: int, cells: Cells, fine: int, edges: Tensor, means: Tens
 
 
 def _sums(cells: Cells) -> tuple[int, ...]:
-    whole, low = _limbs.total(cells.whole, cells.low)
+    whole, low = limbs.total(cells.whole, cells.low)
     return int(cells.total), int(cells.correct.sum()), int(whole), int(low)
 
 
@@ -64,5 +64,5 @@ def _within(cells: Cells, fine: int, edges: Tensor) -> bool:
 
 def _finite(means: Tensor, rows: int, largest: int) -> bool:
     whole, low, infinite = means
-    within = (whole + (low >> _limbs.BITS)).double().abs() <= float(rows) * largest
+    within = (whole + (low >> limbs.BITS)).double().abs() <= float(rows) * largest
     return bool((within & (infinite >= 0) & (infinite <= rows)).all())

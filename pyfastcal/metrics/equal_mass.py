@@ -11,8 +11,8 @@ cells. docs/metrics.md proves the interval.
 import torch
 from torch import Tensor
 
-from ._cells import Cells, absolute_excess
-from ._fine import CONFIDENCE
+from .cells import Cells, absolute_excess
+from .fine import CONFIDENCE
 
 _ROUNDING = 1e-12  # of float64 sums, generously
 _FIXED_POINT = 2.0**-32  # more than a confidence is rounded by

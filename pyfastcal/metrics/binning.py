@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from ._fine import CONFIDENCE
+from .fine import CONFIDENCE
 
 
 class Binning:

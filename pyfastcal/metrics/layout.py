@@ -1,7 +1,7 @@
 """What the state of a stream holds, how rows enter it, and how it is read.
 
 A state is one flat int64 tensor: the number of rows; whole, low and infinite count of every mean (3, M); and a table
-(4, T) of cells (see ``_limbs``). The columns of the table are fine cells of confidence, if wanted, and the equal-width
+(4, T) of cells (see ``limbs``). The columns of the table are fine cells of confidence, if wanted, and the equal-width
 bins: once, or for each fine cell of proximity and once more for rows that came without.
 """
 
@@ -15,12 +15,12 @@ from torch import Tensor
 
 from .. import ops
 from ..arguments import checks
-from . import _limbs
-from ._binning import Binning
-from ._cells import Cells
-from ._fine import CONFIDENCE, PROXIMITY
-from ._rows import ROWS, inside, masked
-from ._state_checks import impossible, moved, rows_can_have
+from . import limbs
+from .binning import Binning
+from .cells import Cells
+from .fine import CONFIDENCE, PROXIMITY
+from .rows import ROWS, inside, masked
+from .state_checks import impossible, moved, rows_can_have
 
 _MOST_ROWS = 1 << 24  # taken at a time where threads cost nothing
 _LARGEST = 1 << 30  # a value that is no smaller counts as infinite in a mean
@@ -167,7 +167,7 @@ class Layout:
             raise ValueError(f"{what} must lie in [0, 1], got {lost} row{'s' if lost > 1 else ''} that did not")
         bins = grouped.joined(torch.arange(self.n_bins).repeat(self.groups), self.n_bins)
         whole, low, infinite = self._means(state)
-        sums = _limbs.to_float(whole, low).masked_fill(infinite > 0, math.inf) / rows
+        sums = limbs.to_float(whole, low).masked_fill(infinite > 0, math.inf) / rows
         near = grouped.count.shape[0] - self.n_bins
         complete = self.n_proximity_bins is not None and not bool(grouped.count[near:].any())
         return Reading(
@@ -187,7 +187,7 @@ class Layout:
 
     def counted(self, state: Tensor) -> int:
         """How many rows entered a cell: all but those with a confidence or proximity outside [0, 1]."""
-        return int(self._table(state)[_limbs.COUNT, self.fine :].sum())
+        return int(self._table(state)[limbs.COUNT, self.fine :].sum())
 
     def follow(self, device: torch.device) -> None:
         """Keep what rows are compared with on ``device``, so that no update waits for a copy."""
@@ -196,8 +196,8 @@ class Layout:
     def carry(self, state: Tensor) -> None:
         """Make of a sum of states the state of all their rows, to the bit, in place."""
         table, means = self._table(state), self._means(state)
-        _limbs.carry(table[_limbs.WHOLE], table[_limbs.LOW])
-        _limbs.carry(means[0], means[1])
+        limbs.carry(table[limbs.WHOLE], table[limbs.LOW])
+        limbs.carry(means[0], means[1])
 
     def _table(self, state: Tensor) -> Tensor:
         return state[1 + 3 * len(self.means) :].view(4, self.columns)
@@ -214,7 +214,7 @@ class Layout:
         )
         if validate and checks.values_visible(invalid) and int(invalid):
             checks.unit_interval("confidence", confidence)
-        _limbs.add_totals(table, totals[:, 0])
+        limbs.add_totals(table, totals[:, 0])
 
     def _add_rows(
         self, table: Tensor, confidence: Tensor, correct: Tensor, proximity: Tensor | None, seen: bool
@@ -232,18 +232,18 @@ class Layout:
         if self.groups > 1:
             group = PROXIMITY.size if proximity is None else PROXIMITY(proximity.double().clamp(max=1))
             cell += group * self.n_bins
-        values = [count, correct.long(), _limbs.to_fixed(confidence)]
+        values = [count, correct.long(), limbs.to_fixed(confidence)]
         if self.fine:
             cell = torch.cat([fine, cell + self.fine])
             values = [x for x in values for _ in range(2)]
-        _limbs.add_rows(table, cell, values)
+        limbs.add_rows(table, cell, values)
 
 
 def _add_mean(sums: Tensor, values: Tensor) -> None:
     infinite = ~(values.abs() < _LARGEST)
-    fixed = (torch.where(infinite, 0, values).double() * _limbs.ONE).round().long()
-    sums += torch.stack([(fixed >> _limbs.BITS).sum(), (fixed & _limbs.MASK).sum(), infinite.sum()])
-    _limbs.carry(sums[0], sums[1])
+    fixed = (torch.where(infinite, 0, values).double() * limbs.ONE).round().long()
+    sums += torch.stack([(fixed >> limbs.BITS).sum(), (fixed & limbs.MASK).sum(), infinite.sum()])
+    limbs.carry(sums[0], sums[1])
 
 
 def _names(means: Any) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ from torch.nn.functional import pad
 
 from .. import ops
 from ..arguments import checks
-from . import _limbs
-from ._rows import at_most_one, checked_ignore_index, not_ignored
+from . import limbs
+from .rows import at_most_one, checked_ignore_index, not_ignored
 
 _CHUNK = 1 << 22  # probabilities that add_classes bins at a time
 
@@ -31,7 +31,7 @@ class Cells(NamedTuple):
     def of(cls, table: Tensor) -> "Cells":
         """Of a table (4, B); one whose ``low`` was not carried yet is as good."""
         count, correct, whole, low = table.unbind(0)
-        return cls(count, correct, whole + (low >> _limbs.BITS), low & _limbs.MASK)
+        return cls(count, correct, whole + (low >> limbs.BITS), low & limbs.MASK)
 
     @property
     def total(self) -> Tensor:
@@ -46,12 +46,12 @@ class Cells(NamedTuple):
 
     @property
     def confidence_sum(self) -> Tensor:
-        return _limbs.to_float(self.whole, self.low)
+        return limbs.to_float(self.whole, self.low)
 
     @property
     def excess(self) -> Tensor:
         """``n_b (conf_b - acc_b)`` (B,): zero where the cell is empty, so nothing is ever 0 / 0."""
-        return _limbs.to_float(self.whole - self.correct, self.low)
+        return limbs.to_float(self.whole - self.correct, self.low)
 
     @property
     def gap(self) -> Tensor:
@@ -87,7 +87,7 @@ def count_cells(
     checks.not_empty("confidence", checks.floating("confidence", confidence, 1))
     totals = ops.fixed_point_bin_counts(confidence, correct, n_bins, closed=closed, group=group, n_groups=n_groups)
     table = totals.new_zeros(4, totals[0].numel())
-    _limbs.add_totals(table, totals.reshape(3, -1))
+    limbs.add_totals(table, totals.reshape(3, -1))
     return Cells.of(table)
 
 
@@ -112,7 +112,7 @@ def add_classes(
         )
         if validate and checks.values_visible(invalid) and int(invalid):
             checks.unit_interval("probs", probs)
-    _limbs.add_totals(table, totals.view(3, -1))
+    limbs.add_totals(table, totals.view(3, -1))
 
 
 def ordered_sum(x: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ def expected_error(cells: Cells, norm: str = "l1") -> Tensor:
 
 def absolute_excess(cells: Cells) -> Tensor:
     """``sum_b n_b |gap_b|``, rounded once: the terms are added as integers, in whatever order."""
-    return _limbs.to_float(*_limbs.total(*_limbs.absolute(cells.whole - cells.correct, cells.low)))
+    return limbs.to_float(*limbs.total(*limbs.absolute(cells.whole - cells.correct, cells.low)))
 
 
 def maximum_error(cells: Cells, weighted: bool = False) -> Tensor:

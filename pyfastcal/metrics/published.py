@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..arguments import checks
 from ..reference import bin_index
-from ._cells import Cells, count_cells, maximum_error, ordered_sum
+from .cells import Cells, count_cells, maximum_error, ordered_sum
 
 COMPAT = (None, "clip_calibration")
 

@@ -1,4 +1,4 @@
-"""Bin-mean-shift: "Proximity-Informed Calibration for Deep Neural Networks" (NeurIPS 2023, arXiv 2306.04590)."""
+"""Bin-mean-shift: a calibrator of its own in each group of proximity."""
 
 import copy
 from collections.abc import Sequence
@@ -31,6 +31,8 @@ class BinMeanShift(FitBuffers):
             falls in it.
 
     Predictions change where those of the calibrator do.
+
+    Source: "Proximity-Informed Calibration for Deep Neural Networks" (NeurIPS 2023, arXiv 2306.04590).
     """
 
     starts: Tensor | None

@@ -1,5 +1,4 @@
-"""Histogram binning: "Obtaining calibrated probability estimates from decision trees and naive Bayesian classifiers"
-(Zadrozny and Elkan, ICML 2001)."""
+"""Histogram binning."""
 
 import torch
 from torch import Tensor
@@ -23,6 +22,9 @@ class HistogramBinning(ProbabilityMap):
 
     Attributes:
         share: (C, n_bins) float64, one row for the top label; None before ``fit``.
+
+    Source: "Obtaining calibrated probability estimates from decision trees and naive Bayesian classifiers"
+    (Zadrozny and Elkan, ICML 2001).
     """
 
     share: Tensor | None

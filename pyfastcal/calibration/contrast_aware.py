@@ -1,4 +1,4 @@
-"""Contrast-aware calibration: "Contrast-Aware Calibration for Fine-Tuned CLIP" (arXiv 2501.19060v3)."""
+"""Contrast-aware calibration: CAC's weight, and the calibrator."""
 
 from typing import Any
 
@@ -77,6 +77,8 @@ class ContrastAwareCalibration(LogitScaling):
         on: ``"similarity"`` or ``"probability"``: see ``contrast_weight``.
 
     The constants are buffers, so that a state dict carries them; ``fitted`` says whether ``fit`` set them.
+
+    Source: "Contrast-Aware Calibration for Fine-Tuned CLIP" (arXiv 2501.19060v3), section 3.
     """
 
     alpha: Tensor

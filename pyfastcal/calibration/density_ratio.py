@@ -1,5 +1,4 @@
-"""Density-ratio calibration: "Proximity-Informed Calibration for Deep Neural Networks" (NeurIPS 2023, arXiv
-2306.04590)."""
+"""Density-ratio calibration."""
 
 import math
 
@@ -25,6 +24,8 @@ class DensityRatioCalibration(FitBuffers):
     Attributes:
         right, wrong: (N1, 2), (N0, 2), the points of the fit; bandwidth: (2, 2) float64, of the right ones in its first
             row; None before ``fit``.
+
+    Source: "Proximity-Informed Calibration for Deep Neural Networks" (NeurIPS 2023, arXiv 2306.04590).
     """
 
     right: Tensor | None

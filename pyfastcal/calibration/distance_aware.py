@@ -1,5 +1,4 @@
-"""Distance-aware calibration: "Open-Vocabulary Calibration for Fine-tuned CLIP", ICML 2024, arXiv
-2402.04655."""
+"""Distance-aware calibration: DAC."""
 
 from typing import Any
 
@@ -30,6 +29,8 @@ class DistanceAwareCalibration(FitBuffers, LogitScaling):
     It lowers the confidence of classes that tuning moved away from the base classes, whether or not the model is
     over-confident on them: see docs/calibrators.md. The order of the classes must be the same in ``fit`` and in use;
     ``select`` gives the calibrator of some of them.
+
+    Source: "Open-Vocabulary Calibration for Fine-tuned CLIP" (ICML 2024, arXiv 2402.04655), section 4.
     """
 
     class_weight: Tensor | None

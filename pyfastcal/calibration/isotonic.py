@@ -1,5 +1,4 @@
-"""Isotonic regression: "Transforming classifier scores into accurate multiclass probability estimates" (Zadrozny and
-Elkan, KDD 2002), and its form for many classes: "Mix-n-Match" (ICML 2020, arXiv 2003.07329)."""
+"""Isotonic regression, and its form for many classes."""
 
 import torch
 from torch import Tensor
@@ -24,6 +23,9 @@ class IsotonicRegression(ProbabilityMap):
     Attributes:
         x, y: (C, K) float64, the knots of each map, one row for the top label; None before ``fit``. Maps with fewer
             than K knots are filled up with knots at x = 2.
+
+    Source: "Transforming classifier scores into accurate multiclass probability estimates" (Zadrozny and Elkan,
+    KDD 2002).
     """
 
     x: Tensor | None
@@ -69,6 +71,8 @@ class MultiIsotonicRegression(IsotonicRegression):
     Args:
         strategy: ``"shared"``: one map for the probabilities of all classes, which changes no prediction and applies to
             any classes; ``"per_class"``: one map each, which can change predictions.
+
+    Source: "Mix-n-Match" (ICML 2020, arXiv 2003.07329).
     """
 
     strategies = (SHARED, PER_CLASS)

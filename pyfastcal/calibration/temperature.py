@@ -1,4 +1,4 @@
-"""Temperature scaling: "On Calibration of Modern Neural Networks" (ICML 2017, arXiv 1706.04599)."""
+"""Temperature scaling, by Newton's method on the fused NLL."""
 
 import math
 from typing import Any, NamedTuple
@@ -27,6 +27,8 @@ class TemperatureScaling(FitBuffers, LogitScaling):
 
     Attributes:
         temperature: () float64, above 1 where the model is over-confident on the split; None before ``fit``.
+
+    Source: "On Calibration of Modern Neural Networks" (ICML 2017, arXiv 1706.04599).
     """
 
     temperature: Tensor | None

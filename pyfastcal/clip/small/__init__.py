@@ -1,5 +1,5 @@
 """The bundled small CLIPs: real open_clip models of 0.47 M parameters, pre-trained by
-scripts/pretrain_small_clip.py.
+``python -m scripts.clip.pretrain``.
 
 ``digits`` saw warped glyphs of computer fonts, ``shapes`` a rendered world; docs/small_clips.md is their
 model card."""
@@ -14,6 +14,8 @@ from torch import nn
 
 from .. import open_clip_import
 from ..tokenizer import WordTokenizer
+
+__all__ = ["NAMES", "SmallCLIP", "files_of", "load_from", "load_small"]
 
 FOLDER = Path(__file__).parent
 NAMES = ("digits", "shapes")
@@ -50,7 +52,7 @@ def load_small(name: str) -> SmallCLIP:
 
 
 def load_from(name: str, folder: Path) -> SmallCLIP:
-    """Load what ``scripts/pretrain_small_clip.py --out folder`` wrote."""
+    """Load what ``python -m scripts.clip.pretrain --out folder`` wrote."""
     open_clip = open_clip_import.import_open_clip()
     config, vocabulary, weights = files_of(name, folder)
     if f"pyfastcal-{name}" not in open_clip.list_models():

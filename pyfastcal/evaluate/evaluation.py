@@ -11,8 +11,7 @@ from torch import Tensor
 
 from .. import metrics
 from ..io.features import FeatureSet
-from ..metrics.accumulator import mean_confidence
-from ..metrics.cells import Cells, count_cells
+from ..metrics.cells import Cells, expected_error, maximum_error, mean_confidence
 from .methods import Calibrated
 from .scores import proper_scores
 
@@ -54,17 +53,17 @@ def recorded() -> Iterator[list[str]]:
     notes += [str(warning.message) for warning in caught]
 
 
-def measure(result: Calibrated, features: FeatureSet, near: Tensor | None, n_bins: int = 10) -> dict[str, Any]:
-    """The metrics of one method on one split; ``near``: (N,) proximity of the images, or None (no PIECE
-    then)."""
-    confidence, correct = result.confidence, result.prediction == features.labels
+def measure(result: Calibrated, features: FeatureSet, near: Tensor | None, cells: Cells) -> dict[str, Any]:
+    """The metrics of one method on one split, whose equal-width bins are the ``cells``; ``near``: (N,) proximity of the
+    images, or None (no PIECE then)."""
+    confidence, correct, n_bins = result.confidence, result.prediction == features.labels, len(cells.count)
     values = {
         "accuracy": correct.double().mean(),
-        "confidence": mean_confidence(count_cells(confidence, correct, n_bins)),
-        "ece": metrics.expected_calibration_error(confidence, correct, n_bins),
+        "confidence": mean_confidence(cells),
+        "ece": expected_error(cells),
         "ace": metrics.adaptive_calibration_error(confidence, correct, n_bins),
-        "mce": metrics.maximum_calibration_error(confidence, correct, n_bins),
-        "mce_weighted": metrics.maximum_calibration_error(confidence, correct, n_bins, weighted=True),
+        "mce": maximum_error(cells, weighted=False),
+        "mce_weighted": maximum_error(cells, weighted=True),
     }
     if near is not None:
         values["piece"] = metrics.proximity_informed_ece(confidence, correct, near, n_bins=n_bins)

@@ -60,7 +60,7 @@ def evaluate_split(
             cells[method] = count_cells(done.confidence, done.prediction == features.labels, n_bins)
             row["note"] = "; ".join(dict.fromkeys(notes))
             row["settings"] = done.settings | done.observed
-            row |= measure(done, features, near, n_bins)
+            row |= measure(done, features, near, cells[method])
         rows.append(row)
         if progress:
             progress(method)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ..arguments import checks
-from . import equal_mass, limbs
-from .cells import Cells, expected_error, maximum_error
+from . import equal_mass
+from .cells import expected_error, maximum_error, mean_confidence
 from .layout import Layout, Reading
 from .rows import checked_ignore_index, not_ignored
 from .state_checks import check_state, moved
@@ -211,10 +211,6 @@ def summary(layout: Layout, counts: Reading) -> dict[str, Tensor]:
     if layout.n_proximity_bins is not None:
         results["piece"] = proximity_informed_error(layout, counts)
     return results | counts.means
-
-
-def mean_confidence(bins: Cells) -> Tensor:
-    return limbs.to_float(*limbs.total(bins.whole, bins.low)) / bins.total
 
 
 def adaptive_error(layout: Layout, counts: Reading) -> Tensor:

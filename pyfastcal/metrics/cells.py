@@ -125,6 +125,10 @@ def ordered_sum(x: Tensor) -> Tensor:
     return x[0]
 
 
+def mean_confidence(cells: Cells) -> Tensor:
+    return limbs.to_float(*limbs.total(cells.whole, cells.low)) / cells.total
+
+
 def expected_error(cells: Cells, norm: str = "l1") -> Tensor:
     """``l1``: sum of n_b/N |gap_b|; ``l2``: root of the sum of n_b/N gap_b^2; ``max``: the largest
     |gap_b|."""

@@ -14,7 +14,7 @@ demo: $(VENV)/.built
 	$(BIN)/pyfastcal demo --task $(TASK) --out $(OUT)
 
 test: $(VENV)/.built-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(VENV)/.built-dev
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -43,8 +43,15 @@ CAPABILITIES = capabilities()
 DEVICES = [f"cpu-{name}" for name in CAPABILITIES] + ["cuda"] * torch.cuda.is_available()
 
 
+# Minutes each: begun first, so that no process is left alone with one at the end.
+SLOW = ("tests/cuda_model/test_kernels.py", "tests/scripts/test_torch_versions.py", "tests/package/test_sdist.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what touches the GPU: ``pytest -m gpu`` runs all of that and nothing else."""
+    """Marks what touches the GPU: ``pytest -m gpu`` runs all of that and nothing else. Of several processes the first
+    take the slowest files."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: not item.nodeid.startswith(SLOW))
     for item in items:
         parameters = getattr(getattr(item, "callspec", None), "params", {}).values()
         if any(isinstance(value, str) and value == "cuda" for value in parameters):

@@ -1,4 +1,4 @@
-"""``torch.ops.pyfastcal.*`` called directly, past all checks of ``ops.py``: an error, never a read out of bounds."""
+"""``torch.ops.pyfastcal.*`` called directly, past all checks of the entries: an error, never a read out of bounds."""
 
 import pytest
 import torch

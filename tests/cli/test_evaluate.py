@@ -1,4 +1,4 @@
-"""``pyfastcal evaluate`` of files and of shards: results on stdout, errors in one line on stderr, files whole or absent."""
+"""``pyfastcal evaluate`` of files and shards: results on stdout, errors in one line on stderr, whole files or none."""
 
 import json
 import re

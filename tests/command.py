@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch.nn.functional import normalize
 from typer.testing import CliRunner
 
 from pyfastcal.cli import app
-from pyfastcal.io import FeatureSet, save_features
+from pyfastcal.io import FeatureSet, load_features, save_features
 
 
 def invoke(*arguments: object, code: int = 0):
@@ -49,3 +50,16 @@ def feature_files(folder: Path, **changed: Any) -> tuple[Path, Path]:
         features = FeatureSet(images, tuned[rows], labels, 30.0, zeroshot[rows], **changed)
         paths.append(save_features(folder / f"{name}.safetensors", features))
     return paths[0], paths[1]
+
+
+def shards_of(file: Path, folder: Path) -> Path:
+    """The images of a feature file in three shards, the classes in the first one alone."""
+    features = load_features(file)
+    folder.mkdir()
+    for i, rows in enumerate((slice(0, 70), slice(70, 71), slice(71, None))):
+        part = {"image_features": features.image_features[rows], "labels": features.labels[rows]}
+        if not i:
+            part |= {key: getattr(features, key) for key in ("text_features", "zeroshot_text_features")}
+            part["logit_scale"] = torch.tensor(features.logit_scale)
+        save_file(part, folder / f"part{i}.safetensors")
+    return folder

@@ -1,6 +1,7 @@
 """Tests that run on every device: ``run_on`` takes a function there, so that the rest of a test can stay on the CPU."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -21,6 +22,16 @@ kernels_only = pytest.mark.skipif(
 def needs_gpu(test: Callable) -> Callable:
     """A test that runs on a GPU only; those that run there too are marked by what they are run with (conftest.py)."""
     return pytest.mark.gpu(pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")(test))
+
+
+@contextmanager
+def never_waiting() -> Iterator[None]:
+    """Whatever waits for the GPU raises."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def moved(device: str, tree: Any) -> Any:

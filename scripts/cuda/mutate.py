@@ -23,7 +23,7 @@ from scripts.cuda.mutations import Mutation
 
 VARIANTS = ["plain", "address", "thread"]
 SOURCES = ["csrc", "tests/cuda_model"]
-MODEL = ["scheduler", "memory", "warp_operations", "tensor_cores", "cuda_runtime"]
+MODEL = ["scheduler", "stacks", "memory", "warp_operations", "tensor_cores", "cuda_runtime"]
 SHARED_OBJECTS = ["main", *MODEL]  # per variant, the same for all tests and mutations
 WANTED = 0.95
 

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -26,3 +28,20 @@ def clip() -> SmallCLIP:
 @pytest.fixture(scope="session")
 def task() -> tasks.Task:
     return tasks.load("digits", seed=1)
+
+
+@pytest.fixture(scope="session")
+def shapes() -> SmallCLIP:
+    return load_small("shapes")
+
+
+@pytest.fixture(scope="session")
+def data() -> tasks.Task:
+    """What the learners of ``shapes`` are tuned on."""
+    return tasks.load("shapes", seed=0, shots=8)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a published trainer saves, in a folder that is not there yet."""
+    return tmp_path / "prompt_learner" / "model.pth.tar-50"

@@ -39,6 +39,11 @@ struct Fibre {
 extern Fibre host, *current;  // host: what launches
 extern int set;               // of threads, that the current block has
 
+// stacks.cpp: a stack for a fibre that has none, on which the first switch to it calls `life`, which does not return;
+// and the switch itself, which saves the stack pointer that a later switch goes back to.
+void give_stack(Fibre& fibre, void (*life)());
+extern "C" void cuda_model_switch(void** save_stack_pointer, void* stack_pointer);
+
 // cuda_runtime.cpp: what is known of a kernel, and its limit of dynamic shared memory on each device.
 inline constexpr size_t kUnaskedShared = 48 * 1024;
 inline constexpr int kMaxDevices = 128;

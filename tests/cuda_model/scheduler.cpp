@@ -1,36 +1,10 @@
-// The scheduler behind runtime.h: fibres, barriers, meetings of lanes, launches. x86-64 only.
-#include <sys/mman.h>
-
+// The scheduler of the model: fibres, barriers, meetings of lanes, launches.
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <utility>
 
 #include "fibres.h"
-
-extern "C" void cuda_model_switch(void** save_stack_pointer, void* stack_pointer);
-asm(R"(
-.text
-.globl cuda_model_switch
-.type cuda_model_switch,@function
-cuda_model_switch:
-  pushq %rbp
-  pushq %rbx
-  pushq %r12
-  pushq %r13
-  pushq %r14
-  pushq %r15
-  movq %rsp, (%rdi)
-  movq %rsi, %rsp
-  popq %r15
-  popq %r14
-  popq %r13
-  popq %r12
-  popq %rbx
-  popq %rbp
-  ret
-.size cuda_model_switch, .-cuda_model_switch
-)");
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
@@ -43,8 +17,6 @@ Fibre host, *current = &host;
 int set = 0;
 
 namespace {
-
-constexpr size_t kStack = 256 * 1024, kGuard = 4096;
 
 struct Meeting {
   uint32_t mask, arrived;
@@ -143,22 +115,6 @@ void run_fibre() {
     open_barrier_if_all_wait();
     next();
   }
-}
-
-void prepare(Fibre& fibre) {
-  if (fibre.stack) return;
-  auto* memory = static_cast<unsigned char*>(
-      mmap(nullptr, kStack + kGuard, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-  if (memory == MAP_FAILED) die("no memory for the threads' stacks");
-  mprotect(memory, kGuard, PROT_NONE);  // overflow faults
-  fibre.stack = memory + kGuard;
-  fibre.stack_size = kStack;
-  // not all at the same place of a page, for the cache's sake
-  static size_t number = 0;
-  void** const top = reinterpret_cast<void**>(memory + kGuard + kStack - 320 * number++ % 4096);
-  top[-2] = reinterpret_cast<void*>(&run_fibre);  // where the first switch returns to, below it six registers
-  fibre.stack_pointer = &top[-8];
-  fibre.tsan = __tsan_create_fiber(0);
 }
 
 void run_block(dim3 block) {
@@ -276,7 +232,7 @@ cudaError_t launch(const void* kernel, dim3 grid, dim3 block, size_t shared_byte
   body = std::move(thread);
   begin_shared(shared_bytes);
   for (auto& of_set : fibres)
-    for (int i = 0; i < n_threads; ++i) prepare(of_set[i]);
+    for (int i = 0; i < n_threads; ++i) give_stack(of_set[i], &run_fibre);
   random_state = settings.seed;
   host.tsan = __tsan_get_current_fiber();
   __tsan_release(&begin_tag);

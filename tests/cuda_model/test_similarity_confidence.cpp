@@ -1,4 +1,6 @@
-// similarity_confidence: against the definition in fp64, at the tails of all sizes, on every way through the kernel.
+// similarity_confidence: against the definition in fp64, at the tails of all sizes, on every way through the kernel. In
+// one file, though a long one: another would be a program of its own, which compiles all of the kernel under each
+// sanitizer.
 #include "cuda/product/similarity_confidence.cuh"
 #include "features.h"
 

@@ -1,5 +1,5 @@
 // What the lanes of a warp make of each other's values when they meet.
-#include "runtime.h"
+#include "model.h"
 
 namespace cuda_model {
 

@@ -12,7 +12,7 @@ from pyfastcal.evaluate.methods import image_proximity
 from pyfastcal.io import FeatureSet
 from tests.devices import kernels_only
 
-from .test_split import pair
+from .data import pair
 
 FITTED = ("ts", "den", "hb", "ir", "mir", "bms-mir", "ts+dac")
 ONE_MAP_PER_CLASS = ("hb", "ir")

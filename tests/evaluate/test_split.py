@@ -8,19 +8,7 @@ from pyfastcal import reference
 from pyfastcal.evaluate import DEFAULT_METHODS, METHODS, METRICS, evaluate, evaluate_split, proper_scores
 from pyfastcal.io import FeatureSet
 
-
-def pair(n: int = 400, c: int = 8, d: int = 32) -> tuple[FeatureSet, FeatureSet]:
-    """A new and a base split of a model whose text features moved away from their zero-shot places."""
-    g = torch.Generator().manual_seed(1)
-    zeroshot = normalize(torch.randn(1, d, generator=g) + torch.randn(2 * c, d, generator=g), dim=-1)
-    tuned = normalize(zeroshot + 0.08 * torch.randn(2 * c, d, generator=g), dim=-1)
-    splits = []
-    for first in (c, 0):
-        labels = torch.randint(0, c, (n,), generator=g)
-        images = zeroshot[first + labels] + 0.17 * torch.randn(n, d, generator=g)
-        rows = slice(first, first + c)
-        splits.append(FeatureSet(images, tuned[rows], labels, 30.0, zeroshot[rows]))
-    return splits[0], splits[1]
+from .data import pair
 
 
 def expected(features: FeatureSet, base: FeatureSet, factor: torch.Tensor, near: torch.Tensor) -> dict[str, float]:

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 from pyfastcal.io import find_shards, load_classes, load_features
 from pyfastcal.io.shards import batches
-from tests.io.test_shards import C, D, N, classes, write_clip_benchmark, write_clip_retrieval, write_safetensors
+
+from .data import C, D, N, classes, write_clip_benchmark, write_clip_retrieval, write_safetensors
 
 MEMORY = 1 << 28  # more than the largest file here could ever need
 SECONDS = 10  # for what takes a millisecond

@@ -15,8 +15,7 @@ from safetensors.torch import save_file
 
 from pyfastcal.io import load_features, save_features
 from pyfastcal.io.paths import atomic_write, check_outputs, regular, write_text
-from tests.cli.test_cli import shards_of
-from tests.command import error_of, feature_files, invoke, process
+from tests.command import error_of, feature_files, invoke, process, shards_of
 
 
 @pytest.fixture

@@ -1,72 +1,17 @@
-"""Shards: the three kinds of files give the same images, and every bad one is one line that names it."""
+"""Shards: the three kinds give the same images, each is read once, and every bad one is one line that names it."""
 
 import os
-import zipfile
 from pathlib import Path
 
-import numpy as np
-import pyarrow
-import pyarrow.parquet
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from pyfastcal.evaluate import evaluate_shards
-from pyfastcal.io import ClassSet, Shard, find_shards, load_classes
-from pyfastcal.io.shard_files import read_npy
+from pyfastcal.io import Shard, find_shards, load_classes
 from pyfastcal.io.shards import batches
 
-N, C, D = 10, 4, 6
-
-
-def tensors(dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
-    g = torch.Generator().manual_seed(0)
-    return {
-        "image_features": torch.randn(N, D, generator=g).to(dtype),
-        "labels": torch.randint(0, C, (N,), generator=g),
-        "text_features": torch.randn(C, D, generator=g).to(dtype),
-        "logit_scale": torch.tensor(30.0),
-    }
-
-
-def classes(**changed: object) -> ClassSet:
-    return ClassSet(**{"text_features": tensors()["text_features"], "logit_scale": 30.0, **changed})
-
-
-def write_clip_retrieval(
-    folder: Path, number: str = "0", dtype: torch.dtype = torch.float32, **columns: object
-) -> Shard:
-    """What clip-retrieval's writer leaves."""
-    for name in ("img_emb", "metadata"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    np.save(folder / "img_emb" / f"img_emb_{number}.npy", tensors(dtype)["image_features"].numpy())
-    columns = {"image_path": [f"{i}.jpg" for i in range(N)], "label": tensors()["labels"].numpy()} | columns
-    table = pyarrow.table({name: column for name, column in columns.items() if column is not None})
-    pyarrow.parquet.write_table(table, folder / "metadata" / f"metadata_{number}.parquet")
-    return find_shards([folder])[0]
-
-
-def write_clip_benchmark(folder: Path, split: str = "val") -> Shard:
-    """What clip_benchmark's linear probe leaves."""
-    torch.save(tensors()["image_features"], folder / f"features_{split}.pt")
-    torch.save(tensors()["labels"], folder / f"targets_{split}.pt")
-    return find_shards([folder / f"features_{split}.pt"])[0]
-
-
-def write_safetensors(folder: Path, name: str = "a", **changed: torch.Tensor | None) -> Shard:
-    found = {key: value for key, value in (tensors() | changed).items() if value is not None}
-    save_file(found, folder / f"{name}.safetensors")
-    return find_shards([folder / f"{name}.safetensors"])[0]
-
-
-def error_of(shard: Shard, of: ClassSet | None = None) -> str:
-    """The one line that reading all of the shard ends with."""
-    with pytest.raises(ValueError) as caught:
-        list(batches(shard, shard.read(of or classes())))
-    message = str(caught.value)
-    assert "\n" not in message
-    assert any(message.startswith(f"{name}: ") for name in shard.files), message
-    return message
+from .data import C, D, N, classes, error_of, tensors, write_clip_benchmark, write_clip_retrieval, write_safetensors
 
 
 @pytest.mark.parametrize("write", [write_safetensors, write_clip_retrieval, write_clip_benchmark])
@@ -76,26 +21,6 @@ def test_all_kinds_hold_the_same(tmp_path: Path, write) -> None:
     assert torch.equal(read.image_features, tensors()["image_features"])
     assert torch.equal(read.labels, tensors()["labels"]) and read.labels.dtype == torch.int64
     assert torch.equal(read.text_features, tensors()["text_features"]) and read.logit_scale == 30.0
-
-
-def test_float16_features_stay_float16(tmp_path: Path) -> None:
-    read = write_clip_retrieval(tmp_path, dtype=torch.float16).read(classes())
-    assert read.image_features.dtype == torch.float16
-    assert torch.equal(read.image_features, tensors(torch.float16)["image_features"])
-
-
-def test_images_are_mapped_and_not_read(tmp_path: Path) -> None:
-    """A file of 1 GiB of nothing costs no memory until it is looked at."""
-    with open(tmp_path / "big.npy", "wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (1 << 22, 64)})
-        file.truncate(file.tell() + (1 << 30))
-    before = resident()
-    assert read_npy(str(tmp_path / "big.npy")).shape == (1 << 22, 64)
-    assert resident() - before < 1 << 24
-
-
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
 def test_batches_are_pieces_of_the_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,106 +143,6 @@ def test_bad_zeroshot_features(tmp_path: Path) -> None:
         assert f"zeroshot_image_features {message}" in error_of(shard, other)
     shard = write_safetensors(tmp_path, zeroshot_image_features=torch.full((N, D + 2), torch.inf))
     assert "zeroshot_image_features must be finite" in error_of(shard, other)
-
-
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
-        (np.ones((N, D), ">f4"), "must hold float32, float16 or float64 numbers, got >f4"),
-        (np.ones((N, D), "i8"), "must hold float32, float16 or float64 numbers, got <i8"),
-        (np.asfortranarray(np.ones((N, D), "f4")), "must be in C order"),
-        (np.ones(N, "f4"), "must hold one two-dimensional array"),
-        (np.array([[{}]]), "must hold float32, float16 or float64 numbers, got |O"),
-        (np.ones((0, D), "f4"), "image_features must not be empty"),
-    ],
-)
-def test_bad_arrays(tmp_path: Path, array: np.ndarray, message: str) -> None:
-    shard = write_clip_retrieval(tmp_path, label=pyarrow.array([0] * N))
-    np.save(shard.name, array, allow_pickle=True)
-    if not len(array):
-        write = pyarrow.parquet.write_table
-        write(pyarrow.table({"label": pyarrow.array([], pyarrow.int64())}), shard.labels)
-    assert message in error_of(shard)
-
-
-@pytest.mark.parametrize(
-    ("header", "message"),
-    [
-        (b"{'descr': '<f4', 'fortran_order': False, 'shape': (999999999, 999999999), }", "not a complete .npy file"),
-        (b"{'descr': '<f4', 'fortran_order': False, 'shape': (10, -6), }", "must hold one two-dimensional array"),
-        (b"__import__('os').getcwd()", "must hold one two-dimensional array"),
-        (b"[" * 60000, "must hold one two-dimensional array"),
-    ],
-)
-def test_hostile_array_headers(tmp_path: Path, header: bytes, message: str) -> None:
-    shard = write_clip_retrieval(tmp_path)
-    Path(shard.name).write_bytes(b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header + bytes(4 * N * D))
-    assert message in error_of(shard)
-
-
-@pytest.mark.parametrize(
-    ("columns", "message"),
-    [
-        ({"label": None}, "label is missing (columns in the file: image_path)"),
-        ({"label": [0.5] * N}, "label must be integers, got double"),
-        ({"label": [None] + [1] * (N - 1)}, "label must be integers, got 1 missing"),
-        ({"label": [9] * N}, "labels must lie in [0, 4), got 9"),
-        ({"label": [0], "image_path": ["a"]}, "must have 10 rows as the image features have, got 1"),
-    ],
-)
-def test_bad_columns(tmp_path: Path, columns: dict, message: str) -> None:
-    shard = write_clip_retrieval(tmp_path, **columns)
-    assert error_of(shard).startswith(f"{shard.labels}: {message}")
-
-
-def test_another_label_column(tmp_path: Path) -> None:
-    write_clip_retrieval(tmp_path, cls=np.ones(N, "i4"), label=None)
-    (shard,) = find_shards([tmp_path], label_column="cls")
-    assert shard.read(classes()).labels.tolist() == [1] * N
-
-
-class Hostile:
-    def __reduce__(self):
-        return eval, ("1/0",)
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        (Hostile(), "must hold one tensor, got __builtin__ eval"),
-        ({"a": torch.ones(2)}, "must hold one tensor, got a dict"),
-        ([1] * 100_000, "must hold one tensor"),
-        (torch.ones(N, D).to_sparse(), "must hold one tensor, got torch._utils _rebuild_sparse_tensor"),
-        (torch.empty(N, D, device="meta"), "must hold one tensor, got"),
-        (torch.ones(1, 1).expand(1 << 40, 1 << 20), "must hold all the numbers of its tensor"),
-        (torch.ones(N, D, dtype=torch.complex64), "must hold one tensor, got torch ComplexFloatStorage"),
-    ],
-)
-def test_bad_pt_files(tmp_path: Path, value: object, message: str) -> None:
-    shard = write_clip_benchmark(tmp_path)
-    torch.save(value, shard.name)
-    assert message in error_of(shard)
-
-
-def test_compressed_and_old_pt_files(tmp_path: Path) -> None:
-    shard = write_clip_benchmark(tmp_path)
-    torch.save(torch.zeros(1 << 20), shard.name)
-    with zipfile.ZipFile(shard.name) as old:
-        parts = [(part.filename, old.read(part)) for part in old.infolist()]
-    with zipfile.ZipFile(shard.name, "w", zipfile.ZIP_DEFLATED) as new:
-        for part in parts:
-            new.writestr(*part)
-    assert "stored, not compressed" in error_of(shard)
-    torch.save(torch.ones(N, D), shard.name, _use_new_zipfile_serialization=False)
-    assert "not a tensor that torch.save wrote" in error_of(shard)
-
-
-def test_missing_labels_are_named(tmp_path: Path) -> None:
-    for shard in (write_clip_benchmark(tmp_path), write_clip_retrieval(tmp_path)):
-        Path(shard.labels).unlink()
-        assert error_of(shard) == f"{shard.labels}: no such file"
-        os.mkfifo(shard.labels)
-        assert error_of(shard) == f"{shard.labels}: is a FIFO, not a regular file"
 
 
 def test_a_changed_shard_keeps_its_other_fields(tmp_path: Path) -> None:

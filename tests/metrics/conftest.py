@@ -1,7 +1,9 @@
-"""Predictions of a saturated softmax, some of them certain."""
+"""Predictions of a saturated softmax, some of them certain, and a stream of rows."""
 
 import pytest
 import torch
+
+from .data import N
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +23,15 @@ def top(predictions) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     confidence, prediction = probs.max(1)
     assert (confidence == 1).any()
     return confidence, prediction == labels, proximity
+
+
+@pytest.fixture(scope="session")
+def stream() -> tuple[torch.Tensor, ...]:
+    """(confidence, prediction, labels, proximity), some confidences exactly 1 or on an edge."""
+    generator = torch.Generator().manual_seed(0)
+    confidence = torch.rand(N, generator=generator) ** 0.3
+    confidence[::9] = 1.0
+    confidence[1::9] = (10 * confidence[1::9]).round() / 10
+    labels = torch.randint(0, 7, (N,), generator=generator)
+    right = torch.rand(N, generator=generator) < confidence**2
+    return confidence, torch.where(right, labels, (labels + 1) % 7), labels, torch.rand(N, generator=generator)

@@ -7,7 +7,7 @@ import pyfastcal as fc
 from pyfastcal import ops, reference
 from pyfastcal.ops import extension
 
-from ..devices import each_device, moved, needs_gpu, run_on
+from ..devices import each_device, moved, needs_gpu, never_waiting, run_on
 from .cases import normal, weights
 
 needs_kernels = pytest.mark.skipif(extension.C is None, reason="built without the compiled kernels")
@@ -91,11 +91,8 @@ def test_runs_in_a_cuda_graph_and_never_waits_for_the_gpu(name):
     inputs, others = (moved("cuda", arguments(n)) for n in (40, 40))
     others = [x.flip(0) for x in others]
     expected = [function(*inputs), function(*others)]
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with never_waiting():
         function(*inputs)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     static = [x.clone() for x in inputs]
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):

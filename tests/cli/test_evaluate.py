@@ -1,29 +1,16 @@
-"""The command line: results on stdout, errors in one line on stderr, exit codes, files whole or not there."""
+"""``pyfastcal evaluate`` of files and shards: results on stdout, errors in one line on stderr, whole files or none."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
 from pyfastcal import reference
-from pyfastcal.cli import app
-from pyfastcal.installation.commands import with_extra
 from pyfastcal.io import load_features
-from pyfastcal.io.progress import ProgressReport
-from tests.command import error_of, feature_files, invoke
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> tuple[Path, Path]:
-    return feature_files(tmp_path)
+from tests.command import error_of, invoke, shards_of
 
 
 def test_evaluate_prints_and_writes(files: tuple[Path, Path], tmp_path: Path) -> None:
@@ -106,87 +93,6 @@ def test_bad_files_leave_nothing_behind(files: tuple[Path, Path], tmp_path: Path
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([base.name, broken.name, new.name])
 
 
-def test_debug_shows_where_an_error_came_from(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["evaluate", str(tmp_path / "none"), "--debug"])
-    assert result.exit_code == 1 and isinstance(result.exception, ValueError)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["evaluate"], "Missing argument"),
-        (["evaluate", "x", "--methods", "conf,magic"], "got 'magic'"),
-        (["evaluate", "x", "--methods", ","], "at least one"),
-        (["evaluate", "x", "--n-bins", "0"], "greater than or equal to 1"),
-        (["demo", "--task", "cats"], "digits, shapes"),
-        (["demo", "--seeds", "0"], "greater than or equal to 1"),
-        (["extract", "x", "y"], "--model"),
-        (["nonsense"], "No such command"),
-    ],
-)
-def test_wrong_usage_is_exit_code_2(arguments: list[str], words: str) -> None:
-    assert words in invoke(*arguments, code=2).stderr
-
-
-@pytest.mark.parametrize("name", ["demo", "evaluate", "extract", "info"])
-def test_help(name: str) -> None:
-    text = invoke(name, "--help").stdout
-    assert "Usage: pyfastcal" in text or "Usage: root" in text
-    assert name == "info" or f"pyfastcal {name} " in text.split("Options")[0]  # examples
-
-
-def test_info() -> None:
-    import pyfastcal
-
-    text = invoke("info").stdout
-    build = pyfastcal.build_info()
-    assert torch.__version__ in text and build["pyfastcal"] in text
-    assert ("compiled CPU kernels" in text) == build["kernels"] and ("reference path" in text) != build["kernels"]
-    found = json.loads(invoke("info", "--json").stdout)
-    assert found["build"]["torch"] == torch.__version__ and "matplotlib" in found["optional packages"]
-
-
-def python(*arguments: object, hide: str = "") -> subprocess.CompletedProcess:
-    """A process of its own, in which the packages ``hide`` cannot be imported."""
-    code = (
-        "import sys\n"
-        f"for name in {hide.split()!r}: sys.modules[name] = None\n"
-        f"sys.argv = ['pyfastcal', *{[str(a) for a in arguments]!r}]\n"
-        "from pyfastcal.cli import main\nmain()"
-    )
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
-
-
-def test_without_the_optional_packages(files: tuple[Path, Path], tmp_path: Path) -> None:
-    hidden = "matplotlib open_clip torchvision sklearn PIL torchmetrics"
-    done = python("evaluate", files[0], "--base", files[1], hide=hidden)
-    assert done.returncode == 0 and "DAC" in done.stdout, done.stderr
-    assert "new: calibrate and measure: 4 in" in done.stderr  # plain progress, no control characters
-    assert "\x1b" not in done.stderr + done.stdout
-    done = python("evaluate", files[0], "--report", tmp_path / "r.html", hide=hidden)
-    assert done.returncode == 1 and done.stdout == "" and not (tmp_path / "r.html").exists()
-    assert f"needs matplotlib for this: {with_extra('report')}" in done.stderr.replace("\n", "")
-
-
-def test_module_entry_and_version() -> None:
-    done = subprocess.run([sys.executable, "-m", "pyfastcal", "--version"], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0 and done.stdout.startswith("pyfastcal ") and done.stderr == ""
-
-
-def shards_of(file: Path, folder: Path) -> Path:
-    """The images of a feature file in three shards, the classes in the first one alone."""
-    features = load_features(file)
-    folder.mkdir()
-    for i, rows in enumerate((slice(0, 70), slice(70, 71), slice(71, None))):
-        part = {"image_features": features.image_features[rows], "labels": features.labels[rows]}
-        if not i:
-            part |= {key: getattr(features, key) for key in ("text_features", "zeroshot_text_features")}
-            part["logit_scale"] = torch.tensor(features.logit_scale)
-        save_file(part, folder / f"part{i}.safetensors")
-    return folder
-
-
 def rows_of(*arguments: Any) -> list[dict]:
     """The rows of the JSON file that ``evaluate`` writes, by method, but for what only shards have."""
     out = arguments[arguments.index("--base") + 1].parent / "out.json"
@@ -248,18 +154,3 @@ def test_classes_of_shards_of_which_the_first_is_bad(files: tuple[Path, Path], t
     (folder / "a.safetensors").write_bytes(b"?")
     assert "a.safetensors: not a complete" in error_of("evaluate", folder, "--methods", "conf")
     assert "without 1 shard that" in invoke("evaluate", folder, "--methods", "conf", "--skip-bad").stdout
-
-
-def test_progress_off_a_terminal(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr("pyfastcal.io.progress.time.monotonic", lambda: clock[0])
-    with ProgressReport() as progress:
-        for done in range(11):
-            clock[0] = 7.0 * done
-            progress("shards", done, 10)
-    with ProgressReport(shown=False) as progress:
-        progress("nothing", 1, 1)
-    assert capsys.readouterr().err.splitlines() == [
-        "shards: 5 of 10, 0.143/s, 0:00:35 left",
-        "shards: 10 in 70.0 s",
-    ]

@@ -27,6 +27,8 @@ def bounded(name: str, x: Tensor) -> Tensor:
 
 def factor(name: str, x: float | Tensor, most: float = LARGEST) -> float:
     """A number in [1e-30, 1e30]: a factor, or a temperature."""
+    if type(x) is float and SMALLEST <= x <= most:
+        return x
     return checks.number(name, checks.number(name, x, low=0, strict=True), low=SMALLEST, high=most)
 
 
@@ -62,7 +64,7 @@ def logit_scale(name: str, x: float | Tensor) -> float | Tensor:
 
 def learned_scale(name: str, x: float | Tensor) -> tuple[float, Tensor | None]:
     """The number, read, and the tensor itself where its gradient is wanted."""
-    return scale(name, x), x if checks.gradient_wanted(x) else None
+    return scale(name, x), x if isinstance(x, Tensor) and checks.gradient_wanted(x) else None
 
 
 def class_bias(name: str, x: float | Tensor | None, n_classes: int, like: str, other: Tensor) -> Tensor | None:
@@ -101,6 +103,8 @@ def weights(
 ) -> None:
     """Factors of logits that are, or are made of, ``rows`` (N, ...): one per class, one per row, on their device, and
     within range, as their product is."""
+    if class_weight is None and sample_weight is None:
+        return
     if class_weight is not None:
         checks.vector("class_weight", class_weight, n_classes, "class")
     if sample_weight is not None:

@@ -74,6 +74,7 @@ BAD = [
     ("n_proximity_bins", lambda: fc.BinMeanShift(fc.HistogramBinning(), 0)),
     ("probs", lambda: FIT.fit(2 * P, Y, N)),
     ("labels", lambda: FIT.fit(P, Y[:4], N)),
+    ("labels", lambda: FIT.fit(P, Y.to("meta"), N)),
     ("proximity", lambda: FIT.fit(P, Y, N[:4])),
     ("proximity", lambda: FIT(P, N[:4])),
     ("proximity", lambda: FIT(P, N * torch.nan)),

@@ -58,8 +58,8 @@ def logit_scale(name: str, x: float | Tensor) -> float | Tensor:
     """Likewise; a tensor passes unread while torch.compile traces, and stays one where its gradient is wanted."""
     if isinstance(x, Tensor) and torch.compiler.is_compiling():
         return x
-    value = scale(name, x)
-    return x if checks.gradient_wanted(x) else value
+    value, learned = learned_scale(name, x)
+    return value if learned is None else learned
 
 
 def learned_scale(name: str, x: float | Tensor) -> tuple[float, Tensor | None]:
@@ -78,21 +78,6 @@ def class_bias(name: str, x: float | Tensor | None, n_classes: int, like: str, o
     return None
 
 
-def product(**named: float | Tensor | None) -> None:
-    """Several factors, by name, and their product, as far as they can be looked at; None stands for 1. Numbers were
-    checked before. With a logit scale the product is one."""
-    low = high = 1.0
-    most = LARGEST_SCALE if "logit_scale" in named else LARGEST
-    for name, x in named.items():
-        ends = _factor_ends(name, x) if isinstance(x, Tensor) else None if x is None else (x, x)
-        if ends is not None:
-            low, high = low * min(ends[0], 1.0), high * max(ends[1], 1.0)
-    if not (low * _ROUNDED >= SMALLEST and high <= most * _ROUNDED):
-        given = " times ".join(name for name, x in named.items() if x is not None)
-        got = high if high > most else low
-        raise ValueError(f"{given} must lie in [{SMALLEST:g}, {most:g}], got {got:.3g}")
-
-
 def weights(
     like: str,
     rows: Tensor,
@@ -102,7 +87,7 @@ def weights(
     logit_scale: float | None = None,
 ) -> None:
     """Factors of logits that are, or are made of, ``rows`` (N, ...): one per class, one per row, on their device, and
-    within range, as their product is."""
+    within range. So is their product with the logit scale, which was checked, as far as they can be looked at."""
     if class_weight is None and sample_weight is None:
         return
     if class_weight is not None:
@@ -110,8 +95,16 @@ def weights(
     if sample_weight is not None:
         checks.vector("sample_weight", sample_weight, rows.shape[0], "row")
     checks.same_devices(like, rows, class_weight=class_weight, sample_weight=sample_weight)
-    scale = {} if logit_scale is None else {"logit_scale": logit_scale}
-    product(**scale, class_weight=class_weight, sample_weight=sample_weight)
+    named = {"logit_scale": logit_scale, "class_weight": class_weight, "sample_weight": sample_weight}
+    given = {name: x for name, x in named.items() if x is not None}
+    most, low, high = LARGEST if logit_scale is None else LARGEST_SCALE, 1.0, 1.0
+    for name, x in given.items():
+        ends = _factor_ends(name, x) if isinstance(x, Tensor) else (x, x)
+        if ends is not None:
+            low, high = low * min(ends[0], 1.0), high * max(ends[1], 1.0)
+    if not (low * _ROUNDED >= SMALLEST and high <= most * _ROUNDED):
+        got = high if high > most else low
+        raise ValueError(f"{' times '.join(given)} must lie in [{SMALLEST:g}, {most:g}], got {got:.3g}")
 
 
 def scores(name: str, logits: Tensor) -> float | None:

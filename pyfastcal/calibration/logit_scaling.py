@@ -32,7 +32,7 @@ class LogitScaling(Calibrator):
 
     def _factor(self, logits: Tensor, prediction: Tensor, *contrast: Tensor | float) -> Tensor:
         """``factor``; ``prediction`` (N,) is the argmax of ``logits``."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each calibrator has its own
 
     def feature_weights(
         self,
@@ -44,7 +44,7 @@ class LogitScaling(Calibrator):
     ) -> tuple[Tensor | None, Tensor | None]:
         """The factor from features: a weight per class (C,) and one per image (N,), None where it has none;
         ``zeroshot_features``: image and text, where it contrasts."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each calibrator has its own
 
     @accepts_numpy
     def predict_features(

@@ -98,11 +98,11 @@ class ProbabilityMap(FitBuffers):
 
     def _fit_maps(self, values: Tensor, is_label: Tensor) -> None:
         """Learn one map per column of ``values`` (M, G) from the booleans ``is_label`` (M, G)."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each calibrator has its own
 
     def _map(self, values: Tensor) -> Tensor:
         """Map each column of ``values`` (M, G), by the one map or its own; float64."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each calibrator has its own
 
     def extra_repr(self) -> str:
         return f"strategy={self.strategy!r}"

@@ -9,6 +9,10 @@ from torch import nn
 
 from ..io.features import FeatureSet
 from ..io.paths import regular
+from .datasets import ImageFolder, torchvision_dataset
+from .features import as_words, check_template, encode_split, load_text_features
+from .models import load_clip
+from .prompts import files, load, load_published
 
 TORCHVISION = "torchvision:"
 TEMPLATE = "a photo of a {}."
@@ -48,9 +52,6 @@ def extract(
     Raises:
         ValueError: naming what does not fit; ImportError that says what to install.
     """
-    from . import ImageFolder, encode_split, load_clip, torchvision_dataset
-    from .features import check_template, load_text_features
-
     for one in [template] if isinstance(template, str) else template:
         check_template("template", one)
     network, preprocess, tokenizer = load_clip(model, pretrained, device=device, precision=precision)
@@ -86,8 +87,6 @@ def class_names(dataset: Any, path: str | os.PathLike | None) -> list[str]:
     if path is None:
         if own is None:
             raise ValueError("classes must be given: the dataset does not know the names of its classes")
-        from .features import as_words
-
         return [as_words(str(name)) for name in own]
     names = read_names(path)
     if not names or (own is not None and len(names) != len(own)):
@@ -110,8 +109,6 @@ def tuned_learner(
 ) -> Any:
     """The prompt learner in a file, over ``model``; None where the file is one of text features. ``template``: what a
     published trainer's context started from, the first of several."""
-    from .prompts import files, load, load_published
-
     if ".pth" in Path(path).name:
         return load_published(
             path, model, tokenizer, template if isinstance(template, str) else next(iter(template), TEMPLATE)

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from ..clip import load_small, tasks
+from ..clip.prompts import CoOp
 from ..evaluate.split import evaluate_split
 from ..io.features import FeatureSet, save_features
 from ..io.progress import Progress, Steps
@@ -74,9 +76,6 @@ def features_of(
 ) -> dict[str, FeatureSet]:
     """Tune CoOp on the base classes of one run. Features of ``validation`` (held-out images of base classes),
     ``base`` (their test images) and ``new`` (classes that tuning never saw)."""
-    from ..clip import load_small, tasks
-    from ..clip.prompts import CoOp
-
     step = Steps(progress, f"seed {seed}: load the model, make the images", 2)
     clip = load_small(task)
     step()

@@ -46,11 +46,11 @@ class Sums(torchmetrics.Metric):
 
     def _carry(self) -> None:
         """Make of a sum of states a state again."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each kind of state has its own
 
     def _verify(self, state: Tensor) -> None:
         """ValueError if no rows have this state."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each kind of state has its own
 
     def _checked(self, state: Any) -> Tensor:
         return check_state(self._state_name, state, len(self._defaults[self._state_name]))

@@ -57,10 +57,8 @@ def knn(
         return sharded_knn(knn, queries, bank, k, exclude_self, normalize, group)
     checks.comparable(queries=queries, bank=bank)
     checks.same_device("bank", bank, "queries", queries)
-    if exclude_self and queries.shape[0] != bank.shape[0]:
-        raise ValueError(
-            f"bank must have the {queries.shape[0]} rows of queries with exclude_self=True, got {checks.describe(bank)}"
-        )
+    if exclude_self:
+        checks.same_rows("bank", bank, "queries with exclude_self=True", queries)
     why = f"bank has {bank.shape[0]} rows" + (", one of them the query itself" if exclude_self else "")
     k = checks.integer("k", k, 1, bank.shape[0] - int(exclude_self), why)
     queries, bank = queries.detach(), bank.detach()

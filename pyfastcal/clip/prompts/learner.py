@@ -96,15 +96,15 @@ class PromptLearner(Placement):
 
     def setup(self, generator: torch.Generator) -> None:
         """Register the parameters, their start drawn from ``generator``; every :meth:`fit` calls it anew."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each learner has its own
 
     def encode_prompts(self, prompts: Prompts) -> Tensor:
         """The text features (C, D) that the logits are made of, differentiable in the parameters."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each learner has its own
 
     def loss(self, inputs: Inputs, labels: Tensor, prompts: Prompts) -> Tensor:
         """The loss of one batch: rows of :meth:`inputs`, labels (N,), classes of :meth:`bind`."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each learner has its own
 
     def bind(self, classnames: Sequence[str]) -> Prompts:
         """What the loss needs of the classes that are tuned on."""

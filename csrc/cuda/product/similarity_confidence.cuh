@@ -20,7 +20,9 @@
 #include "../runtime/workspace.cuh"
 #include "gemm.cuh"
 #include "operand.cuh"
+#include "similarity_confidence/by_warpgroups.cuh"
 #include "similarity_confidence/epilogue.cuh"
+#include "warpgroups/choice.cuh"
 
 namespace pyfastcal::cuda {
 
@@ -52,7 +54,7 @@ struct SimilarityConfidence {
 // How it is run on the current device, and what workspace that takes.
 class SimilarityConfidencePlan {
  public:
-  cudaError_t make(const SimilarityConfidence& s) {
+  cudaError_t make(const SimilarityConfidence& s, ProductChoice choice = ProductChoice::kAuto) {
     DeviceLimits device;
     if (const auto error = ask_device(&device)) return error;
     split_ = must_split(s.image, s.text);
@@ -67,6 +69,9 @@ class SimilarityConfidencePlan {
     const bool may_sweep_twice = s.factors.class_weight && s.text.rows > similarity_confidence::kMostScored;
     splits_ = may_sweep_twice ? 1 : min(col_tiles_, max(device.multiprocessors / row_tiles_, 1));
     blocks_ = splits_ > 1 ? row_tiles_ * splits_ : min(row_tiles_, device.multiprocessors);
+    by_warpgroups_ =
+        warpgroups::take(choice, device, s.image.cols, sizeof(warpgroups::Lengths),
+                         !split_ && splits_ == 1 && !may_sweep_twice && s.text.rows <= INT_MAX - 2 * kTileCols);
     slots_ = choose_slots(int((s.image.cols + kChunk - 1) / kChunk), !split_,
                           size_t(device.shared_bytes - similarity_confidence::kSharedBytes));
     lay_out(s, nullptr);
@@ -121,6 +126,7 @@ class SimilarityConfidencePlan {
     const similarity_confidence::Arguments<T> a{
         product, slots_, row_factor_,   columns_,   s.logit_scale,    s.normalize,         s.factors,  weights_,
         scores_, parts_, found_factor_, row_tiles_, Divisor(splits_), Divisor(col_tiles_), confidence, prediction};
+    if (by_warpgroups_) return launch_by_warpgroups<T, kBias>(a, stream);
     const size_t shared = slots_.bytes() + similarity_confidence::kSharedBytes;
     if (const auto error = PYFASTCAL_LAUNCH((similarity_confidence::predict<T, kBias>), unsigned(blocks_),
                                             kProductThreads, shared, stream, a))
@@ -133,7 +139,27 @@ class SimilarityConfidencePlan {
                             prediction);
   }
 
-  bool split_ = false;
+  // A kernel for each number of sums that there may be; the device knows which.
+  template <class T, bool kBias>
+  cudaError_t launch_by_warpgroups(similarity_confidence::Arguments<T> of, cudaStream_t stream) const {
+    using namespace similarity_confidence;
+    const Product<T>& p = of.product;
+    of.col_tiles = Divisor(int((p.b.rows + warpgroups::kCols - 1) / warpgroups::kCols));
+    GroupArguments<T> a{of, Divisor(blocks_), {}, {}};
+    if (const auto error = warpgroups::make_map(&a.images, p.a, p.depth)) return error;
+    if (const auto error = warpgroups::make_map(&a.texts, p.b, p.depth)) return error;
+    const auto launch_for = [&]<int kSums>() {
+      return PYFASTCAL_LAUNCH((predict_by_warpgroups<T, kBias, kSums>), unsigned(blocks_), warpgroups::kThreads,
+                              warpgroups::kSharedBytes + sizeof(warpgroups::Lengths), stream, a);
+    };
+    if (const auto error = launch_for.template operator()<1>()) return error;
+    if (!of.weights) return cudaSuccess;
+    if (const auto error = launch_for.template operator()<2>()) return error;
+    if (const auto error = launch_for.template operator()<kFewWeights>()) return error;
+    return of.scores ? launch_for.template operator()<0>() : cudaSuccess;
+  }
+
+  bool split_ = false, by_warpgroups_ = false;
   int row_tiles_ = 0, col_tiles_ = 0, splits_ = 1, blocks_ = 0;
   Slots slots_{};
   uint16_t *text_ = nullptr, *image_ = nullptr;

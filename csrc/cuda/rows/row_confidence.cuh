@@ -55,6 +55,7 @@ __device__ __forceinline__ uint32_t first_maximum(const Peak& peak, const T* row
 // at most; 0 where x is minus infinity, a masked class. Halves, because the difference of two floats need not be one.
 class RelativePower {
  public:
+  RelativePower() = default;
   __device__ RelativePower(float max, float factor) : half_max_(0.5f * max), factor_(2.0f * (factor * kLog2E)) {}
   __device__ __forceinline__ float operator()(float x) const {
     return prim::exp2_approx(__fmaf_rn(x, 0.5f, -half_max_) * factor_);

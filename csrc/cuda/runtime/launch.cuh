@@ -14,6 +14,7 @@ namespace pyfastcal::cuda {
 
 struct DeviceLimits {
   int multiprocessors = 0, shared_bytes = 0;  // of shared memory, the most that a block may have
+  int capability = 0;                         // 90 for 9.0
 };
 
 // Of the current device.
@@ -22,7 +23,14 @@ inline cudaError_t ask_device(DeviceLimits* limits) {
   if (const auto error = cudaGetDevice(&device)) return error;
   if (const auto error = cudaDeviceGetAttribute(&limits->multiprocessors, cudaDevAttrMultiProcessorCount, device))
     return error;
-  return cudaDeviceGetAttribute(&limits->shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (const auto error =
+          cudaDeviceGetAttribute(&limits->shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device))
+    return error;
+  int major = 0, minor = 0;
+  if (const auto error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device)) return error;
+  if (const auto error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device)) return error;
+  limits->capability = 10 * major + minor;
+  return cudaSuccess;
 }
 
 // While it lives, a stream capture that this thread or another has begun forbids this thread nothing: what is done here

@@ -1,0 +1,58 @@
+// The factors of rows that are read in place (operand.cuh), measured by the three warps of the copying warpgroup that do
+// not copy: from global memory, a tile's rows ahead, so that L2 has them when the copy engine comes. The same bits as
+// InspectedRows, which takes them from what gemm.cuh copies.
+#pragma once
+#include "../operand.cuh"
+#include "block.cuh"
+
+namespace pyfastcal::cuda::warpgroups {
+
+// Of one tile's rows; `ready` and `free` change hands by turns.
+struct Lengths {
+  static constexpr int kMeasuringThreads = kCopyingThreads - 32, kMeasuringWarps = kMeasuringThreads / 32;
+  // whole warps take part to the last row
+  static constexpr int kPaddedRows = (kTileRows + kMeasuringThreads / 8 - 1) / (kMeasuringThreads / 8) * (kMeasuringThreads / 8);
+
+  float factor[kTileRows];
+  prim::Barrier ready, free;
+
+  // By one thread.
+  __device__ void init() {
+    prim::init(&ready, kMeasuringWarps);
+    prim::init(&free, kMultiplyingWarps);
+  }
+
+  // By the measuring warps, for the tile whose rows begin at `first`; parity: 1, then by turns.
+  template <class T>
+  __device__ __forceinline__ void measure(const Operand<T>& m, int depth, int first, bool normalize, uint32_t parity) {
+    prim::wait(&free, parity);
+    const int number = Piece::number();
+#pragma unroll 1
+    for (int r = (int(threadIdx.x) - 32) / 8; r < kPaddedRows; r += kMeasuringThreads / 8) {
+      const int64_t row = min(int64_t(first) + r, m.rows - 1);
+      const T* piece = m.data + row * m.stride + 8 * number;
+      float sum = 0;
+#pragma unroll 4
+      for (int left = depth - 8 * number; left > 0; left -= kChunk, piece += kChunk) {
+        Vector<T> v;
+        memcpy(&v, __builtin_assume_aligned(piece, 16), 16);
+        sum = InspectedRows<T>::add_squares(v, sum);
+      }
+      const float of_row = InspectedRows<T>::factor(m, depth, row, sum, normalize);
+      if (number == 0 && r < kTileRows) factor[r] = of_row;
+    }
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) prim::arrive(&ready);
+  }
+
+  // By a multiplying warp, once for each tile of rows: those of its thread's rows; parity: 0, then by turns.
+  __device__ __forceinline__ void take(float (&of_rows)[2], uint32_t parity) {
+    prim::wait(&ready, parity);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) of_rows[half] = factor[Place::row(0, half)];
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) prim::arrive(&free);
+  }
+};
+
+}  // namespace pyfastcal::cuda::warpgroups

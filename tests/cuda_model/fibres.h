@@ -58,8 +58,27 @@ struct Function {
 Function& function_of(const void* kernel);
 extern Function* running;
 
+// scheduler.cpp: gives the turn to another fibre until the caller is woken; puts fibres among those that may run.
+void next();
+void wake(const int* numbers, int n);
+unsigned random_below(unsigned n);  // of the shuffle's numbers
+
+// barriers.cpp, boxes.cpp, products.cpp, registers.cpp: at a launch; at a block's begin and end; at a thread's end.
+void make_agents(int threads);
+void forget_barriers();
+void forget_products();
+void forget_registers(int threads);
+void check_barriers();
+void check_boxes();
+void check_products();
+void check_registers();
+bool products_under_way();
+bool land_a_box();
+void show_barriers();
+
 // memory.cpp: before a launch, and before each of its blocks.
 void begin_shared(size_t dynamic_bytes);
 void refill_shared();
+bool in_dynamic_shared(const void* p, size_t size);
 
 }  // namespace cuda_model

@@ -34,7 +34,8 @@ void record_bytes(const void* data, size_t size) {
 Outcome run_apart(void (*f)()) {
   const std::string distance = std::to_string(intptr_t(f) - intptr_t(&run_apart)),
                     schedule = std::to_string(int(cuda_model::settings.schedule)),
-                    early = std::to_string(cuda_model::settings.copies_land_early);
+                    early = std::to_string(cuda_model::settings.copies_land_early +
+                                           2 * cuda_model::settings.products_read_early);
   int ends[2];
   if (pipe(ends)) throw Failure("no pipe");
   const pid_t child = fork();
@@ -57,7 +58,8 @@ Outcome run_apart(void (*f)()) {
 
 static int run_here(const char* distance, const char* schedule, const char* early) {
   cuda_model::settings.schedule = cuda_model::Schedule(std::stoi(schedule));
-  cuda_model::settings.copies_land_early = std::stoi(early);
+  cuda_model::settings.copies_land_early = std::stoi(early) % 2;
+  cuda_model::settings.products_read_early = std::stoi(early) / 2;
   reinterpret_cast<void (*)()>(intptr_t(&run_apart) + std::stoll(distance))();
   return 0;
 }
@@ -88,6 +90,9 @@ static bool wanted(Schedule schedule, bool early) {
   return early ? second : !second || !kSanitized || cuda_model::counters.async_copies == 0;
 }
 
+// Of products, so that with both ways of copies there are all four.
+static bool reads_early(Schedule schedule) { return schedule == Schedule::kReverse || schedule == Schedule::kShuffle; }
+
 static bool run(const testing::Test& test, const std::string& only) {
   uint64_t first = 0;
   bool any = false;
@@ -98,6 +103,7 @@ static bool run(const testing::Test& test, const std::string& only) {
       cuda_model::settings = {};
       cuda_model::settings.schedule = s.schedule;
       cuda_model::settings.copies_land_early = early;
+      cuda_model::settings.products_read_early = reads_early(s.schedule);
       testing::transcript = 14695981039346656037u;
       try {
         test.run();

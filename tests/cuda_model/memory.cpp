@@ -58,12 +58,18 @@ void* static_shared(const void* key, size_t size) {
   return static_area[set] + offset;
 }
 
+static bool within(const unsigned char* area, size_t n, const void* p, size_t size) {
+  const uintptr_t offset = uintptr_t(p) - uintptr_t(area);
+  return offset < n && offset + size <= n;
+}
+bool in_dynamic_shared(const void* p, size_t size) { return within(dynamic_area[set], dynamic_size, p, size); }
 bool in_shared(const void* p, size_t size) {
-  const auto within = [&](const unsigned char* area, size_t n) {
-    const uintptr_t offset = uintptr_t(p) - uintptr_t(area);
-    return offset < n && offset + size <= n;
-  };
-  return within(dynamic_area[set], dynamic_size) || within(static_area[set], static_size);
+  return in_dynamic_shared(p, size) || within(static_area[set], static_size, p, size);
+}
+
+uint32_t shared_address(const void* p) {
+  if (!in_dynamic_shared(p, 1)) die("shared_address: not in dynamic shared memory");
+  return uint32_t(uintptr_t(p) - uintptr_t(dynamic_area[set])) + kSharedBegin;
 }
 
 void issue(const Copy& copy, Place place) {

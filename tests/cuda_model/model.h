@@ -26,7 +26,8 @@ enum class Schedule { kForward, kReverse, kShuffle, kGreedy };
 struct Settings {
   Schedule schedule = Schedule::kForward;
   uint64_t seed = 1;
-  bool copies_land_early = false;  // asynchronous copies: when issued, or only when waited for
+  bool copies_land_early = false;    // asynchronous copies: when issued, or only when waited for
+  bool products_read_early = false;  // asynchronous products, their operands: when issued, or only when waited for
   // The current device, which knows of no kernel's limit before it is set there; and what the kernels' launch code asks
   // of it. Devices whose blocks may have other amounts of shared memory must have other numbers.
   int device = 0;
@@ -73,6 +74,9 @@ void* dynamic_shared();
 // The block's own copy of a variable, which `key` identifies.
 void* static_shared(const void* key, size_t size);
 bool in_shared(const void* p, size_t size);
+// Where the block's dynamic shared memory begins, and what lies where in it, as the hardware counts.
+inline constexpr uint32_t kSharedBegin = 1024;
+uint32_t shared_address(const void* p);
 
 void fence();
 void at_atomic();

@@ -53,6 +53,8 @@ inline cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, 
                             [=] { kernel(arguments...); });
 }
 
+inline uint32_t shared_address(const void* shared) { return cuda_model::shared_address(shared); }
+
 template <class T>
 inline void mma_16816(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], CUDA_MODEL_PLACE_ARGUMENTS) {
   static_assert(std::is_same_v<T, __nv_bfloat16> || std::is_same_v<T, __half>);

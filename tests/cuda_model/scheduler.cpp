@@ -45,11 +45,6 @@ char begin_tag, end_tag[kSets][2], barrier_tag[kSets][2], warp_tag[kSets][kMaxTh
 
 bool same(const Place& a, const Place& b) { return a.file == b.file && a.line == b.line; }
 
-unsigned random_below(unsigned n) {
-  random_state = random_state * 6364136223846793005u + 1442695040888963407u;
-  return unsigned(random_state >> 33) % n;
-}
-
 void switch_to(Fibre* to) {
   Fibre* const from = current;
   ++counters.switches;
@@ -63,6 +58,13 @@ void switch_to(Fibre* to) {
 
 int& ready_at(unsigned i) { return ready[i % kMaxThreads]; }
 
+}  // namespace
+
+unsigned random_below(unsigned n) {
+  random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+  return unsigned(random_state >> 33) % n;
+}
+
 void wake(const int* numbers, int n) {
   const bool greedy = settings.schedule == Schedule::kGreedy;
   const unsigned at = greedy ? head -= unsigned(n) : tail;
@@ -71,17 +73,18 @@ void wake(const int* numbers, int n) {
   if (!greedy) tail += unsigned(n);
 }
 
-// Gives the turn to the next fibre that may run; returns when it is the caller's again.
 void next() {
-  if (head == tail) {
-    if (n_alive) die("deadlock: a divergent barrier, or a lane named in a mask that never came");
-    switch_to(&host);
-    return;
+  while (head == tail) {
+    if (!n_alive) return switch_to(&host);
+    if (!land_a_box())
+      die("deadlock: a divergent barrier, a lane of a mask that never came, or a phase that never ends");
   }
   if (settings.schedule == Schedule::kShuffle) std::swap(ready_at(head), ready_at(head + random_below(tail - head)));
   Fibre* const to = &fibres[set][ready_at(head++)];
   if (to != current) switch_to(to);
 }
+
+namespace {
 
 void open_barrier_if_all_wait() {
   if (n_waiting == 0 || n_waiting != n_alive) return;
@@ -110,8 +113,14 @@ void run_fibre() {
     }
     __tsan_release(&end_tag[set][turn]);
     if (current->first_copy != current->last_copy) die("a thread ended without waiting for its asynchronous copies");
+    if (products_under_way()) die("a thread ended without waiting for its products");
     current->ended = true;
-    --n_alive;
+    if (--n_alive == 0) {
+      check_boxes();
+      check_barriers();
+      check_products();
+      check_registers();
+    }
     open_barrier_if_all_wait();
     next();
   }
@@ -125,6 +134,9 @@ void run_block(dim3 block) {
   for (int& vote : votes) vote = 0;
   for (WarpState& warp : warps) warp.n_meetings = 0;
   refill_shared();
+  forget_barriers();
+  forget_products();
+  forget_registers(n_threads);
   int numbers[kMaxThreads];
   for (int i = 0; i < n_threads; ++i) {
     Fibre& fibre = fibres[set][i];
@@ -148,13 +160,15 @@ void die(const char* why) {
     std::fprintf(stderr, ", in block (%u, %u, %u)\n  said by thread %d", blockIdx.x, blockIdx.y, blockIdx.z,
                  current->number);
   std::fprintf(stderr, "\n");
-  int shown = 0;
-  for (int i = 0; i < n_threads && shown < 8; ++i)
-    if (const Fibre& fibre = fibres[set][i]; !fibre.ended) {
-      const Place& p = fibre.place;
-      std::fprintf(stderr, "  thread %d at %s %s:%d\n", i, p.what, p.file ? p.file : "", p.line);
-      ++shown;
-    }
+  const Fibre* const all = fibres[set];
+  for (int i = 0, end, shown = 0; i < n_threads && shown < 16; i = end) {
+    const Place& p = all[i].place;
+    for (end = i + 1; end < n_threads && same(all[end].place, p) && all[end].ended == all[i].ended;) ++end;
+    if (all[i].ended) continue;
+    std::fprintf(stderr, "  threads %d to %d at %s %s:%d\n", i, end - 1, p.what, p.file ? p.file : "", p.line);
+    ++shown;
+  }
+  show_barriers();
   std::abort();
 }
 
@@ -233,6 +247,7 @@ cudaError_t launch(const void* kernel, dim3 grid, dim3 block, size_t shared_byte
   begin_shared(shared_bytes);
   for (auto& of_set : fibres)
     for (int i = 0; i < n_threads; ++i) give_stack(of_set[i], &run_fibre);
+  make_agents(n_threads);
   random_state = settings.seed;
   host.tsan = __tsan_get_current_fiber();
   __tsan_release(&begin_tag);

@@ -1,44 +1,9 @@
 // Tensor cores: the matrix product of a warp and the loading of its operands, with the layouts of the PTX manual; and
 // the approximate power of two.
 #include "primitives.h"
+#include "tensor_sums.h"
 
 namespace cuda_model {
-
-// Adds eight products to each of a row's eight sums, rounding as tensor cores since sm_80 do at worst: the exact
-// products and the sum are aligned and cut 24 bits below the largest, added, and the total is cut to fp32.
-static void add_products(float (&sums)[8], const float* a, const float (*b)[8]) {
-  double terms[9][8], largest[8] = {};
-  int32_t total[8] = {};
-  for (int k = 0; k < 9; ++k)
-    for (int c = 0; c < 8; ++c) {
-      terms[k][c] = k < 8 ? double(a[k]) * double(b[k][c]) : double(sums[c]);
-      const double size = std::fabs(terms[k][c]);
-      largest[c] = size > largest[c] ? size : largest[c];
-    }
-  constexpr uint64_t kExponent = uint64_t(0x7ff) << 52;
-  double quantum[8], inverse[8];
-  for (int c = 0; c < 8; ++c) {
-    const uint64_t exponent = to_bits(largest[c]) & kExponent;
-    quantum[c] = from_bits<double>(exponent - (uint64_t(24) << 52));
-    inverse[c] = from_bits<double>((uint64_t(2 * 1023 + 24) << 52) - exponent);
-  }
-  for (int k = 0; k < 9; ++k)
-    for (int c = 0; c < 8; ++c) total[c] += int32_t(terms[k][c] * inverse[c]);
-  for (int c = 0; c < 8; ++c) {
-    bool finite = true;
-    for (int k = 0; k < 9; ++k) finite &= std::isfinite(terms[k][c]);
-    if (!finite) {
-      for (int k = 0; k < 8; ++k) sums[c] += a[k] * b[k][c];
-    } else if (largest[c] > 0) {
-      const double exact = double(total[c]) * quantum[c];
-      const float rounded = float(exact);
-      sums[c] = std::fabs(double(rounded)) > std::fabs(exact) ? std::nextafter(rounded, 0.0f) : rounded;
-    }
-  }
-}
-
-float bfloat16_to_float(uint16_t bits) { return from_bits<float>(uint64_t(bits) << 16); }
-float half_to_float(uint16_t bits) { return __half2float(from_bits<__half>(bits)); }
 
 template <float (*ToFloat)(uint16_t)>
 void complete_mma(Warp& warp, uint32_t) {
@@ -54,15 +19,7 @@ void complete_mma(Warp& warp, uint32_t) {
       for (int i = 0; i < 2; ++i) d[group + i * 8][k + e] = r.d[2 * i + e];
     }
   }
-  bool finite = true;
-  for (const auto& row : b)
-    for (const float x : row) finite &= std::isfinite(x);
-  for (int row = 0; row < 16; ++row)
-    for (int half = 0; half < 2; ++half) {
-      bool zero = finite;  // then there is nothing to add, as in most rows of small tests
-      for (int k = 0; k < 8; ++k) zero &= a[row][8 * half + k] == 0;
-      if (!zero) add_products(d[row], a[row] + 8 * half, b + 8 * half);
-    }
+  add_products(&d[0][0], a, &b[0][0], 8);
   for (int l = 0; l < 32; ++l)
     for (int i = 0; i < 4; ++i) registers(l)->d[i] = d[l / 4 + i / 2 * 8][l % 4 * 2 + i % 2];
 }

@@ -63,6 +63,8 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
   static size_t shared_bytes[cuda_model::kMaxDevices];
   switch (attribute) {
     case cudaDevAttrMultiProcessorCount: *value = settings.multiprocessors; return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMajor: *value = settings.capability / 10; return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMinor: *value = settings.capability % 10; return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
       if (shared_bytes[device] == 0) shared_bytes[device] = settings.shared_per_block;
       if (shared_bytes[device] != settings.shared_per_block) cuda_model::die("a device whose shared memory changed");

@@ -32,7 +32,7 @@ struct Settings {
   // of it. Devices whose blocks may have other amounts of shared memory must have other numbers.
   int device = 0;
   bool capturing = false;  // a stream, into a graph
-  int multiprocessors = 2, blocks_per_multiprocessor = 1;
+  int multiprocessors = 2, blocks_per_multiprocessor = 1, capability = 90;
   size_t shared_per_block = 227 * 1024;
 };
 extern Settings settings;

@@ -1,11 +1,22 @@
 // Hopper's own instructions (PTX ISA, sm_90a): barriers that count arrivals and bytes, the tensor copy engine, and
 // wgmma, the product of a warpgroup: four warps whose first one's number is a multiple of four. With
 // PYFASTCAL_CUDA_MODEL the same names run on the CPU model of CUDA. For other architectures the device functions exist
-// and end the kernel: what uses them is compiled `if constexpr (prim::kOnHopper)`, and the host never launches it there.
+// and end the kernel: what uses them is compiled `if constexpr (prim::kOnHopper)`, and the host never launches it
+// there.
 #pragma once
 #include <cuda.h>  // for a type and its constants: nothing is linked to the driver
 
 #include "primitives.cuh"
+
+namespace pyfastcal::cuda::prim {
+
+#if defined(PYFASTCAL_CUDA_MODEL) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+inline constexpr bool kOnHopper = true;
+#else
+inline constexpr bool kOnHopper = false;
+#endif
+
+}  // namespace pyfastcal::cuda::prim
 
 #if defined(PYFASTCAL_CUDA_MODEL)
 #include "cuda_model/warpgroup.h"
@@ -18,12 +29,6 @@
 #endif
 
 namespace pyfastcal::cuda::prim {
-
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-inline constexpr bool kOnHopper = true;
-#else
-inline constexpr bool kOnHopper = false;
-#endif
 
 // A barrier in shared memory. Its phase ends when as many threads have arrived as it was made for and all bytes that
 // they expect have landed. Phases are numbered from 0; wait() is for the last one of that parity, so that it returns at

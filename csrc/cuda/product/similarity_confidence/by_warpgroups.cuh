@@ -24,7 +24,9 @@ class GroupTiles {
  public:
   __device__ explicit GroupTiles(const GroupArguments<T>& a)
       : a_(a), row_tiles_(a.blocks.quotient(a.of.row_tiles - int(blockIdx.x) + a.blocks.divisor() - 1)) {}
-  __device__ int first_row(int row_tile) const { return (row_tile * a_.blocks.divisor() + int(blockIdx.x)) * kTileRows; }
+  __device__ int first_row(int row_tile) const {
+    return (row_tile * a_.blocks.divisor() + int(blockIdx.x)) * kTileRows;
+  }
   __device__ int size() const { return row_tiles_ * a_.of.col_tiles.divisor(); }
   __device__ int row_tile(int i) const { return a_.of.col_tiles.quotient(i); }
   __device__ int col_tile(int i) const { return a_.of.col_tiles.remainder(i); }
@@ -77,7 +79,8 @@ class GroupEpilogue {
     constexpr int kElements = 4 * Place::kColBlocks, kSumParts = warpgroups::kParts - kTopParts;
     if constexpr (p < kTopParts) {
 #pragma unroll
-      for (int n = Place::kColBlocks * p / kTopParts; n < Place::kColBlocks * (p + 1) / kTopParts; ++n) find_top(acc, n);
+      for (int n = Place::kColBlocks * p / kTopParts; n < Place::kColBlocks * (p + 1) / kTopParts; ++n)
+        find_top(acc, n);
       if constexpr (p + 1 == kTopParts) end_tops();
     } else {
 #pragma unroll
@@ -116,7 +119,7 @@ class GroupEpilogue {
     const float4 two = __ldg(reinterpret_cast<const float4*>(a_.columns + first_class_ + Place::col(n, 0)));
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      float(&x)[4] = acc[0][n];
+      float (&x)[4] = acc[0][n];
       float &even = x[2 * half], &odd = x[2 * half + 1];
       even = __fmaf_rn(kBias ? even * scale_[half] : even, two.x, two.y);
       odd = __fmaf_rn(kBias ? odd * scale_[half] : odd, two.z, two.w);
@@ -147,8 +150,8 @@ class GroupEpilogue {
     for (int half = 0; half < 2; ++half) {
 #pragma unroll
       for (int w = 0; w < kSums; ++w)
-        sum_[w][half] = add_relative(sum_[w][half], top_[half], added_[w][half], top_of_tile_[half],
-                                     gain_[half] * weight(w));
+        sum_[w][half] =
+            add_relative(sum_[w][half], top_[half], added_[w][half], top_of_tile_[half], gain_[half] * weight(w));
       top_[half] = top_of_tile_[half];
     }
     if (ends_) end_rows();
@@ -205,8 +208,8 @@ class GroupEpilogue {
   warpgroups::Lengths& lengths_;
   int first_row_ = 0, first_class_ = 0;
   bool ends_ = false;
-  // Of this thread's two rows, its columns so far: the largest logit, its class, sums of powers relative to it; the row's
-  // factors; and the same of this tile's columns.
+  // Of this thread's two rows, its columns so far: the largest logit, its class, sums of powers relative to it; the
+  // row's factors; and the same of this tile's columns.
   float top_[2], sum_[kStoredSums][2], gain_[2], scale_[2];
   int index_[2];
   float top_of_tile_[2], added_[kStoredSums][2];

@@ -12,7 +12,7 @@
 namespace pyfastcal::cuda::warpgroups {
 
 inline constexpr int kThreads = 384, kCopyingThreads = 128, kMultiplyingWarps = 8;
-inline constexpr int kCols = 128;                          // of a tile
+inline constexpr int kCols = 128;                             // of a tile
 inline constexpr int kBoxBytes = kTileRows * kChunkRowBytes;  // a chunk of a tile's rows, or of its columns
 inline constexpr int kResident = 8, kRing = 6;
 inline constexpr int kLeastDepth = (kResident - 1) * kChunk + 1;  // where a tile has fewer chunks: gemm.cuh

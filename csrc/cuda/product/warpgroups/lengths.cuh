@@ -1,6 +1,6 @@
-// The factors of rows that are read in place (operand.cuh), measured by the three warps of the copying warpgroup that do
-// not copy: from global memory, a tile's rows ahead, so that L2 has them when the copy engine comes. The same bits as
-// InspectedRows, which takes them from what gemm.cuh copies.
+// The factors of rows that are read in place (operand.cuh), measured by the three warps of the copying warpgroup that
+// do not copy: from global memory, a tile's rows ahead, so that L2 has them when the copy engine comes. The same bits
+// as InspectedRows, which takes them from what gemm.cuh copies.
 #pragma once
 #include "../operand.cuh"
 #include "block.cuh"
@@ -11,7 +11,8 @@ namespace pyfastcal::cuda::warpgroups {
 struct Lengths {
   static constexpr int kMeasuringThreads = kCopyingThreads - 32, kMeasuringWarps = kMeasuringThreads / 32;
   // whole warps take part to the last row
-  static constexpr int kPaddedRows = (kTileRows + kMeasuringThreads / 8 - 1) / (kMeasuringThreads / 8) * (kMeasuringThreads / 8);
+  static constexpr int kPaddedRows =
+      (kTileRows + kMeasuringThreads / 8 - 1) / (kMeasuringThreads / 8) * (kMeasuringThreads / 8);
 
   float factor[kTileRows];
   prim::Barrier ready, free;

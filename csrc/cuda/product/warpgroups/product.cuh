@@ -113,13 +113,14 @@ class Multiplier {
     rows_parity_ ^= begins;
   }
   template <bool kEpilogue, int... kChunks>
-  __device__ __forceinline__ void multiply_resident(Accumulators& now, Accumulators& last, bool begins, bool ends, bool any,
-                                                    std::integer_sequence<int, kChunks...>) {
+  __device__ __forceinline__ void multiply_resident(Accumulators& now, Accumulators& last, bool begins, bool ends,
+                                                    bool any, std::integer_sequence<int, kChunks...>) {
     (multiply_chunk<kEpilogue, kChunks>(now, last, begins, ends, any), ...);
   }
 
   template <bool kEpilogue, int k>
-  __device__ __forceinline__ void multiply_chunk(Accumulators& now, Accumulators& last, bool begins, bool ends, bool any) {
+  __device__ __forceinline__ void multiply_chunk(Accumulators& now, Accumulators& last, bool begins, bool ends,
+                                                 bool any) {
     if (begins) prim::wait(&barriers_.rows_landed[k], rows_parity_);
     const int before = turn_.slot == 0 ? kRing - 1 : turn_.slot - 1;
     const uint64_t a = of_group(shared_.rows(k)), b = describe(wait_for_slot());
@@ -135,7 +136,8 @@ class Multiplier {
   }
 
   template <bool kEpilogue, int k, int q>
-  __device__ __forceinline__ void multiply_step(Accumulators& now, Accumulators& last, uint64_t a, uint64_t b, bool any) {
+  __device__ __forceinline__ void multiply_step(Accumulators& now, Accumulators& last, uint64_t a, uint64_t b,
+                                                bool any) {
     prim::begin_products();
     prim::multiply<T>(now, a + 2 * q, b + 2 * q, k > 0 || q > 0);
     prim::end_products();

@@ -31,6 +31,8 @@ struct alignas(8) Candidate {
 
 enum class State : int { kJudged, kOutOfRange, kNotFinite };
 
+struct Scratch;
+
 struct QueryFacts {
   double scale;
   float length, residual;  // L and r of the slack
@@ -58,7 +60,7 @@ struct Search {
   Totals* totals;
   int* counts;       // [split][query]
   Candidate* lists;  // [split][query][capacity]
-  double* squares;   // [block of scan][kMostCapacity]
+  Scratch* scratch;  // [block of scan][team]
   float* distances;  // [query][k]
   int64_t* indices;
 };

@@ -69,9 +69,8 @@ class SimilarityConfidencePlan {
     const bool may_sweep_twice = s.factors.class_weight && s.text.rows > similarity_confidence::kMostScored;
     splits_ = may_sweep_twice ? 1 : min(col_tiles_, max(device.multiprocessors / row_tiles_, 1));
     blocks_ = splits_ > 1 ? row_tiles_ * splits_ : min(row_tiles_, device.multiprocessors);
-    by_warpgroups_ =
-        warpgroups::take(choice, device, s.image.cols, sizeof(warpgroups::Lengths),
-                         !split_ && splits_ == 1 && !may_sweep_twice && s.text.rows <= INT_MAX - 2 * kTileCols);
+    by_warpgroups_ = warpgroups::take(choice, device, s.image.cols, sizeof(warpgroups::Lengths),
+                                      !split_ && splits_ == 1 && !may_sweep_twice && warpgroups::mappable(s.image));
     slots_ = choose_slots(int((s.image.cols + kChunk - 1) / kChunk), !split_,
                           size_t(device.shared_bytes - similarity_confidence::kSharedBytes));
     lay_out(s, nullptr);

@@ -252,6 +252,8 @@ __global__ void __launch_bounds__(warpgroups::kThreads, 1)
       Epilogue epilogue(a, tiles, lengths);
       Multiplier<T, GroupTiles<T>, Epilogue>(tiles, shared, chunks, epilogue).run();
     }
+  } else {
+    prim::trap();
   }
 }
 

@@ -179,19 +179,45 @@ class GroupEpilogue {
     if constexpr (kSums == 0) sum_scores(top, factor);
   }
 
-  // A warp sums its rows, one at a time.
+  // A warp sums its rows, four at a time, so that much is under way; past the last class logits are -infinity.
   __device__ __forceinline__ void sum_scores(const float (&top)[2], const float (&factor)[2]) {
+    constexpr int kTogether = 4, kRun = 2;
+    const int vectors = width() / 4, lane = int(threadIdx.x) % 32;
     __syncwarp();
 #pragma unroll 1
-    for (int r = 0; r < 16; ++r) {
-      const int owner = r % 8 * 4, of_tile = Place::warp_row() + r;
-      const float of_row = __shfl_sync(~0u, r < 8 ? top[0] : top[1], owner);
-      const RelativePower power(of_row, __shfl_sync(~0u, r < 8 ? factor[0] : factor[1], owner));
-      const StreamedRow<float, Lanes<32>, true> logits(scores() + int64_t(of_tile) * width(),
-                                                       uint32_t(a_.product.b.rows));
-      const double sum = logits.sum(power);
-      if (threadIdx.x % 32 == 0 && first_row_ + of_tile < rows())
-        a_.confidence[first_row_ + of_tile] = sum > 0 ? confidence_of(sum) : kNaN;
+    for (int r = 0; r < 16; r += kTogether) {
+      const float4* const from = reinterpret_cast<const float4*>(scores() + int64_t(Place::warp_row() + r) * width());
+      RelativePower power[kTogether];
+      double sum[kTogether] = {};
+#pragma unroll
+      for (int j = 0; j < kTogether; ++j) {
+        const int owner = (r + j) % 8 * 4;
+        power[j] = RelativePower(__shfl_sync(~0u, r < 8 ? top[0] : top[1], owner),
+                                 __shfl_sync(~0u, r < 8 ? factor[0] : factor[1], owner));
+      }
+#pragma unroll 1
+      for (int v = lane; v < vectors; v += 32 * kRun) {
+        float4 x[kTogether][kRun];
+#pragma unroll
+        for (int j = 0; j < kTogether; ++j)
+#pragma unroll
+          for (int i = 0; i < kRun; ++i)
+            x[j][i] = v + 32 * i < vectors ? from[j * vectors + v + 32 * i]
+                                           : make_float4(-kInfinity, -kInfinity, -kInfinity, -kInfinity);
+#pragma unroll
+        for (int j = 0; j < kTogether; ++j) {
+          float run = 0;
+#pragma unroll
+          for (const float4& y : x[j]) run += (power[j](y.x) + power[j](y.y)) + (power[j](y.z) + power[j](y.w));
+          sum[j] += run;
+        }
+      }
+#pragma unroll
+      for (int j = 0; j < kTogether; ++j) {
+        const double of_row = Lanes<32>::reduce(sum[j], Plus());
+        const int row = first_row_ + Place::warp_row() + r + j;
+        if (lane == 0 && row < rows()) a_.confidence[row] = of_row > 0 ? confidence_of(of_row) : kNaN;
+      }
     }
     __syncwarp();  // they are overwritten now
   }

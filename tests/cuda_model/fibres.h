@@ -63,8 +63,7 @@ void next();
 void wake(const int* numbers, int n);
 unsigned random_below(unsigned n);  // of the shuffle's numbers
 
-// barriers.cpp, boxes.cpp, products.cpp, registers.cpp: at a launch; at a block's begin and end; at a thread's end.
-void make_agents(int threads);
+// barriers.cpp, boxes.cpp, products.cpp, registers.cpp: at a block's begin and end; at a thread's end.
 void forget_barriers();
 void forget_products();
 void forget_registers(int threads);

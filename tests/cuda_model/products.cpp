@@ -19,7 +19,8 @@ struct Operands {
 struct Product {
   uint64_t a, b;
   bool add, half, read;
-  Place place;
+  const char* file;  // where it was issued
+  int line;
   unsigned group;
   int set;
   Operands operands;
@@ -170,7 +171,8 @@ void multiply(float* d, uint64_t a, uint64_t b, bool add, bool half, Place place
     p.add = add;
     p.half = half;
     p.read = false;
-    p.place = place;
+    p.file = place.file;
+    p.line = place.line;
     p.group = self.ended;
     p.set = set_of(w, d);
     ++w.sets[p.set].products;
@@ -178,7 +180,7 @@ void multiply(float* d, uint64_t a, uint64_t b, bool add, bool half, Place place
       w.history = (w.history ^ x) * 1099511628211u;
     if (settings.products_read_early) read(p);
   } else if (p.a != a || p.b != b || p.add != add || p.half != half || p.group != self.ended ||
-             p.place.file != place.file || p.place.line != place.line) {
+             p.file != place.file || p.line != place.line) {
     die("multiply: the lanes of a warp differ");
   }
   ++self.issued;

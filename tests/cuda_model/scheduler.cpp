@@ -247,7 +247,6 @@ cudaError_t launch(const void* kernel, dim3 grid, dim3 block, size_t shared_byte
   begin_shared(shared_bytes);
   for (auto& of_set : fibres)
     for (int i = 0; i < n_threads; ++i) give_stack(of_set[i], &run_fibre);
-  make_agents(n_threads);
   random_state = settings.seed;
   host.tsan = __tsan_get_current_fiber();
   __tsan_release(&begin_tag);

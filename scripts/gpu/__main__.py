@@ -9,11 +9,11 @@ op at small sizes under compute-sanitizer), peers (the same works again with all
 for). The second: build, failed (the tests that failed in the first), racecheck, ncu (counters of some kernels), repeat
 (floors).
 
-What products ends with is a verdict: for each work both times, shares of the rate of torch's product, and which is the
-faster. `auto` is decided in csrc/cuda/product/warpgroups/choice.cuh, by kMeasuredFaster: to be true where ops and tests
-pass under both and the verdict is yes. Where ops or products did not succeed, what comes after does without warpgroups
-(PYFASTCAL_CUDA_PRODUCT=mma); to see more, PYFASTCAL_CUDA_PRODUCT is as good by hand, and so is
-`python -m benchmarks --device cuda --contenders products --only knn`.
+Products ends with a verdict: for each work both times, both shares of the rate of torch's product, and which is the
+faster. What `auto` takes is decided in csrc/cuda/product/warpgroups/choice.cuh: kMeasuredFaster is to be true where ops
+and tests pass by both and the verdict is yes. Where ops or products did not succeed, the tests and measurements after
+them leave warpgroups out (PYFASTCAL_CUDA_PRODUCT=mma). One op alone: `python -m benchmarks --device cuda --contenders
+products --only knn`.
 
 Each has a share of the time. One that fails or takes too long does not stop the others, but the exit code tells; what
 was there until then is in FOLDER ($OUT, or build/gpu): log.txt, stages.json, rows.json, tests.jsonl and the like.

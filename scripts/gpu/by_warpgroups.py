@@ -14,7 +14,7 @@ from benchmarks import products
 from pyfastcal import ops
 from scripts.gpu.compare import Case, Result, close, close_but_for_ties, close_cosines, nearest, normal
 
-BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
+BF16, FP16 = torch.bfloat16, torch.float16
 # With no more classes than a tile has (256), or with more rows than half of the multiprocessors times 128, no row's
 # classes are shared out among blocks, and the product by warpgroups is taken. This many rows give a block more than one
 # tile of them where there are no more than 132 multiprocessors, as on all of 9.0.

@@ -86,12 +86,12 @@ def confidence_case(
     return Case(confidence, rows, (features(classes, 1, dtype, dim), weight, bias), same_but_for_ties)
 
 
-# No more classes than a tile has: then few rows take the product by warpgroups too.
+# So few rows that blocks share out their classes.
 CASES = {
-    "confidence": confidence_case(200, 0),
+    "confidence": confidence_case(700, 0),
     "confidence, 2 weights": confidence_case(129, 2, dtype=FP16),
-    "confidence, 4 weights, bias": confidence_case(33, 4, dim=456, biased=True),
-    "confidence, many weights": confidence_case(256, 256),
+    "confidence, 4 weights, bias": confidence_case(333, 4, dim=456, biased=True),
+    "confidence, many weights": confidence_case(656, 656),
     "contrast on similarity": Case(
         contrast("similarity"),
         (features(ROWS, 0, BF16), features(ROWS, 1, BF16)),
@@ -166,8 +166,12 @@ def test_products_agree(case):
 @both
 @pytest.mark.parametrize("distinct", [0, 2, 3, 300])
 def test_products_agree_of_blocks_with_several_tiles_of_rows(distinct):
-    """On 132 multiprocessors three at most, and on all of them more classes than a tile has."""
-    assert_products_agree(confidence_case(300, distinct, n=40_000, dim=456))
+    """On 132 multiprocessors three at most; the last rows' bits are those of a small batch."""
+    case = confidence_case(300, distinct, n=40_000, dim=456)
+    assert_products_agree(case)
+    few = case._replace(rows=tuple(x[-130:] for x in case.rows))
+    for product in PRODUCTS:
+        assert_same_bits(results(few, product), tuple(x[-130:] for x in results(case, product)))
 
 
 @needs_gpu

@@ -41,8 +41,11 @@ TEST(knn_by_warpgroups_of_rows_that_are_not_aligned) {
 // The copy engine wants rows that do not overlap; of one row the stride may be anything.
 TEST(knn_by_warpgroups_of_rows_that_overlap) {
   const Vectors bank = normal(50, 9, Dtype::kHalf);
-  check_group({1, kCols, testing::random_normal(kCols, 8), Dtype::kHalf, 1}, bank, 5);
-  check_group(bank, {1, kCols, testing::random_normal(kCols, 8), Dtype::kHalf, 1}, 1);
+  for (const int64_t stride : {kCols + 1, kCols - 8, int64_t(0)}) {
+    const Vectors one(1, kCols, testing::random_normal(kCols, 8), Dtype::kHalf, stride - kCols);
+    check_group(one, bank, 5);
+    check_group(bank, one, 1);
+  }
   for (const int64_t stride : {0, 8, 448}) {
     Matrix windows = bank.matrix();
     windows.rows = 5;

@@ -24,7 +24,8 @@ sanitize: $(VENV)/.requirements-dev
 	$(BIN)/python -m scripts.checks.sanitize $(ARGS)
 
 # The CUDA half without a GPU. emulate: its kernels on a CPU model of CUDA, plain and under sanitizers; mutate: how many
-# seeded bugs that notices; cuda-check: compiles for every architecture, prints what kernels use, fails on spills.
+# seeded bugs that notices; cuda-check: compiles for every architecture, prints what kernels use, fails on spills and on
+# products by wgmma that are not what they should be.
 emulate:
 	$(MAKE) --no-print-directory -C tests/cuda_model -j $(shell nproc) -O all ARGS="$(ARGS)"
 

@@ -14,7 +14,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from scripts.cuda.check import Usage, find_nvcc, parse
+from scripts.cuda.check import Usage, find_nvcc, losses, parse
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent.parent
@@ -64,11 +64,6 @@ def usage(report: str) -> Usage:
     """What the one kernel of a report uses."""
     (kernel,) = parse(report)
     return kernel
-
-
-def losses(report: str) -> list[str]:
-    """What ptxas complains of, with its number: C75xx tells of products that wait for one another."""
-    return [line for line in report.splitlines() if re.search(r"\(C\d{4}\)|Potential Performance Loss", line)]
 
 
 def main(argv: list[str] | None = None) -> int:

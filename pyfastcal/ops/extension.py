@@ -139,6 +139,18 @@ def check_capability() -> None:
         raise ValueError(f"PYFASTCAL_CPU_CAPABILITY must be one of {known}, got {forced!r}")
 
 
+PRODUCTS = ("auto", "mma", "wgmma")  # csrc/cuda/wanted_product.h has them too
+
+
+def wanted_product() -> str:
+    """Which product the ops on a GPU are to take, by PYFASTCAL_CUDA_PRODUCT: ``auto`` unless it says another;
+    ValueError where it says none of them."""
+    wanted = os.environ.get("PYFASTCAL_CUDA_PRODUCT") or "auto"
+    if wanted not in PRODUCTS:
+        raise ValueError(f"PYFASTCAL_CUDA_PRODUCT must be one of {', '.join(PRODUCTS)}, got {wanted!r}")
+    return wanted
+
+
 @functools.cache
 def _cpu_runs() -> bool:
     check_capability()
@@ -153,6 +165,7 @@ def _cpu_runs() -> bool:
 @torch.compiler.assume_constant_result
 def _device_has_kernel(kind: str, index: int | None) -> bool:
     if kind == "cuda":
+        wanted_product()
         return _cuda_runs(torch.cuda.current_device() if index is None else index)
     return kind == "cpu" and _cpu_runs()
 

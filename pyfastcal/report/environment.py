@@ -42,6 +42,18 @@ def cuda_kernels(build: dict[str, Any]) -> str:
     return f"{'installed, ' * build['cuda_installed']}not in use: {build['cuda_problem']}"
 
 
+PRODUCT = {
+    "auto": "auto: wgmma on compute capability 9.0 where it is the faster, else mma (PYFASTCAL_CUDA_PRODUCT)",
+    "mma": "mma, as PYFASTCAL_CUDA_PRODUCT says",
+    "wgmma": "wgmma on compute capability 9.0 wherever it can be, else mma, as PYFASTCAL_CUDA_PRODUCT says",
+}
+
+
+def cuda_product(build: dict[str, Any]) -> str | None:
+    """How the CUDA kernels multiply; None where there are none."""
+    return PRODUCT.get(build["cuda_product"], build["cuda_product_problem"])
+
+
 def environment() -> dict[str, str]:
     """A few lines for the foot of a report."""
     build = build_info()
@@ -60,7 +72,7 @@ def describe() -> dict[str, dict[str, Any]]:
     for name, extra in OPTIONAL.items():
         parts[name] = version(name) or f"not installed: {with_extra(extra)}"
     return {
-        "runs on": {"CPU": kernels(build), "GPU": cuda_kernels(build)},
+        "runs on": {"CPU": kernels(build), "GPU": cuda_kernels(build), "GPU product": cuda_product(build)},
         "build": build,
         "packages": {name: version(name) or "not installed" for name in RUNTIME},
         "optional packages": parts,

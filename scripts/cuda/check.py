@@ -3,7 +3,8 @@
     python -m scripts.cuda.check [--archs sm_90a ...] [sources ...]
 
 Fails where something does not compile, where registers are spilled, where a kernel has a stack frame (a local array
-that the compiler could not keep in registers), or where the assembler tells of lost performance (serialised wgmma).
+that the compiler could not keep in registers), or where the assembler tells of lost performance (serialised wgmma);
+where a kernel of the warpgroups' product is not made of Hopper's instructions on Hopper, or more than a stub elsewhere.
 """
 
 import argparse
@@ -13,11 +14,14 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from scripts import ROOT
+
+from .machine_code import WARPGROUPS, dump, faults, find_cuobjdump
 
 ARCHS = ["sm_80", "sm_90a", "sm_100", "sm_120"]
 
@@ -67,6 +71,12 @@ def parse(log: str) -> list[Usage]:
     return found
 
 
+def losses(log: str) -> list[str]:
+    """The complaints of ptxas that have a number: C75xx tells of products by wgmma that wait for one another, whose
+    registers it had to guard, and of setmaxnreg ignored."""
+    return [line for line in log.splitlines() if re.search(r"\(C\d{4}\)|Potential Performance Loss", line)]
+
+
 def demangle(names: list[str]) -> dict[str, str]:
     """Readable names, without the project's namespaces and the parameters."""
     tool = shutil.which("cu++filt") or shutil.which("c++filt")
@@ -88,12 +98,26 @@ def compiler(nvcc: str, arch: str) -> list[str]:
     return command + (["-isystem", str(include)] if include else [])
 
 
-def compile_source(nvcc: str, source: Path, arch: str) -> tuple[str, list[Usage]]:
-    """The compiler's complaints, or nothing; and what the kernels use."""
-    command = [*compiler(nvcc, arch), "-Xptxas=-v", "-cubin", "-o", os.devnull, str(source)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    losses = [line for line in done.stderr.splitlines() if "Potential Performance Loss" in line]
-    return (done.stderr if done.returncode else "\n".join(losses)), parse(done.stderr)
+def compile_source(nvcc: str, source: Path, arch: str) -> tuple[list[str], list[Usage]]:
+    """What is wrong with it, if anything; and what the kernels use."""
+    with tempfile.TemporaryDirectory() as folder:
+        cubin = Path(folder) / "kernels.cubin"
+        command = [*compiler(nvcc, arch), "-Xptxas=-v", "-cubin", "-o", str(cubin), str(source)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            return [done.stderr], []
+        return losses(done.stderr) + faults_of_warpgroups(nvcc, cubin, arch, done.stderr), parse(done.stderr)
+
+
+def faults_of_warpgroups(nvcc: str, cubin: Path, arch: str, log: str) -> list[str]:
+    names = [n for n in re.findall(r"Compiling entry function '([^']+)'", log) if WARPGROUPS in n]
+    if not names:
+        return []
+    cuobjdump = find_cuobjdump(nvcc)
+    if cuobjdump is None:
+        return ["cuobjdump, to look at the machine code, is neither beside nvcc nor on the PATH"]
+    code, readable = dump(cuobjdump, cubin, names), demangle(names)
+    return [f"{readable[name]}: {fault}" for name in names for fault in faults(code[name], arch)]
 
 
 def print_table(title: str, archs: list[str], usages: list[Usage]) -> None:
@@ -126,10 +150,9 @@ def main() -> int:
         for source, futures in jobs.items():
             usages = []
             for arch, future in zip(arguments.archs, futures, strict=True):
-                complaint, found = future.result()
+                complaints, found = future.result()
                 usages += found
-                if complaint:
-                    failures.append(f"{source.name} on {arch}: {complaint}")
+                failures += [f"{source.name} on {arch}: {complaint}" for complaint in complaints]
             print_table(source.name, arguments.archs, usages)
             readable = demangle([u.name for u in usages])
             failures += [

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.hopper import __main__ as study
-from scripts.cuda.check import find_nvcc
+from scripts.cuda.check import find_nvcc, losses
 from tests.devices import needs_gpu
 
 needs_nvcc = pytest.mark.skipif(find_nvcc() is None, reason="needs nvcc")
@@ -32,7 +32,7 @@ def test_no_spills_and_no_serialised_products(built):
     _, reports = built
     assert len(reports) == 9
     for name, report in reports.items():
-        assert study.losses(report) == []
+        assert losses(report) == []
         assert study.usage(report).registers == 168  # of 384 threads: all that a multiprocessor has
         assert study.usage(report).spilled <= KNOWN_SPILLS.get(name, 0), name
 

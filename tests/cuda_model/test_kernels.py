@@ -10,6 +10,7 @@ import pytest
 
 from scripts import ROOT
 from scripts.cuda import check, mutate
+from scripts.cuda.machine_code import find_cuobjdump
 
 
 def cuda_home() -> Path | None:
@@ -38,27 +39,14 @@ def test_kernels_on_the_model(variant):
 
 
 @needs_nvcc
-def test_kernels_compile_without_spills(monkeypatch, capsys):
+@pytest.mark.skipif(find_cuobjdump(check.find_nvcc()) is None, reason="needs cuobjdump")
+def test_kernels_pass_the_check(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["check"])
     code = check.main()
     shown = capsys.readouterr()
     assert code == 0, shown.out + shown.err
     for arch in check.ARCHS:
         assert arch in shown.out
-
-
-@needs_nvcc
-def test_check_fails_on_a_local_array(monkeypatch, capsys, tmp_path):
-    source = tmp_path / "local.cu"
-    source.write_text("""
-        __global__ void select(const int* index, int* out) {
-            int local[32];
-            for (int i = 0; i < 32; ++i) local[index[i]] = i;
-            out[threadIdx.x] = local[index[threadIdx.x]];
-        }""")
-    monkeypatch.setattr("sys.argv", ["check", "--archs", "sm_90a", "--", str(source)])
-    assert check.main() == 1
-    assert "select on sm_90a: 128 bytes of stack" in capsys.readouterr().err
 
 
 def test_mutations_can_be_planted():

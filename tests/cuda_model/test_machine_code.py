@@ -1,7 +1,6 @@
 """What the compiler makes of the CUDA kernels, where speed hangs on it and no estimate tells: found on a GPU."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 
 from scripts import ROOT
 from scripts.cuda.check import compiler, find_nvcc, torch_include
+from scripts.cuda.machine_code import dump, find_cuobjdump
 
 pytestmark = pytest.mark.skipif(find_nvcc() is None or torch_include() is None, reason="needs nvcc and torch's headers")
 
@@ -40,15 +40,14 @@ def test_the_product_does_not_divide(source: str, tmp_path: Path):
     assert products >= 2  # of fp16 and bf16
 
 
-@pytest.mark.skipif(shutil.which("cuobjdump") is None, reason="needs cuobjdump")
+@pytest.mark.skipif(find_cuobjdump(find_nvcc()) is None, reason="needs cuobjdump")
 @pytest.mark.parametrize("source", ["confidence", "nll"])
 def test_the_loads_of_a_row_are_under_way_together(source: str, tmp_path: Path):
     """A branch after a load is one before the next: the row waits for memory as often as it has vectors."""
     cubin = compiled("cubin", source, tmp_path)
-    sass = subprocess.run(["cuobjdump", "--dump-sass", str(cubin)], capture_output=True, text=True, check=True).stdout
     rows = 0
-    for kernel in sass.split("Function : ")[1:]:
-        name, lines = kernel.splitlines()[0], kernel.splitlines()
+    for name, code in dump(find_cuobjdump(find_nvcc()), cubin).items():
+        lines = code.splitlines()
         loads = [i for i, line in enumerate(lines) if "LDG.E.128" in line]
         if "short_rows" not in name or not loads:
             continue

@@ -1,9 +1,10 @@
-// Which product a kernel takes, where there is a choice.
+// Which of the two products a launch takes: that of warps on mma.sync (gemm.cuh), which runs everywhere, or that of
+// warpgroups on wgmma, Hopper's own.
 #pragma once
 
 namespace pyfastcal::cuda {
 
-// kAuto: where a GPU has shown the one by warpgroups to be faster. kMma: never that. kWgmma: wherever it can be.
+// What the user asks for; kAuto: whichever is faster.
 enum class ProductChoice { kAuto, kMma, kWgmma };
 
 }  // namespace pyfastcal::cuda

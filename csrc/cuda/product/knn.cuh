@@ -13,17 +13,19 @@
 #pragma once
 #include "../runtime/launch.cuh"
 #include "../runtime/workspace.cuh"
+#include "knn/by_warpgroups.cuh"
 #include "knn/finish.cuh"
 #include "knn/prepare.cuh"
 #include "knn/scan.cuh"
 #include "operand.cuh"
+#include "warpgroups/choice.cuh"
 
 namespace pyfastcal::cuda {
 
 namespace knn {
 
 struct Plan {
-  bool copied;
+  bool copied, by_warpgroups;
   int64_t queries, bank, width, padded_bank, chunk;  // width: columns of a copy; chunk: queries at a time
   int k, kept, splits, multiprocessors;
   Slots slots;
@@ -62,7 +64,8 @@ struct Layout {
     s.query_facts = w.take<QueryFacts>(plan.chunk);
     s.counts = w.take<int>(plan.chunk * plan.splits);
     s.lists = w.take<Candidate>(plan.chunk * plan.splits * s.capacity);
-    s.squares = w.take<double>((plan.chunk + kTileRows - 1) / kTileRows * plan.splits * kMostCapacity);
+    const int64_t teams = plan.by_warpgroups ? WarpTeam::kTeams : BlockTeam::kTeams;
+    s.scratch = w.take<Scratch>((plan.chunk + kTileRows - 1) / kTileRows * plan.splits * teams);
     if (plan.copied) {
       queries = {w.take<uint16_t>(plan.chunk * plan.width), plan.width};
       bank = {w.take<uint16_t>(plan.bank * plan.width), plan.width};
@@ -85,9 +88,18 @@ Operand<T> operand(const Matrix& m, const Copies& copies) {
 template <class T>
 cudaError_t launch_scan(const Layout& layout, const Plan& plan, int64_t blocks, cudaStream_t stream) {
   const Search& s = layout.search;
-  const Product<T> product{operand<T>(s.queries, layout.queries), operand<T>(s.bank, layout.bank), int(plan.width), 1};
-  return PYFASTCAL_LAUNCH(scan<T>, unsigned(blocks), kProductThreads, plan.slots.bytes() + sizeof(Heads), stream, s,
-                          product, plan.slots);
+  const Operand<T> queries = operand<T>(s.queries, layout.queries), bank = operand<T>(s.bank, layout.bank);
+  const int depth = int(plan.width);
+  if (plan.by_warpgroups) {
+    GroupMaps maps{{}, {}, depth};
+    if (const auto error = warpgroups::make_map(&maps.queries, queries, depth)) return error;
+    if (const auto error = warpgroups::make_map(&maps.bank, bank, depth)) return error;
+    return PYFASTCAL_LAUNCH(scan_by_warpgroups<T>, unsigned(blocks), warpgroups::kThreads,
+                            warpgroups::kSharedBytes + sizeof(Heads), stream, s, maps);
+  }
+  const Product<T> product{queries, bank, depth, 1};
+  return PYFASTCAL_LAUNCH(scan<T>, unsigned(blocks), kProductThreads, plan.slots.bytes() + sizeof(ScanShared), stream,
+                          s, product, plan.slots);
 }
 
 }  // namespace knn
@@ -96,7 +108,7 @@ cudaError_t launch_scan(const Layout& layout, const Plan& plan, int64_t blocks, 
 // a list of 8 (2 K + 363); copies, where they are made, 2 D per row of both. Queries are taken in chunks whose lists
 // fit in list_bytes.
 inline cudaError_t plan_knn(const Matrix& queries, const Matrix& bank, int64_t k, bool exclude_self, knn::Plan& plan,
-                            int64_t list_bytes = int64_t(1) << 29) {
+                            ProductChoice choice = ProductChoice::kAuto, int64_t list_bytes = int64_t(1) << 29) {
   DeviceLimits device;
   if (const auto error = ask_device(&device)) return error;
   plan = {};
@@ -109,11 +121,16 @@ inline cudaError_t plan_knn(const Matrix& queries, const Matrix& bank, int64_t k
   plan.k = int(k);
   plan.kept = plan.k + exclude_self;
   plan.multiprocessors = device.multiprocessors;
-  plan.splits = knn::choose_splits((queries.rows + kTileRows - 1) / kTileRows, col_tiles, plan.multiprocessors);
+  plan.by_warpgroups =
+      warpgroups::take(choice, device, plan.width, sizeof(knn::Heads),
+                       bank.rows <= INT_MAX - kTileCols &&
+                           (plan.copied || (warpgroups::mappable(queries) && warpgroups::mappable(bank))));
+  const int64_t parts = plan.by_warpgroups ? (bank.rows + warpgroups::kCols - 1) / warpgroups::kCols : col_tiles;
+  plan.splits = knn::choose_splits((queries.rows + kTileRows - 1) / kTileRows, parts, plan.multiprocessors);
   const int64_t list = plan.splits * int64_t(sizeof(knn::Candidate)) * knn::capacity_of(plan.kept);
   plan.chunk = min(queries.rows, max(list_bytes / list / kTileRows, int64_t(1)) * kTileRows);
   plan.slots =
-      choose_slots(int((bank.cols + kChunk - 1) / kChunk), true, size_t(device.shared_bytes) - sizeof(knn::Heads));
+      choose_slots(int((bank.cols + kChunk - 1) / kChunk), true, size_t(device.shared_bytes) - sizeof(knn::ScanShared));
   plan.bytes = knn::Layout(plan, nullptr).bytes;
   return plan.slots.ring < 2 ? cudaErrorInvalidConfiguration : cudaSuccess;
 }

@@ -43,22 +43,13 @@ TEST(warpgroups_are_taken_where_rows_are_long_and_of_16_bits) {
   CHECK(!takes_warpgroups(Bf16(5, 512, 1), Features<float>(9, 512, 2)));
 }
 
-TEST(warpgroups_are_taken_where_blocks_do_not_share_rows) {
-  settings.multiprocessors = 3;
-  CHECK(takes_warpgroups(Bf16(130, 456, 1), Bf16(300, 456, 2)));
-  CHECK(!takes_warpgroups(Bf16(128, 456, 1), Bf16(300, 456, 2)));
-  CHECK(takes_warpgroups(Bf16(128, 456, 1), Bf16(256, 456, 2)));  // one tile of the other product
-}
-
-TEST(warpgroups_are_taken_where_logits_can_be_stored) {
-  const int most = cuda::similarity_confidence::kMostScored;
-  const Bf16 image(1, 449, 1), text(most + 1, 449, 2);
-  const DeviceArray<float> weights = some_weights(most + 1, 5);
-  const Options options{.factors = {weights.data(), nullptr}, .product = ProductChoice::kWgmma};
-  settings.multiprocessors = 1;
-  for (const int classes : {most, most + 1}) {
-    const Matrix first{text.data.data(), kDtype<__nv_bfloat16>, classes, 449, 449};
-    CHECK_EQUAL(run_either(image.matrix(), first, options).by_warpgroups, classes == most);
+TEST(warpgroups_are_taken_where_no_row_is_swept_twice) {
+  const int classes = cuda::similarity_confidence::kMostScored + 1;
+  const Bf16 image(1, 449, 1), text(classes, 449, 2);
+  const DeviceArray<float> weights = some_weights(classes, 2);
+  for (const float* const class_weight : {static_cast<const float*>(nullptr), weights.data()}) {
+    const Options options{.factors = {class_weight, nullptr}, .product = ProductChoice::kWgmma};
+    CHECK_EQUAL(run_either(image.matrix(), text.matrix(), options).by_warpgroups, !class_weight);
   }
 }
 

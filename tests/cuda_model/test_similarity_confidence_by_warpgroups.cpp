@@ -22,7 +22,6 @@ Options with_weights(const DeviceArray<float>& weights) {
 }  // namespace
 
 TEST(warpgroups_similarity_of_tails) {
-  settings.multiprocessors = 1;  // more would share few rows, which the other product does
   for (const auto& [n, c, d] : {std::array{1, 1, 449},
                                 {64, 2, 456},
                                 {65, 5, 513},
@@ -48,11 +47,33 @@ TEST(warpgroups_similarity_of_many_rows) {
   }
 }
 
+// Where there are few rows, several blocks have some of their tiles each, and merge what they find: to the same bits.
+TEST(warpgroups_similarity_of_rows_shared_by_blocks) {
+  const Features<__nv_bfloat16> image(130, 456, 1), text(513, 456, 2);
+  DeviceArray<float> bias(testing::random_normal(513, 3, 2)), sample_weight(size_t(130));
+  for (size_t i = 0; i < 130; ++i) sample_weight[i] = 0.5f + 0.01f * float(i);
+  for (size_t c = 0; c < 513; ++c)
+    if (c / 128 == 1 || c % 8 == 4 || c % 8 == 5) bias[c] = -kInfinity;  // a tile, and what a lane has of all
+  for (const int distinct : {1, 2, 4, 50}) {
+    const DeviceArray<float> weights = some_weights(513, distinct);
+    const float* const b = distinct % 3 == 1 ? nullptr : bias.data();
+    const Options options{20, b, {weights.data(), sample_weight.data()}, true, kWgmma};
+    settings.multiprocessors = 1;
+    const Result alone = check_against_definition(image, text, options);
+    settings.multiprocessors = distinct == 2 || distinct == 50 ? 6 : 20;  // three blocks and five; of five tiles
+    const Result shared = run(image.matrix(), text.matrix(), options);
+    for (size_t i = 0; i < 130; ++i) {
+      CHECK_EQUAL(shared.confidence[i], alone.confidence[i], i, ' ', distinct);
+      CHECK_EQUAL(shared.prediction[i], alone.prediction[i], i, ' ', distinct);
+    }
+  }
+}
+
 TEST(warpgroups_similarity_with_class_weights) {
   const Features<__nv_bfloat16> image(70, 456, 1), text(270, 456, 2);
   const Features<__half> half_image(70, 456, 1), half_text(270, 456, 2);
-  settings.multiprocessors = 1;
   for (const int distinct : kDistinct) {
+    settings.multiprocessors = 1 + distinct % 2;
     const DeviceArray<float> weights = some_weights(270, distinct);
     check_against_definition(image, text, with_weights(weights));
     if (distinct > 3) check_against_definition(half_image, half_text, with_weights(weights));
@@ -80,10 +101,10 @@ TEST(warpgroups_similarity_with_everything) {
       two = some_weights(150, 2), few = some_weights(150, 3), many = some_weights(150, 60);
   DeviceArray<float> sample_weight(size_t(67));
   for (size_t i = 0; i < 67; ++i) sample_weight[i] = 0.5f + 0.01f * float(i);
-  settings.multiprocessors = 1;
   for (const bool normalize : {true, false})
     for (const float* const class_weight : {static_cast<const float*>(nullptr), two.data(), few.data(), many.data()})
       for (const float* const b : {static_cast<const float*>(nullptr), bias.data()}) {
+        settings.multiprocessors = normalize == (b != nullptr) ? 1 : 2;
         const Options options{normalize ? 20.0f : 0.1f, b, {class_weight, sample_weight.data()}, normalize, kWgmma};
         check_against_definition(image, text, options);
         if (b && normalize) check_against_definition(half_image, half_text, options);
@@ -110,6 +131,7 @@ TEST(warpgroups_similarity_of_masked_classes) {
     const DeviceArray<float> weights = some_weights(250, distinct);
     Options options = with_weights(weights);
     for (const auto masked : masks) {
+      settings.multiprocessors = settings.multiprocessors % 2 + 1;
       DeviceArray<float> bias(testing::random_normal(250, 3, 2));
       options.bias = bias.data();
       const auto mask = [&](float with) {
@@ -135,6 +157,7 @@ TEST(warpgroups_similarity_of_nothing_but_masked_classes) {
       const DeviceArray<float> weights = some_weights(140, distinct), bias(std::vector<float>(140, mask));
       Options options = with_weights(weights);
       options.bias = bias.data();
+      settings.multiprocessors = 1 + (distinct + (mask < -FLT_MAX)) % 2;
       const Result result = run(image.matrix(), text.matrix(), options);
       for (size_t i = 0; i < 66; ++i) {
         CHECK_EQUAL(result.prediction[i], 0, i);
@@ -158,12 +181,13 @@ TEST(warpgroups_similarity_of_equal_classes_predicts_the_first) {
   Features<__nv_bfloat16> text(300, 456, 2);
   for (const Tie& tie : kTies)
     for (const int64_t c : {tie.first, tie.other}) std::copy_n(image.data.data() + tie.row * 456, 456, text.row(c));
-  settings.multiprocessors = 1;
-  for (const int distinct : {1, 2, 4, 50}) {
-    const DeviceArray<float> weights = some_weights(300, distinct);
-    const Result result = check_against_definition(image, text, with_weights(weights));
-    for (const Tie& tie : kTies) CHECK_EQUAL(result.prediction[size_t(tie.row)], tie.first, distinct);
-  }
+  for (const int distinct : {1, 2, 4, 50})
+    for (const int multiprocessors : {1, 3}) {
+      settings.multiprocessors = multiprocessors;
+      const DeviceArray<float> weights = some_weights(300, distinct);
+      const Result result = check_against_definition(image, text, with_weights(weights));
+      for (const Tie& tie : kTies) CHECK_EQUAL(result.prediction[size_t(tie.row)], tie.first, distinct);
+    }
 }
 
 TEST(warpgroups_similarity_of_no_direction) {
@@ -205,6 +229,7 @@ TEST(warpgroups_similarity_not_finite) {
       const DeviceArray<float> weights = some_weights(140, distinct);
       const Options options{1, biased ? bias.data() : nullptr, {weights.data(), nullptr}, normalize, kWgmma};
       const float bad = distinct % 3 == 1 ? kNaN : biased ? kInfinity : -kInfinity;
+      settings.multiprocessors = 1 + (distinct + biased) % 2;
       check_not_finite(bad, Features<__nv_bfloat16>(66, 456, 1), Features<__nv_bfloat16>(140, 456, 2), options);
     }
   check_not_finite(kInfinity, Features<__half>(129, 456, 1), Features<__half>(20, 456, 2), {.product = kWgmma});
@@ -216,6 +241,7 @@ TEST(warpgroups_similarity_with_a_bias_that_is_not_finite) {
       const DeviceArray<float> weights = some_weights(140, distinct);
       DeviceArray<float> bias(std::vector<float>(140, 1.0f));
       bias[131] = bad;
+      settings.multiprocessors = 1 + (distinct + std::isnan(bad)) % 2;
       Options options = with_weights(weights);
       options.bias = bias.data();
       for (const float confidence : run(image.matrix(), text.matrix(), options).confidence)
@@ -227,24 +253,43 @@ TEST(warpgroups_similarity_with_the_largest_scale) { check_the_largest_scale(456
 
 // Neither the batch, nor where the rows lie in memory, nor the number of multiprocessors changes a bit of a row.
 TEST(warpgroups_similarity_of_a_row_does_not_depend_on_its_batch) {
-  const Features<__nv_bfloat16> image(300, 456, 1), text(250, 456, 2);
+  const Features<__nv_bfloat16> image(300, 456, 1), text(300, 456, 2);
   DeviceArray<float> sample_weight(size_t(300));
   for (size_t i = 0; i < 300; ++i) sample_weight[i] = 0.5f + 0.003f * float(i);
   for (const int distinct : {1, 2, 3, 40}) {
-    const DeviceArray<float> weights = some_weights(250, distinct);
+    const DeviceArray<float> weights = some_weights(300, distinct);
     Options options = with_weights(weights);
     options.factors.sample_weight = sample_weight.data();
     settings.multiprocessors = 1;
     const Result whole = run(image.matrix(), text.matrix(), options);
-    for (const std::array<int, 4>& part : {std::array{0, 300, 0, 0},
-                                           {171, 129, 0, 0},
-                                           {3, 5, 1, 0},
-                                           {250, 2, 0, 8},
-                                           {64, 3, 8, 3},
-                                           {7, 1, 0, 1},
-                                           {100, 160, 8, 16}}) {
-      settings.multiprocessors = 1 + part[1] % 3;
+    for (const std::array<int, 4>& part :
+         {std::array{171, 129, 0, 0}, {3, 5, 1, 0}, {250, 2, 0, 8}, {64, 3, 8, 3}, {7, 1, 0, 1}, {100, 160, 8, 16}}) {
+      settings.multiprocessors = 1 + part[1] % 4;
       check_same_rows(whole, image, part, text.matrix(), options);
     }
   }
+}
+
+// The copy engine wants rows that do not overlap; of one row the stride may be anything.
+TEST(warpgroups_similarity_of_rows_that_overlap) {
+  const Features<__nv_bfloat16> image(40, 456, 1), text(9, 456, 2);
+  for (const int64_t rows : {1, 5})
+    for (const int64_t stride : {int64_t(0), int64_t(8), int64_t(448), int64_t(1) << 39}) {
+      if (rows > 1 && stride > 448) continue;
+      Features<__nv_bfloat16> apart(rows, 456, 3);
+      for (int64_t i = 0; i < rows; ++i) std::copy_n(image.data.data() + i * stride, 456, apart.row(i));
+      for (const bool of_images : {true, false}) {
+        Matrix windows = image.matrix();
+        windows.rows = rows;
+        windows.stride = stride;
+        const Options options{.product = kWgmma};
+        const Result result = of_images ? run(windows, text.matrix(), options) : run(text.matrix(), windows, options),
+                     same = of_images ? run(apart.matrix(), text.matrix(), options)
+                                      : run(text.matrix(), apart.matrix(), options);
+        for (size_t i = 0; i < same.confidence.size(); ++i) {
+          CHECK_EQUAL(result.confidence[i], same.confidence[i], i, ' ', stride);
+          CHECK_EQUAL(result.prediction[i], same.prediction[i], i, ' ', stride);
+        }
+      }
+    }
 }

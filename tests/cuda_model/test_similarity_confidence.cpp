@@ -1,75 +1,9 @@
 // similarity_confidence: against the definition in fp64, at the tails of all sizes, on every way through the kernel. In
 // one file, though a long one: another would be a program of its own, which compiles all of the kernel under each
 // sanitizer.
-#include "cuda/product/similarity_confidence.cuh"
-#include "features.h"
+#include "similarity_confidence.h"
 
 using namespace pyfastcal;
-
-namespace {
-
-struct Options {
-  float logit_scale = 20;
-  const float* bias = nullptr;
-  Factors factors{};
-  bool normalize = true;
-};
-
-struct Result {
-  DeviceArray<float> confidence;
-  DeviceArray<int64_t> prediction;
-};
-
-Result run(const Matrix& image, const Matrix& text, const Options& options) {
-  Result out{DeviceArray<float>(size_t(image.rows)), DeviceArray<int64_t>(size_t(image.rows))};
-  const cuda::SimilarityConfidence arguments{
-      image, text, options.logit_scale, options.bias, options.factors, options.normalize};
-  cuda::SimilarityConfidencePlan plan;
-  CHECK(plan.make(arguments) == cudaSuccess);
-  DeviceArray<char> workspace(size_t(plan.workspace_bytes()));
-  CHECK(plan.launch(arguments, out.confidence.data(), out.prediction.data(), workspace.data(), nullptr) == cudaSuccess);
-  CHECK_EQUAL(cuda_model::counters.matrix_load_conflicts, 0u);
-  record(out.confidence);
-  record(out.prediction);
-  return out;
-}
-
-// A logit may be off by `error` times the largest one; where two are nearer than that, either may be the prediction.
-template <class T, class U>
-void check_against_definition(const Features<T>& image, const Features<U>& text, const Options& o,
-                              double error = 1e-6) {
-  const Result result = run(image.matrix(), text.matrix(), o);
-  for (int64_t i = 0; i < image.rows; ++i) {
-    std::vector<double> logits;
-    double largest = 0;
-    for (int64_t c = 0; c < text.rows; ++c) {
-      const double length = o.normalize ? unit(image.norm(i)) * unit(text.norm(c)) : 1.0;
-      logits.push_back(dot(image, i, text, c) * length * double(o.logit_scale) + (o.bias ? double(o.bias[c]) : 0));
-      largest = std::max(largest, std::fabs(logits.back()));
-    }
-    const size_t best = size_t(std::max_element(logits.begin(), logits.end()) - logits.begin());
-    const size_t predicted = size_t(result.prediction[size_t(i)]);
-    CHECK(predicted < logits.size());
-    CHECK_NEAR(logits[predicted], logits[best], 2 * error * largest, "row ", i, ", class ", predicted, " not ", best);
-    const double factor = (o.factors.class_weight ? double(o.factors.class_weight[predicted]) : 1.0) *
-                          (o.factors.sample_weight ? double(o.factors.sample_weight[i]) : 1.0);
-    double sum = 0;
-    for (const double x : logits) sum += std::exp(factor * (x - logits[predicted]));
-    // the sum of two logits' errors moves a confidence p by at most p (1 - p); the rest is of the exponentials
-    const double p = 1 / sum, allowed = p * (1e-6 + 2 * (1 - p) * factor * error * largest);
-    CHECK_NEAR(result.confidence[size_t(i)], p, allowed, "row ", i, " of ", image.rows, ", ", text.rows, " classes, ",
-               image.cols, " columns");
-  }
-}
-
-// Class weights of `distinct` values, in no order.
-DeviceArray<float> some_weights(int64_t classes, int distinct) {
-  DeviceArray<float> weights(static_cast<size_t>(classes));
-  for (size_t c = 0; c < weights.size(); ++c) weights[c] = 0.75f + 0.125f * float((c * 7 + 3) % size_t(distinct));
-  return weights;
-}
-
-}  // namespace
 
 TEST(similarity_of_tails) {
   for (const auto& [n, c, d] :
@@ -228,22 +162,9 @@ TEST(similarity_of_extreme_lengths) {
 
 template <class T>
 static void check_not_finite(float bad, bool normalize, bool biased, int distinct, int classes = 70) {
-  Features<T> image(66, 20, 1), text(classes, 20, 2);
   const DeviceArray<float> weights = some_weights(classes, distinct), bias(std::vector<float>(size_t(classes), 1.0f));
-  const Options options{1, biased ? bias.data() : nullptr, {weights.data(), nullptr}, normalize};
-  const Result good = run(image.matrix(), text.matrix(), options);
-  const T was = image.row(65)[3];
-  image.row(65)[3] = T(bad);
-  const Result of_row = run(image.matrix(), text.matrix(), options);
-  image.row(65)[3] = was;
-  for (size_t i = 0; i < 66; ++i) {
-    CHECK_EQUAL(std::isnan(of_row.confidence[i]), i == 65, i);
-    CHECK(of_row.prediction[i] >= 0 && of_row.prediction[i] < classes);
-    if (i < 65) CHECK_EQUAL(of_row.confidence[i], good.confidence[i]);
-  }
-  text.row(classes - 4)[19] = T(bad);
-  const Result of_class = run(image.matrix(), text.matrix(), options);
-  for (size_t i = 0; i < 66; ++i) CHECK(std::isnan(of_class.confidence[i]));
+  check_not_finite(bad, Features<T>(66, 20, 1), Features<T>(classes, 20, 2),
+                   {1, biased ? bias.data() : nullptr, {weights.data(), nullptr}, normalize});
 }
 TEST(similarity_not_finite) {
   for (const bool biased : {true, false})
@@ -258,18 +179,6 @@ TEST(similarity_not_finite) {
   check_not_finite<__half>(-kInfinity, true, false, 1);
 }
 
-template <class T>
-static void check_same_rows(const Result& whole, const Features<T>& part, int64_t first, const Matrix& text,
-                            const Options& options) {
-  Options of_part = options;
-  if (options.factors.sample_weight) of_part.factors.sample_weight += first;
-  const Result result = run(part.matrix(), text, of_part);
-  for (int64_t i = 0; i < part.rows; ++i) {
-    CHECK_EQUAL(result.confidence[size_t(i)], whole.confidence[size_t(first + i)], i);
-    CHECK_EQUAL(result.prediction[size_t(i)], whole.prediction[size_t(first + i)], i);
-  }
-}
-
 // Neither the batch, nor where the rows lie in memory, nor the number of multiprocessors changes a bit of a row.
 TEST(similarity_of_a_row_does_not_depend_on_its_batch) {
   const Features<__nv_bfloat16> image(300, 72, 1), text(270, 72, 2);
@@ -278,12 +187,10 @@ TEST(similarity_of_a_row_does_not_depend_on_its_batch) {
     Options options;
     options.factors.class_weight = weights.data();
     const Result whole = run(image.matrix(), text.matrix(), options);
-    for (const auto& [first, n, offset, padding] :
+    for (const std::array<int, 4>& part :
          {std::array{171, 129, 0, 0}, {3, 5, 1, 0}, {250, 2, 0, 8}, {64, 3, 8, 3}, {7, 1, 0, 1}}) {
-      Features<__nv_bfloat16> part(n, 72, 9, offset, padding);
-      for (int64_t i = 0; i < n; ++i) std::copy_n(image.data.data() + (first + i) * image.stride, 72, part.row(i));
-      cuda_model::settings.multiprocessors = 1 + n % 3;
-      check_same_rows(whole, part, first, text.matrix(), options);
+      cuda_model::settings.multiprocessors = 1 + part[1] % 3;
+      check_same_rows(whole, image, part, text.matrix(), options);
     }
   }
 }
@@ -323,17 +230,4 @@ TEST(similarity_of_fp32_is_as_exact_as_fp32) {
   CHECK_NEAR(ours, 0, 2 * plain + 4 * 0x1p-23 * double(scale));  // the budget of the ops' tests
 }
 
-// A scale times the inverse length of a row that fp32 just holds: of zeros, and of the shortest that count.
-TEST(similarity_with_the_largest_scale) {
-  Features<__nv_bfloat16> image(5, 16, 1);
-  const Features<__nv_bfloat16> text(70, 16, 2);
-  image.scale(0, 0);
-  const DeviceArray<float> bias(testing::random_normal(70, 3)), weights = some_weights(70, 5);
-  for (const Options& o : {Options{.logit_scale = 1e20f}, Options{.logit_scale = 1e20f, .bias = bias.data()},
-                           Options{.logit_scale = 1e20f, .factors = {weights.data(), nullptr}}}) {
-    const Result result = run(image.matrix(), text.matrix(), o);
-    for (const float confidence : result.confidence) CHECK(confidence > 0 && confidence <= 1);
-    if (!o.bias) CHECK_NEAR(result.confidence[0], 1.0 / 70, 1e-8);
-    CHECK_NEAR(result.confidence[1], 1, 1e-6);
-  }
-}
+TEST(similarity_with_the_largest_scale) { check_the_largest_scale(16, cuda::ProductChoice::kAuto); }

@@ -29,6 +29,12 @@ struct Features {
     for (int64_t k = 0; k < cols; ++k) sum += at(i, k) * at(i, k);
     return std::sqrt(sum);
   }
+  std::vector<double> numbers() const {
+    std::vector<double> all;
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t k = 0; k < cols; ++k) all.push_back(at(i, k));
+    return all;
+  }
   void scale(int64_t i, double by) {
     for (int64_t k = 0; k < cols; ++k) row(i)[k] = T(float(at(i, k) * by));
   }
@@ -36,8 +42,8 @@ struct Features {
 
 // Images of these lengths, and nine classes of the first of them.
 template <class T>
-std::pair<Features<T>, Features<T>> of_lengths(std::initializer_list<double> lengths) {
-  Features<T> image(int64_t(lengths.size()), 40, 1), text(9, 40, 2);
+std::pair<Features<T>, Features<T>> of_lengths(std::initializer_list<double> lengths, int64_t cols = 40) {
+  Features<T> image(int64_t(lengths.size()), cols, 1), text(9, cols, 2);
   int64_t i = 0;
   for (const double length : lengths) {
     image.scale(i, length);

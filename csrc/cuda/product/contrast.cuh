@@ -7,14 +7,17 @@
 // that are equal have equal bits, and z = 0.
 //
 // Workspace: packed classes of both models (2 bytes per number; 6 if split), packed images unless they are read in
-// place, a factor per image and 8 bytes per class for each, 128 KiB per block.
+// place, a factor per image and 8 bytes per class for each, 128 KiB per block. By warpgroups 64 or 128 KiB per block,
+// and of probabilities 16 bytes per image.
 #pragma once
 #include <climits>
 
 #include "../runtime/launch.cuh"
 #include "../runtime/workspace.cuh"
+#include "contrast/by_warpgroups.cuh"
 #include "contrast/epilogue.cuh"
 #include "gemm.cuh"
+#include "warpgroups/choice.cuh"
 
 namespace pyfastcal::cuda {
 
@@ -40,7 +43,7 @@ struct Contrast {
 // How it is run on the current device, and what workspace that takes.
 class ContrastPlan {
  public:
-  cudaError_t make(const Contrast& c) {
+  cudaError_t make(const Contrast& c, ProductChoice choice = ProductChoice::kAuto) {
     DeviceLimits device;
     if (const auto error = ask_device(&device)) return error;
     // One type for both products: fp16 only where all of it is.
@@ -59,15 +62,18 @@ class ContrastPlan {
       return cudaErrorInvalidValue;
     row_tiles_ = int(row_tiles);
     col_tiles_ = int(col_tiles);
+    const auto chunks = [](const Matrix& m) { return (m.cols + kChunk - 1) / kChunk; };
+    by_warpgroups_ = warpgroups::take(choice, device, min(c.image.cols, c.image0.cols), 0,
+                                      !models_[0].split && !models_[1].split && chunks(c.image) == chunks(c.image0));
     slots_ = choose_slots(1, false, size_t(device.shared_bytes - kExchangeBytes));
-    lay_out(nullptr);
+    lay_out(c, nullptr);
     return slots_.ring < 2 ? cudaErrorInvalidConfiguration : cudaSuccess;
   }
   int64_t workspace_bytes() const { return bytes_; }
 
   // z: one entry per image; NaN where a row, or any class, holds NaN or infinity.
   cudaError_t launch(const Contrast& c, float* z, void* workspace, cudaStream_t stream) {
-    lay_out(workspace);
+    lay_out(c, workspace);
     for (int m = 0; m < contrast::kModels; ++m) {
       const Model& model = models_[m];
       if (const auto error = prepare_b(model.text, model.split, c.normalize, model.text_copy, nullptr, model.columns,
@@ -91,7 +97,7 @@ class ContrastPlan {
     Column* columns = nullptr;
   };
 
-  void lay_out(void* workspace) {
+  void lay_out(const Contrast& c, void* workspace) {
     Workspace w(workspace);
     for (int m = 0; m < contrast::kModels; ++m) {
       Model& model = models_[m];
@@ -106,7 +112,9 @@ class ContrastPlan {
         model.row_factor = w.take<float>(model.image.rows);
       }
     }
-    parked_ = w.take<float4>(int64_t(blocks_) * kTileRows * kTileCols / 4);
+    const int columns = by_warpgroups_ ? tiles_of_run() * warpgroups::kCols : kTileCols;
+    parked_ = w.take<float4>(int64_t(blocks_) * kTileRows * columns / 4);
+    sums_ = by_warpgroups_ && c.probability ? w.take<float2>(contrast::kModels * c.image.rows) : nullptr;
     bytes_ = w.bytes();
   }
 
@@ -121,15 +129,43 @@ class ContrastPlan {
                      model.row_factor,
                      model.columns};
     }
+    if (by_warpgroups_) return launch_by_warpgroups<T, kProbability>(a, stream);
     return PYFASTCAL_LAUNCH((contrast::measure<T, kProbability>), unsigned(blocks_), kProductThreads,
                             slots_.bytes() + kExchangeBytes, stream, a);
   }
 
+  int tiles_of_run() const { return same_image_ ? 1 : contrast::kRun; }
+
+  template <class T, bool kProbability>
+  cudaError_t launch_by_warpgroups(contrast::Arguments<T> of, cudaStream_t stream) const {
+    using namespace contrast;
+    const int64_t classes = of.models[0].product.b.rows;
+    of.col_tiles = Divisor(int((classes + warpgroups::kCols - 1) / warpgroups::kCols));
+    const Divisor tiles_of_rows(kModels * of.col_tiles.divisor());
+    GroupArguments<T> a{of, same_image_, Divisor(blocks_), tiles_of_rows, Divisor(kModels * tiles_of_run()), sums_,
+                        {}, {}};
+    for (int m = 0; m < kModels; ++m) {
+      const Product<T>& p = of.models[m].product;
+      if (const auto error = warpgroups::make_map(&a.images[m], p.a, p.depth)) return error;
+      if (const auto error = warpgroups::make_map(&a.texts[m], p.b, p.depth)) return error;
+    }
+    if constexpr (kProbability) {
+      GroupArguments<T> of_sums = a;
+      of_sums.tiles_of_run = tiles_of_rows;  // all of one model, then all of the other
+      if (const auto error = PYFASTCAL_LAUNCH(sum_by_warpgroups<T>, unsigned(blocks_), warpgroups::kThreads,
+                                              warpgroups::kSharedBytes, stream, of_sums))
+        return error;
+    }
+    return PYFASTCAL_LAUNCH((measure_by_warpgroups<T, kProbability>), unsigned(blocks_), warpgroups::kThreads,
+                            warpgroups::kSharedBytes, stream, a);
+  }
+
   Model models_[contrast::kModels];
-  bool half_ = false, same_image_ = false;
+  bool half_ = false, same_image_ = false, by_warpgroups_ = false;
   int row_tiles_ = 0, col_tiles_ = 0, blocks_ = 0;
   Slots slots_{};
   float4* parked_ = nullptr;
+  float2* sums_ = nullptr;
   int64_t bytes_ = 0;
 };
 

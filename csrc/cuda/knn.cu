@@ -1,6 +1,7 @@
 #include "product/knn.cuh"
 
 #include "tensors.cuh"
+#include "wanted_product.h"
 
 namespace pyfastcal::cuda {
 
@@ -13,7 +14,7 @@ static std::tuple<Tensor, Tensor> knn_op(const Tensor& queries, const Tensor& ba
   Tensor distances = new_float(queries, {query_rows.rows, k}), indices = new_long(queries, {query_rows.rows, k});
   if (query_rows.rows == 0) return {distances, indices};
   knn::Plan plan;
-  check(plan_knn(query_rows, bank_rows, k, exclude_self, plan));
+  check(plan_knn(query_rows, bank_rows, k, exclude_self, plan, wanted_product()));
   Tensor workspace = new_workspace(queries, plan.bytes);
   check(launch_knn(query_rows, bank_rows, exclude_self, normalize, distances.mutable_data_ptr<float>(),
                    indices.mutable_data_ptr<int64_t>(), plan, workspace.mutable_data_ptr(), device.stream()));

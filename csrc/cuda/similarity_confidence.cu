@@ -1,6 +1,7 @@
 #include "product/similarity_confidence.cuh"
 
 #include "tensors.cuh"
+#include "wanted_product.h"
 
 namespace pyfastcal::cuda {
 
@@ -17,7 +18,7 @@ static std::tuple<Tensor, Tensor> similarity_confidence_op(const Tensor& image, 
   const SimilarityConfidence arguments{
       images, texts, float(logit_scale), bias.get(), {per_class.get(), per_sample.get()}, normalize};
   SimilarityConfidencePlan plan;
-  check(plan.make(arguments));
+  check(plan.make(arguments, wanted_product()));
   Tensor workspace = new_workspace(image, plan.workspace_bytes());
   check(plan.launch(arguments, confidence.mutable_data_ptr<float>(), prediction.mutable_data_ptr<int64_t>(),
                     workspace.mutable_data_ptr(), device.stream()));

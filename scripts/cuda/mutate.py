@@ -8,6 +8,7 @@ and the thread sanitizer, until one of them notices: by a failure, a report, a c
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from scripts.cuda.mutations import Mutation
 
 VARIANTS = ["plain", "address", "thread"]
 SOURCES = ["csrc", "tests/cuda_model"]
-MODEL = ["scheduler", "stacks", "memory", "warp_operations", "tensor_cores", "cuda_runtime"]
+MODEL = re.findall(r"^MODEL := (.+)$", (ROOT / "tests/cuda_model/Makefile").read_text(), re.MULTILINE)[0].split()
 SHARED_OBJECTS = ["main", *MODEL]  # per variant, the same for all tests and mutations
 WANTED = 0.95
 

@@ -118,17 +118,16 @@ void wait_for_phase(uint64_t* state, uint32_t parity, Place place) {
   __tsan_acquire(tag);
 }
 
-void* tensor_core_agent() { return tensor_core_agents[set][current->number / 32]; }
-void* copy_agent(int number) { return copy_agents[set][number]; }
-
-void make_agents(int threads) {
-  for (int s = 0; s < kSets; ++s) {
-    for (void*& agent : copy_agents[s])
-      if (!agent) agent = __tsan_create_fiber(0);
-    for (int i = 0; 32 * i < threads; ++i)
-      if (void*& agent = tensor_core_agents[s][i]; !agent) agent = __tsan_create_fiber(0);
+// Made when first asked for, as if by the host.
+static void* made(void*& agent) {
+  if (!agent) {
+    const AsAgent as_host(host.tsan);
+    agent = __tsan_create_fiber(0);
   }
+  return agent;
 }
+void* tensor_core_agent() { return made(tensor_core_agents[set][current->number / 32]); }
+void* copy_agent(int number) { return made(copy_agents[set][number]); }
 
 void forget_barriers() { n_barriers = 0; }
 void check_barriers() {

@@ -13,7 +13,7 @@ struct Box {
   int row, column;
   BarrierState* barrier;
   unsigned phase;
-  bool under_way = false;
+  bool under_way;
   size_t size() const { return size_t(map.box_rows) * kRowBytes; }
 };
 

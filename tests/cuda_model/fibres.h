@@ -38,6 +38,7 @@ struct Fibre {
 
 extern Fibre host, *current;  // host: what launches
 extern int set;               // of threads, that the current block has
+extern int n_threads;         // of a block
 
 // stacks.cpp: a stack for a fibre that has none, on which the first switch to it calls `life`, which does not return;
 // and the switch itself, which saves the stack pointer that a later switch goes back to.
@@ -63,11 +64,10 @@ void next();
 void wake(const int* numbers, int n);
 unsigned random_below(unsigned n);  // of the shuffle's numbers
 
-// barriers.cpp, boxes.cpp, products.cpp, registers.cpp: at a launch; at a block's begin and end; at a thread's end.
-void make_agents(int threads);
+// barriers.cpp, boxes.cpp, products.cpp, registers.cpp: at a block's begin and end; at a thread's end.
 void forget_barriers();
 void forget_products();
-void forget_registers(int threads);
+void forget_registers();
 void check_barriers();
 void check_boxes();
 void check_products();

@@ -1,7 +1,7 @@
 // The asynchronous products of warpgroups. Each warp computes its 16 of the 64 rows once its lanes wait for them.
 //
 // The lanes of a warp need not meet to issue products: the first to come notes one, the others must issue the same.
-#include <cmath>
+#include <utility>
 
 #include "barriers.h"
 #include "tensor_sums.h"
@@ -19,7 +19,8 @@ struct Operands {
 struct Product {
   uint64_t a, b;
   bool add, half, read;
-  Place place;
+  const char* file;  // where it was issued
+  int line;
   unsigned group;
   int set;
   Operands operands;
@@ -43,6 +44,7 @@ struct WarpProducts {
   char tag[kSets];
 };
 WarpProducts all[kMaxThreads / 32];
+int waiting[kMaxThreads / 32], n_waiting = 0;  // for other warps of their warpgroups
 
 WarpProducts& of_warp() { return all[current->number / 32]; }
 
@@ -120,6 +122,14 @@ int set_of(const WarpProducts& w, const float* d) {
   return free;
 }
 
+bool warpgroup_has_ended(unsigned groups) {
+  const WarpProducts* const first = all + current->number / 128 * 4;
+  for (int i = 0; i < 4; ++i)
+    for (const Lane& lane : first[i].lanes)
+      if (int(lane.ended - groups) < 0) return false;
+  return true;
+}
+
 void complete_wait(Warp& warp, uint32_t) {
   WarpProducts& w = of_warp();
   const int groups_left = warp.argument[0];
@@ -130,6 +140,10 @@ void complete_wait(Warp& warp, uint32_t) {
   for (; w.first != w.last; ++w.first) {
     Product& p = w.products[w.first % kMaxProducts];
     if (int(ended - p.group) <= groups_left) break;
+    while (!warpgroup_has_ended(p.group + 1)) {  // the tensor cores begin when all four warps have come
+      waiting[n_waiting++] = current->number;
+      next();
+    }
     if (!p.read) read(p);
     Accumulators& set = w.sets[p.set];
     p.half ? compute<half_to_float>(p, set) : compute<bfloat16_to_float>(p, set);
@@ -150,6 +164,7 @@ void end_products(Place place) {
   Lane& self = of_warp().lanes[lane()];
   self.begun = false;
   ++self.ended;
+  wake(waiting, std::exchange(n_waiting, 0));
 }
 
 void multiply(float* d, uint64_t a, uint64_t b, bool add, bool half, Place place) {
@@ -157,8 +172,7 @@ void multiply(float* d, uint64_t a, uint64_t b, bool add, bool half, Place place
   WarpProducts& w = of_warp();
   Lane& self = w.lanes[lane()];
   if (!self.begun) die("multiply: begin_products() is missing");
-  if (unsigned(current->number / 128 + 1) * 128 > blockDim.x * blockDim.y * blockDim.z)
-    die("multiply: not in a whole warpgroup");
+  if ((current->number / 128 + 1) * 128 > n_threads) die("multiply: not in a whole warpgroup");
   if (self.issued - w.first == kMaxProducts) die("multiply: too many products under way");
   Product& p = w.products[self.issued % kMaxProducts];
   if (self.issued == w.last) {
@@ -170,15 +184,16 @@ void multiply(float* d, uint64_t a, uint64_t b, bool add, bool half, Place place
     p.add = add;
     p.half = half;
     p.read = false;
-    p.place = place;
+    p.file = place.file;
+    p.line = place.line;
     p.group = self.ended;
     p.set = set_of(w, d);
     ++w.sets[p.set].products;
     for (const uint64_t x : {a, b, uint64_t(add), uint64_t(p.group), uint64_t(place.line)})
       w.history = (w.history ^ x) * 1099511628211u;
     if (settings.products_read_early) read(p);
-  } else if (p.a != a || p.b != b || p.add != add || p.half != half || p.group != self.ended ||
-             p.place.file != place.file || p.place.line != place.line) {
+  } else if (p.a != a || p.b != b || p.add != add || p.half != half || p.group != self.ended || p.file != place.file ||
+             p.line != place.line) {
     die("multiply: the lanes of a warp differ");
   }
   ++self.issued;
@@ -192,13 +207,19 @@ void wait_products(int groups_left, Place place) {
   __tsan_acquire(&of_warp().tag[set]);
 }
 
+void pin(const float* d) {
+  for (const Accumulators& set : of_warp().sets)
+    if (set.of_lane[lane()] == d) die("pin: products are under way to these accumulators");
+}
+
 bool products_under_way() {
   const WarpProducts& w = of_warp();
   return w.lanes[lane()].issued != w.first;
 }
 
 void forget_products() {
-  for (int i = 0; 32 * i < int(blockDim.x * blockDim.y * blockDim.z); ++i) {
+  n_waiting = 0;
+  for (int i = 0; 32 * i < n_threads; ++i) {
     WarpProducts& w = all[i];
     w.first = w.last = 0;
     w.history = 0;
@@ -211,7 +232,7 @@ void forget_products() {
 }
 
 void check_products() {
-  for (int i = 0; 32 * i < int(blockDim.x * blockDim.y * blockDim.z); ++i)
+  for (int i = 0; 32 * i < n_threads; ++i)
     if (all[i].history != all[i / 4 * 4].history) die("the warps of a warpgroup issued different products");
 }
 

@@ -7,7 +7,7 @@ namespace {
 
 constexpr int kRegisters = 64 * 1024;
 
-int warps = 0, of_warp[kMaxThreads / 32];  // a thread
+int of_warp[kMaxThreads / 32];  // a thread
 bool shared_out = false;
 
 template <bool kClaim>
@@ -26,13 +26,13 @@ void complete(Warp& warp, uint32_t) {
 
 void set_registers(int count, bool claim, Place place) {
   if (count % 8 || count < 24 || count > 256) die("registers: not a multiple of 8 from 24 to 256");
-  if ((current->number / 128 + 1) * 4 > warps) die("registers: not in a whole warpgroup");
+  if ((current->number / 128 + 1) * 128 > n_threads) die("registers: not in a whole warpgroup");
   meet(~0u, uint64_t(count), 0, claim ? complete<true> : complete<false>, place);
 }
 
 // At first as many as the block's threads can have.
-void forget_registers(int threads) {
-  warps = (threads + 31) / 32;
+void forget_registers() {
+  const int warps = (n_threads + 31) / 32;
   shared_out = false;
   for (int i = 0; i < warps; ++i) of_warp[i] = std::min(kRegisters / (32 * warps) / 8 * 8, 256);
 }
@@ -40,7 +40,7 @@ void forget_registers(int threads) {
 void check_registers() {
   if (!shared_out) return;
   int total = 0;
-  for (int i = 0; i < warps; ++i) {
+  for (int i = 0; 32 * i < n_threads; ++i) {
     total += 32 * of_warp[i];
     if (of_warp[i] != of_warp[i / 4 * 4]) die("the warps of a warpgroup have different numbers of registers");
   }

@@ -14,7 +14,7 @@ namespace cuda_model {
 Settings settings;
 Counters counters;
 Fibre host, *current = &host;
-int set = 0;
+int set = 0, n_threads = 0;
 
 namespace {
 
@@ -28,7 +28,7 @@ struct WarpState : Warp {
 };
 
 Fibre fibres[kSets][kMaxThreads];
-int turn = 0, n_threads = 0, n_alive = 0;
+int turn = 0, n_alive = 0;
 WarpState warps[kMaxThreads / 32];
 std::function<void()> body;
 
@@ -136,7 +136,7 @@ void run_block(dim3 block) {
   refill_shared();
   forget_barriers();
   forget_products();
-  forget_registers(n_threads);
+  forget_registers();
   int numbers[kMaxThreads];
   for (int i = 0; i < n_threads; ++i) {
     Fibre& fibre = fibres[set][i];
@@ -247,7 +247,6 @@ cudaError_t launch(const void* kernel, dim3 grid, dim3 block, size_t shared_byte
   begin_shared(shared_bytes);
   for (auto& of_set : fibres)
     for (int i = 0; i < n_threads; ++i) give_stack(of_set[i], &run_fibre);
-  make_agents(n_threads);
   random_state = settings.seed;
   host.tsan = __tsan_get_current_fiber();
   __tsan_release(&begin_tag);

@@ -25,6 +25,7 @@ void begin_products(Place place);
 void end_products(Place place);
 void multiply(float* d, uint64_t a, uint64_t b, bool add, bool half, Place place);
 void wait_products(int groups_left, Place place);
+void pin(const float* d);
 
 void set_registers(int count, bool claim, Place place);
 
@@ -84,7 +85,9 @@ inline void wait_products(CUDA_MODEL_PLACE_ARGUMENTS) {
   cuda_model::wait_products(kGroups, {"wait_products", file, line});
 }
 template <int kRows, int kCols>
-inline void pin(float (&)[kRows][kCols][4]) {}
+inline void pin(float (&d)[kRows][kCols][4]) {
+  cuda_model::pin(&d[0][0][0]);
+}
 
 template <class T>
 inline void multiply(float (&d)[1][16][4], uint64_t a, uint64_t b, bool add, CUDA_MODEL_PLACE_ARGUMENTS) {

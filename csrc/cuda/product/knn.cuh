@@ -122,7 +122,9 @@ inline cudaError_t plan_knn(const Matrix& queries, const Matrix& bank, int64_t k
   plan.kept = plan.k + exclude_self;
   plan.multiprocessors = device.multiprocessors;
   plan.by_warpgroups =
-      warpgroups::take(choice, device, plan.width, sizeof(knn::Heads), bank.rows <= INT_MAX - kTileCols);
+      warpgroups::take(choice, device, plan.width, sizeof(knn::Heads),
+                       bank.rows <= INT_MAX - kTileCols &&
+                           (plan.copied || (warpgroups::mappable(queries) && warpgroups::mappable(bank))));
   const int64_t parts = plan.by_warpgroups ? (bank.rows + warpgroups::kCols - 1) / warpgroups::kCols : col_tiles;
   plan.splits = knn::choose_splits((queries.rows + kTileRows - 1) / kTileRows, parts, plan.multiprocessors);
   const int64_t list = plan.splits * int64_t(sizeof(knn::Candidate)) * knn::capacity_of(plan.kept);

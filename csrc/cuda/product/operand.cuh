@@ -198,7 +198,10 @@ class InspectedRows {
   __device__ __forceinline__ void see(const unsigned char* chunk, int part) {
     Vector<T> v;
     memcpy(&v, __builtin_assume_aligned(chunk + Piece::offset() + part * (32 * kChunkRowBytes), 16), 16);
-    sum_[part] = add_squares(v, sum_[part]);
+    float x[8];
+    to_floats(v, x);
+#pragma unroll
+    for (const float value : x) sum_[part] = __fmaf_rn(value, value, sum_[part]);
   }
 
   // row_factor[r]: of row first + r of m
@@ -206,27 +209,29 @@ class InspectedRows {
                                          float* row_factor) {
 #pragma unroll
     for (int part = 0; part < 4; ++part) {
+      const float square = Lanes<8>::reduce(sum_[part], Plus());
       const int row = Piece::row() + 32 * part;
-      const float of_row = factor(m, depth, first + row, sum_[part], normalize);
-      if (Piece::number() == part) row_factor[row] = of_row;
+      // an overflow: again, with smaller numbers
+      const float small_square = __any_sync(~0u, !(square < 1e30f)) ? sum_small_squares(m, depth, first + row) : 0;
+      if (Piece::number() == part) row_factor[row] = factor(square, small_square, normalize);
     }
   }
 
-  // To the eight lanes that look after a row, each with its sum of squares: the row's factor. By whole warps.
-  __device__ __forceinline__ static float factor(const Operand<T>& m, int depth, int64_t row, float sum,
-                                                 bool normalize) {
-    const float square = Lanes<8>::reduce(sum, Plus());
-    // an overflow: again, with smaller numbers
-    const float small_square = __any_sync(~0u, !(square < 1e30f)) ? sum_small_squares(m, depth, row) : 0;
-    return factor(square, small_square, normalize);
-  }
-  // Adds the squares of eight numbers.
-  __device__ __forceinline__ static float add_squares(const Vector<T>& v, float sum) {
-    float x[8];
-    to_floats(v, x);
+  // The same from rows that lie in global memory: to the eight lanes that look after one. By whole warps.
+  __device__ __forceinline__ static float measure(const Operand<T>& m, int depth, int64_t row, bool normalize) {
+    const T* piece = m.data + row * m.stride + 8 * Piece::number();
+    float sum = 0;
+#pragma unroll 4
+    for (int left = depth - 8 * Piece::number(); left > 0; left -= kChunk, piece += kChunk) {
+      Vector<T> v;
+      memcpy(&v, __builtin_assume_aligned(piece, 16), 16);
+      float x[8];
+      to_floats(v, x);
 #pragma unroll
-    for (const float value : x) sum = __fmaf_rn(value, value, sum);
-    return sum;
+      for (const float value : x) sum = __fmaf_rn(value, value, sum);
+    }
+    const float square = Lanes<8>::reduce(sum, Plus());
+    return factor(square, __any_sync(~0u, !(square < 1e30f)) ? sum_small_squares(m, depth, row) : 0, normalize);
   }
 
  private:

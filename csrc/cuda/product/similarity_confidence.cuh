@@ -67,11 +67,13 @@ class SimilarityConfidencePlan {
     col_tiles_ = int(col_tiles);
     // Rows that would be swept twice keep to one block: their sums can only be begun when their maxima are known.
     const bool may_sweep_twice = s.factors.class_weight && s.text.rows > similarity_confidence::kMostScored;
+    // The choice hangs on columns, classes and whether they have weights, not on rows: whose bits are the same in every
+    // batch.
+    by_warpgroups_ =
+        warpgroups::take(choice, device, s.image.cols, sizeof(warpgroups::Lengths), !split_ && !may_sweep_twice);
+    if (by_warpgroups_) col_tiles_ = int((s.text.rows + warpgroups::kCols - 1) / warpgroups::kCols);
     splits_ = may_sweep_twice ? 1 : min(col_tiles_, max(device.multiprocessors / row_tiles_, 1));
     blocks_ = splits_ > 1 ? row_tiles_ * splits_ : min(row_tiles_, device.multiprocessors);
-    by_warpgroups_ =
-        warpgroups::take(choice, device, s.image.cols, sizeof(warpgroups::Lengths),
-                         !split_ && splits_ == 1 && !may_sweep_twice && s.text.rows <= INT_MAX - 2 * kTileCols);
     slots_ = choose_slots(int((s.image.cols + kChunk - 1) / kChunk), !split_,
                           size_t(device.shared_bytes - similarity_confidence::kSharedBytes));
     lay_out(s, nullptr);
@@ -83,8 +85,7 @@ class SimilarityConfidencePlan {
   cudaError_t launch(const SimilarityConfidence& s, float* confidence, int64_t* prediction, void* workspace,
                      cudaStream_t stream) {
     lay_out(s, workspace);
-    if (const auto error =
-            prepare_b(s.text, split_, s.normalize, text_, s.bias, columns_, int64_t(col_tiles_) * kTileCols, stream))
+    if (const auto error = prepare_b(s.text, split_, s.normalize, text_, s.bias, columns_, padded_classes(), stream))
       return error;
     if (image_)
       if (const auto error = prepare_a(s.image, split_, s.normalize, image_, row_factor_, stream)) return error;
@@ -101,17 +102,19 @@ class SimilarityConfidencePlan {
   }
 
  private:
+  int64_t padded_classes() const { return int64_t(col_tiles_) * (by_warpgroups_ ? warpgroups::kCols : kTileCols); }
   void lay_out(const SimilarityConfidence& s, void* workspace) {
     Workspace w(workspace);
     const bool many_weights = s.factors.class_weight && s.text.rows > similarity_confidence::kFewWeights;
     text_ = w.take<uint16_t>(packed_size(s.text, split_));
-    image_ = !split_ && readable_in_place(s.image) ? nullptr : w.take<uint16_t>(packed_size(s.image, split_));
+    const bool in_place = readable_in_place(s.image) && (!by_warpgroups_ || warpgroups::mappable(s.image));
+    image_ = !split_ && in_place ? nullptr : w.take<uint16_t>(packed_size(s.image, split_));
     row_factor_ = split_ ? w.take<float>(s.image.rows) : nullptr;
-    columns_ = w.take<Column>(int64_t(col_tiles_) * kTileCols);
+    columns_ = w.take<Column>(padded_classes());
     weights_ = s.factors.class_weight ? w.take<similarity_confidence::Weights>(1) : nullptr;
     const int64_t scored_rows = int64_t(splits_ > 1 ? row_tiles_ : blocks_) * kTileRows;
     scores_ = many_weights && s.text.rows <= similarity_confidence::kMostScored
-                  ? w.take<float>(scored_rows * col_tiles_ * kTileCols)
+                  ? w.take<float>(scored_rows * padded_classes())
                   : nullptr;
     parts_ = splits_ > 1 ? w.take<similarity_confidence::Part>(s.image.rows * col_tiles_ * 4) : nullptr;
     found_factor_ = splits_ > 1 ? w.take<float>(s.image.rows) : nullptr;
@@ -126,26 +129,35 @@ class SimilarityConfidencePlan {
     const similarity_confidence::Arguments<T> a{
         product, slots_, row_factor_,   columns_,   s.logit_scale,    s.normalize,         s.factors,  weights_,
         scores_, parts_, found_factor_, row_tiles_, Divisor(splits_), Divisor(col_tiles_), confidence, prediction};
-    if (by_warpgroups_) return launch_by_warpgroups<T, kBias>(a, stream);
-    const size_t shared = slots_.bytes() + similarity_confidence::kSharedBytes;
-    if (const auto error = PYFASTCAL_LAUNCH((similarity_confidence::predict<T, kBias>), unsigned(blocks_),
-                                            kProductThreads, shared, stream, a))
-      return error;
+    if (by_warpgroups_) {
+      if (const auto error = launch_by_warpgroups<T, kBias>(a, stream)) return error;
+    } else {
+      const size_t shared = slots_.bytes() + similarity_confidence::kSharedBytes;
+      if (const auto error = PYFASTCAL_LAUNCH((similarity_confidence::predict<T, kBias>), unsigned(blocks_),
+                                              kProductThreads, shared, stream, a))
+        return error;
+    }
     if (splits_ == 1) return cudaSuccess;
+    return by_warpgroups_ ? launch_merge<true>(s, kBias, confidence, prediction, stream)
+                          : launch_merge<false>(s, kBias, confidence, prediction, stream);
+  }
+
+  template <bool kGroups>
+  cudaError_t launch_merge(const SimilarityConfidence& s, bool bias, float* confidence, int64_t* prediction,
+                           cudaStream_t stream) const {
     const int rows = int(s.image.rows), per_block = similarity_confidence::kMergeThreads / 32;
-    return PYFASTCAL_LAUNCH(similarity_confidence::merge_parts, unsigned((rows + per_block - 1) / per_block),
+    return PYFASTCAL_LAUNCH(similarity_confidence::merge_parts<kGroups>, unsigned((rows + per_block - 1) / per_block),
                             similarity_confidence::kMergeThreads, 0, stream, parts_, scores_, found_factor_,
-                            s.logit_scale, kBias, s.factors, weights_, rows, int(s.text.rows), col_tiles_, confidence,
+                            s.logit_scale, bias, s.factors, weights_, rows, int(s.text.rows), col_tiles_, confidence,
                             prediction);
   }
 
   // A kernel for each number of sums that there may be; the device knows which.
   template <class T, bool kBias>
-  cudaError_t launch_by_warpgroups(similarity_confidence::Arguments<T> of, cudaStream_t stream) const {
+  cudaError_t launch_by_warpgroups(const similarity_confidence::Arguments<T>& of, cudaStream_t stream) const {
     using namespace similarity_confidence;
     const Product<T>& p = of.product;
-    of.col_tiles = Divisor(int((p.b.rows + warpgroups::kCols - 1) / warpgroups::kCols));
-    GroupArguments<T> a{of, Divisor(blocks_), {}, {}};
+    GroupArguments<T> a{of, Divisor(parts_ ? row_tiles_ : blocks_), {}, {}};
     if (const auto error = warpgroups::make_map(&a.images, p.a, p.depth)) return error;
     if (const auto error = warpgroups::make_map(&a.texts, p.b, p.depth)) return error;
     const auto launch_for = [&]<int kSums>() {

@@ -1,8 +1,7 @@
 // Hopper's own instructions (PTX ISA, sm_90a): barriers that count arrivals and bytes, the tensor copy engine, and
 // wgmma, the product of a warpgroup: four warps whose first one's number is a multiple of four. With
-// PYFASTCAL_CUDA_MODEL the same names run on the CPU model of CUDA. For other architectures the device functions exist
-// and end the kernel: what uses them is compiled `if constexpr (prim::kOnHopper)`, and the host never launches it
-// there.
+// PYFASTCAL_CUDA_MODEL the same names run on the CPU model of CUDA. What uses them stands in `if constexpr
+// (kOnHopper)`.
 #pragma once
 #include <cuda.h>  // for a type and its constants: nothing is linked to the driver
 
@@ -10,10 +9,17 @@
 
 namespace pyfastcal::cuda::prim {
 
-#if defined(PYFASTCAL_CUDA_MODEL) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+// Whether this is compiled for what has the instructions below; elsewhere a kernel that needs them is a trap.
+#if defined(PYFASTCAL_CUDA_MODEL)
+inline constexpr bool kOnHopper = true;
+inline void trap() {}
+#else
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 inline constexpr bool kOnHopper = true;
 #else
 inline constexpr bool kOnHopper = false;
+#endif
+__device__ __forceinline__ void trap() { __trap(); }
 #endif
 
 }  // namespace pyfastcal::cuda::prim
@@ -21,12 +27,6 @@ inline constexpr bool kOnHopper = false;
 #if defined(PYFASTCAL_CUDA_MODEL)
 #include "cuda_model/warpgroup.h"
 #else
-
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define PYFASTCAL_ON_HOPPER(...) __VA_ARGS__
-#else
-#define PYFASTCAL_ON_HOPPER(...) __trap()
-#endif
 
 namespace pyfastcal::cuda::prim {
 
@@ -39,30 +39,28 @@ struct Barrier {
 
 // By one thread, which then calls publish_barriers() before a barrier of the block.
 __device__ __forceinline__ void init(Barrier* barrier, int arrivals) {
-  PYFASTCAL_ON_HOPPER(
-      asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory"));
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory");
 }
 __device__ __forceinline__ void publish_barriers() {
-  PYFASTCAL_ON_HOPPER(
-      asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async.shared::cta;" :: : "memory"));
+  asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async.shared::cta;" ::: "memory");
 }
 __device__ __forceinline__ void arrive(Barrier* barrier) {
-  PYFASTCAL_ON_HOPPER(
-      asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory"));
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
 }
 __device__ __forceinline__ void arrive_expecting(Barrier* barrier, int bytes) {
-  PYFASTCAL_ON_HOPPER(asm volatile(
-      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes) : "memory"));
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
+               : "memory");
 }
 __device__ __forceinline__ void wait(Barrier* barrier, uint32_t parity) {
-  PYFASTCAL_ON_HOPPER(
-      asm volatile("{\n"
-                   ".reg .pred done;\n"
-                   "again:\n"
-                   "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-                   "@!done bra again;\n"
-                   "}\n" ::"r"(shared_address(barrier)),
-                   "r"(parity) : "memory"));
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra again;\n"
+      "}\n" ::"r"(shared_address(barrier)),
+      "r"(parity)
+      : "memory");
 }
 
 // What the copy engine knows of a matrix: 64-byte aligned, given to a kernel as a __grid_constant__ parameter.
@@ -95,40 +93,31 @@ inline cudaError_t make_tensor_map(TensorMap* map, bool half, const void* data, 
 // Copies the map's box that begins at (row, column) to shared memory, 1024-byte aligned; its bytes, zeros included,
 // count for the barrier.
 __device__ __forceinline__ void copy_box(void* to, const TensorMap* map, int row, int column, Barrier* landed) {
-  PYFASTCAL_ON_HOPPER(
-      asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
-                   "[%0], [%1, {%3, %4}], [%2];" ::"r"(shared_address(to)),
-                   "l"(map), "r"(shared_address(landed)), "r"(column), "r"(row) : "memory"));
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%3, %4}], [%2];" ::"r"(shared_address(to)),
+      "l"(map), "r"(shared_address(landed)), "r"(column), "r"(row)
+      : "memory");
 }
-// To L2 only.
-__device__ __forceinline__ void prefetch_box(const TensorMap* map, int row, int column) {
-  PYFASTCAL_ON_HOPPER(asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global [%0, {%1, %2}];" ::"l"(map), "r"(column),
-                                   "r"(row) : "memory"));
-}
-
 // A thread's registers from here on, by a whole warpgroup: fewer, so that others can claim them; more, once there are
 // as many. Multiples of 8.
 template <int kCount>
 __device__ __forceinline__ void release_registers() {
-  PYFASTCAL_ON_HOPPER(asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kCount)));
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kCount));
 }
 template <int kCount>
 __device__ __forceinline__ void claim_registers() {
-  PYFASTCAL_ON_HOPPER(asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kCount)));
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kCount));
 }
 
 // Products are asynchronous: begin_products(), multiply() any number of times, end_products() makes them a group;
 // wait_products() waits until all but the last kGroups groups have ended. Meanwhile nothing else may touch their
 // accumulators nor overwrite their operands.
-__device__ __forceinline__ void begin_products() {
-  PYFASTCAL_ON_HOPPER(asm volatile("wgmma.fence.sync.aligned;" :: : "memory"));
-}
-__device__ __forceinline__ void end_products() {
-  PYFASTCAL_ON_HOPPER(asm volatile("wgmma.commit_group.sync.aligned;" :: : "memory"));
-}
+__device__ __forceinline__ void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void end_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 template <int kGroups>
 __device__ __forceinline__ void wait_products() {
-  PYFASTCAL_ON_HOPPER(asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kGroups) : "memory"));
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kGroups) : "memory");
 }
 // Keeps the compiler from moving across this what it does with accumulators.
 template <int kRows, int kCols>
@@ -161,14 +150,10 @@ __device__ __forceinline__ void pin(float (&d)[kRows][kCols][4]) {
 template <class T>
 __device__ __forceinline__ void multiply(float (&d)[1][16][4], uint64_t a, uint64_t b, bool add) {
   static_assert(std::is_same_v<T, __nv_bfloat16> || std::is_same_v<T, __half>);
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   if constexpr (std::is_same_v<T, __nv_bfloat16>)
     PYFASTCAL_WGMMA("bf16");
   else
     PYFASTCAL_WGMMA("f16");
-#else
-  __trap();
-#endif
 }
 #undef PYFASTCAL_WGMMA
 #undef PYFASTCAL_SIXTEEN

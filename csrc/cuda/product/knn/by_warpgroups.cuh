@@ -38,22 +38,24 @@ class GroupScan {
   __device__ __forceinline__ GroupScan(const Search& s, const GroupTiles& tiles, Heads& heads)
       : s_(s), tiles_(tiles), lists_(s, heads) {}
 
-  // The facts of the tile's bank rows are read here, long before they are needed; they are padded to whole tiles.
   __device__ __forceinline__ void begin(int i) {
     col_ = tiles_.col(i);
     longest_ = 0;
-#pragma unroll
-    for (int n = 0; n < Place::kColBlocks; ++n)
-      fact_[n] = __ldg(reinterpret_cast<const float2*>(s_.fact + col_ + Place::col(n, 0)));
   }
 
+  // Sixteen scores at a time; the facts of their bank rows, which are padded to whole tiles, are read four parts before.
   template <int p>
   __device__ __forceinline__ void part(const Accumulators& acc) {
     constexpr int kTogether = Lists<WarpTeam>::together<Accumulators>();
-    constexpr int kEvery = warpgroups::kParts * kTogether / Place::kColBlocks;
-    if constexpr (p % kEvery == kEvery / 2) {
-      const auto fact = [&](int n, int e) { return e ? fact_[n].y : fact_[n].x; };
-      longest_ = max(longest_, lists_.append<Place>(acc, p / kEvery * kTogether, col_, fact));
+    constexpr int kEvery = warpgroups::kParts * kTogether / Place::kColBlocks, n0 = p / kEvery * kTogether;
+    if constexpr (p % kEvery == 0) {
+#pragma unroll
+      for (int n = 0; n < kTogether; ++n)
+        fact_[n] = __ldg(reinterpret_cast<const float2*>(s_.fact + col_ + Place::col(n0 + n, 0)));
+    }
+    if constexpr (p % kEvery == 4) {
+      const auto fact = [&](int n, int e) { return e ? fact_[n - n0].y : fact_[n - n0].x; };
+      longest_ = max(longest_, lists_.append<Place>(acc, n0, col_, fact));
     }
     if constexpr (p + 1 == warpgroups::kParts)
       if (__any_sync(~0u, longest_ >= s_.trigger)) cut();
@@ -81,7 +83,7 @@ class GroupScan {
   const GroupTiles& tiles_;
   const Lists<WarpTeam> lists_;
   int col_ = 0, longest_ = 0;
-  float2 fact_[Place::kColBlocks];
+  float2 fact_[Lists<WarpTeam>::together<Accumulators>()];  // of columns (n, 0) and (n, 1)
 };
 
 // Blocks as in scan.
@@ -113,6 +115,8 @@ __global__ void __launch_bounds__(warpgroups::kThreads, 1)
       Multiplier<T, GroupTiles, GroupScan>(tiles, shared, chunks, scan).run();
       scan.write_counts();
     }
+  } else {
+    prim::trap();
   }
 }
 

@@ -8,9 +8,11 @@
 // Slack: twice the bound of a score's error, so that no true neighbour is lost. With u = 2^-24, L the length of the
 // query's row in the product, X the largest |x|, r and R the query's and the bank's largest relative rounding error of
 // a copy (measured; 0 in place), the bound is the sum of
-//   - accumulation: a step of 16 products aligns them and the sum so far to the largest, truncates each to 24 bits and
-//     adds (Fasi, Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ CS 2021): 17 terms and
-//     the result lose less than 2^-23 of the largest each, which is at most L X: 36 u ceil(D / 16) L X in all;
+//   - accumulation: tensor cores take a step of 16 columns in blocks of 4 products or more; a block's products and the sum
+//     so far are aligned to the largest, cut to no fewer than 24 bits and added (Fasi,
+//     Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ CS 2021). With blocks of 4, five
+//     terms and the result lose less than 2^-23 of the largest each, which is at most L X, four times a step; with
+//     larger ones less. So 48 u ceil(D / 16) L X in all, for mma.sync and for wgmma, in whatever order steps come;
 //   - the copies: (r + R + r R) L X;
 //   - the roundings of factors, h and the last operations in fp32: 8 u (L X + X^2), X^2 without normalize only.
 // A hundredth more covers the products of these small numbers.
@@ -68,7 +70,7 @@ struct Search {
 __device__ inline float slack(const Search& s, const QueryFacts& query) {
   constexpr float u = 0x1p-24f;
   const float X = __uint_as_float(s.totals->largest), R = __uint_as_float(s.totals->residual), r = query.residual;
-  const float accumulation = 36 * u * float((s.queries.cols + 15) / 16);
+  const float accumulation = 48 * u * float((s.queries.cols + 15) / 16);
   return 2.02f * (query.length * X * (accumulation + r + R + r * R + 8 * u) + (s.normalize ? 0 : X * X * (8 * u)));
 }
 

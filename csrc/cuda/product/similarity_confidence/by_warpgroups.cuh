@@ -2,8 +2,6 @@
 // and the kernel. As epilogue.cuh, but a row's columns lie in four lanes of one warp: each keeps what it knows of its
 // own, and they put it together when the row ends.
 #pragma once
-#include <cfloat>
-
 #include "../warpgroups/lengths.cuh"
 #include "../warpgroups/product.cuh"
 #include "parts.cuh"
@@ -13,32 +11,39 @@ namespace pyfastcal::cuda::similarity_confidence {
 
 template <class T>
 struct GroupArguments {
-  Arguments<T> of;  // col_tiles of warpgroups::kCols; no parts, factors are found on the way
-  Divisor blocks;
+  Arguments<T> of;   // col_tiles of warpgroups::kCols; factors of rows are found on the way
+  Divisor row_step;  // from one of a block's row tiles to the next; with parts: as many as there are, so no next one
   prim::TensorMap images, texts;
 };
 
-// The tiles of a block: row tile by row tile.
+// The tiles of a block: row tile by row tile; or some of one row tile.
 template <class T>
 class GroupTiles {
  public:
-  __device__ explicit GroupTiles(const GroupArguments<T>& a)
-      : a_(a), row_tiles_(a.blocks.quotient(a.of.row_tiles - int(blockIdx.x) + a.blocks.divisor() - 1)) {}
-  __device__ int first_row(int row_tile) const {
-    return (row_tile * a_.blocks.divisor() + int(blockIdx.x)) * kTileRows;
+  __device__ explicit GroupTiles(const GroupArguments<T>& a) : a_(a) {
+    const int block = int(blockIdx.x), split = a.of.splits.remainder(block);
+    first_row_tile_ = a.of.parts ? a.of.splits.quotient(block) : block;
+    first_ = a.of.parts ? first_tile(split) : 0;
+    const int row_tiles = a.row_step.quotient(a.of.row_tiles - first_row_tile_ + a.row_step.divisor() - 1);
+    size_ = a.of.parts ? first_tile(split + 1) - first_ : row_tiles * a.of.col_tiles.divisor();
   }
-  __device__ int size() const { return row_tiles_ * a_.of.col_tiles.divisor(); }
-  __device__ int row_tile(int i) const { return a_.of.col_tiles.quotient(i); }
-  __device__ int col_tile(int i) const { return a_.of.col_tiles.remainder(i); }
-  __device__ bool begins_rows(int i) const { return col_tile(i) == 0; }
-  __device__ bool ends_rows(int i) const { return col_tile(i) + 1 == a_.of.col_tiles.divisor(); }
+  __device__ int first_row(int row_tile) const {
+    return (row_tile * a_.row_step.divisor() + first_row_tile_) * kTileRows;
+  }
+  __device__ int size() const { return size_; }
+  __device__ int row_tile(int i) const { return a_.of.col_tiles.quotient(first_ + i); }
+  __device__ int col_tile(int i) const { return a_.of.col_tiles.remainder(first_ + i); }
+  __device__ bool begins_rows(int i) const { return i == 0 || col_tile(i) == 0; }
+  __device__ bool ends_rows(int i) const { return i + 1 == size_ || col_tile(i) + 1 == a_.of.col_tiles.divisor(); }
   __device__ warpgroups::Tile operator[](int i) const {
     return {&a_.images, &a_.texts, first_row(row_tile(i)), col_tile(i) * warpgroups::kCols};
   }
 
  private:
+  __device__ int first_tile(int split) const { return a_.of.splits.quotient(split * a_.of.col_tiles.divisor()); }
+
   const GroupArguments<T>& a_;
-  const int row_tiles_;
+  int first_row_tile_, first_, size_;
 };
 
 // How many sums a row has: 1, 2 or kFewWeights.
@@ -59,15 +64,15 @@ class GroupEpilogue {
       : a_(a.of), tiles_(tiles), lengths_(lengths) {}
 
   __device__ __forceinline__ void begin(int i) {
-    const int row_tile = tiles_.row_tile(max(i, 0));
-    first_class_ = tiles_.col_tile(max(i, 0)) * warpgroups::kCols;
+    const int row_tile = tiles_.row_tile(i);
+    first_class_ = tiles_.col_tile(i) * warpgroups::kCols;
     first_row_ = tiles_.first_row(row_tile);
-    ends_ = i >= 0 && tiles_.ends_rows(i);
-    if (i == 0 || (i > 0 && first_class_ == 0)) begin_rows(row_tile);
+    ends_ = tiles_.ends_rows(i);
+    if (tiles_.begins_rows(i)) begin_rows(row_tile);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      top_of_tile_[half] = top_[half];
-      first_[half] = -1;
+      top_of_tile_[half] = -FLT_MAX;
+      first_[half] = 0;
 #pragma unroll
       for (int w = 0; w < kSums; ++w) added_[w][half] = 0;
     }
@@ -105,6 +110,8 @@ class GroupEpilogue {
     for (int half = 0; half < 2; ++half) {
       const float* const weights = a_.factors.sample_weight;
       const float weight = weights ? weights[min(row(half), rows() - 1)] : 1.0f;
+      if (a_.parts && first_class_ == 0 && threadIdx.x % 4 == 0 && row(half) < rows())
+        a_.found_factor[row(half)] = factor[half];
       scale_[half] = a_.logit_scale * factor[half];
       gain_[half] = kBias ? weight : weight * scale_[half];
       top_[half] = -FLT_MAX;  // so that a lane whose classes are all masked, or past the last, adds nothing, not NaN
@@ -133,11 +140,9 @@ class GroupEpilogue {
 
   __device__ __forceinline__ void end_tops() {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      if (first_[half] >= 0) index_[half] = first_class_ + Place::col(0, 0) + first_[half];
+    for (int half = 0; half < 2; ++half)
 #pragma unroll
       for (int w = 0; w < kSums; ++w) power_[w][half] = RelativePower(top_of_tile_[half], gain_[half] * weight(w));
-    }
   }
 
   __device__ __forceinline__ void add_power(float x, int half) {
@@ -145,16 +150,27 @@ class GroupEpilogue {
     for (int w = 0; w < kSums; ++w) added_[w][half] += power_[w][half](x);
   }
 
+  // The tile's part depends on nothing before: with the rows' others it is put together here, or by merge_parts.
   __device__ __forceinline__ void end_tile() {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
+      const int index = first_class_ + Place::col(0, 0) + first_[half];
+      if (a_.parts) {
+        Part part{top_of_tile_[half], index, {}};
+#pragma unroll
+        for (int w = 0; w < kSums; ++w) part.sum[w] = added_[w][half];
+        const int64_t tile = int64_t(row(half)) * a_.col_tiles.divisor() + first_class_ / warpgroups::kCols;
+        if (row(half) < rows()) a_.parts[tile * 4 + threadIdx.x % 4] = part;
+        continue;
+      }
 #pragma unroll
       for (int w = 0; w < kSums; ++w)
         sum_[w][half] =
             add_relative(sum_[w][half], top_[half], added_[w][half], top_of_tile_[half], gain_[half] * weight(w));
-      top_[half] = top_of_tile_[half];
+      if (top_of_tile_[half] > top_[half]) index_[half] = index;
+      top_[half] = fmaxf(top_[half], top_of_tile_[half]);
     }
-    if (ends_) end_rows();
+    if (ends_ && !a_.parts) end_rows();
   }
 
   __device__ __forceinline__ void end_rows() {
@@ -173,32 +189,41 @@ class GroupEpilogue {
         for (int w = 0; w < kSums; ++w) part.sum[w] = sum_[w][half];
         const float chosen = choose_sum(part, a_.weights, kSums, class_weight, gain_[half], top[half]);
         const float sum = Lanes<4>::reduce(chosen, Plus());
-        if (writes) a_.confidence[row(half)] = sum > 0 ? confidence_of(sum) : kNaN;
+        if (writes) a_.confidence[row(half)] = confidence_or_nan(sum);
       }
     }
     if constexpr (kSums == 0) sum_scores(top, factor);
   }
 
-  // A warp sums its rows, one at a time.
+  // A warp sums its rows, four at a time.
   __device__ __forceinline__ void sum_scores(const float (&top)[2], const float (&factor)[2]) {
+    constexpr int kTogether = 4;
     __syncwarp();
 #pragma unroll 1
-    for (int r = 0; r < 16; ++r) {
-      const int owner = r % 8 * 4, of_tile = Place::warp_row() + r;
-      const float of_row = __shfl_sync(~0u, r < 8 ? top[0] : top[1], owner);
-      const RelativePower power(of_row, __shfl_sync(~0u, r < 8 ? factor[0] : factor[1], owner));
-      const StreamedRow<float, Lanes<32>, true> logits(scores() + int64_t(of_tile) * width(),
-                                                       uint32_t(a_.product.b.rows));
-      const double sum = logits.sum(power);
-      if (threadIdx.x % 32 == 0 && first_row_ + of_tile < rows())
-        a_.confidence[first_row_ + of_tile] = sum > 0 ? confidence_of(sum) : kNaN;
+    for (int r = 0; r < 16; r += kTogether) {
+      RelativePower power[kTogether];
+      double sum[kTogether];
+#pragma unroll
+      for (int j = 0; j < kTogether; ++j) {
+        const int owner = (r + j) % 8 * 4;
+        power[j] = RelativePower(__shfl_sync(~0u, r < 8 ? top[0] : top[1], owner),
+                                 __shfl_sync(~0u, r < 8 ? factor[0] : factor[1], owner));
+      }
+      sum_stored(scores() + int64_t(Place::warp_row() + r) * width(), width(), power, sum);
+#pragma unroll
+      for (int j = 0; j < kTogether; ++j) {
+        const int row = first_row_ + Place::warp_row() + r + j;
+        if (threadIdx.x % 32 == 0 && row < rows()) a_.confidence[row] = confidence_or_nan(sum[j]);
+      }
     }
     __syncwarp();  // they are overwritten now
   }
 
-  // The logits of the block's rows.
+  // The logits of the row tile.
   __device__ int width() const { return a_.col_tiles.divisor() * warpgroups::kCols; }
-  __device__ float* scores() const { return a_.scores + int64_t(blockIdx.x) * kTileRows * width(); }
+  __device__ float* scores() const {
+    return a_.scores + (a_.parts ? int64_t(first_row_) : int64_t(blockIdx.x) * kTileRows) * width();
+  }
   __device__ float* scores(int half) const { return scores() + int64_t(Place::row(0, half)) * width(); }
 
   __device__ float weight(int w) const { return a_.weights ? a_.weights->value[w] : 1.0f; }
@@ -242,7 +267,7 @@ __global__ void __launch_bounds__(warpgroups::kThreads, 1)
       if (threadIdx.x >= 32) {
         uint32_t parity = 1;
 #pragma unroll 1
-        for (int row = tiles.first_row(0); row < a.of.product.a.rows; row += tiles.first_row(1) - tiles.first_row(0)) {
+        for (int64_t row = tiles.first_row(0); row < a.of.product.a.rows; row += a.row_step.divisor() * kTileRows) {
           lengths.measure(a.of.product.a, a.of.product.depth, row, a.of.normalize, parity);
           parity ^= 1;
         }
@@ -252,6 +277,8 @@ __global__ void __launch_bounds__(warpgroups::kThreads, 1)
       Epilogue epilogue(a, tiles, lengths);
       Multiplier<T, GroupTiles<T>, Epilogue>(tiles, shared, chunks, epilogue).run();
     }
+  } else {
+    prim::trap();
   }
 }
 

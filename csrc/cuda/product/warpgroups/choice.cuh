@@ -10,6 +10,11 @@ namespace pyfastcal::cuda::warpgroups {
 // What `auto` takes. A path is chosen where a GPU has run it and found it faster: none has yet.
 inline constexpr bool kMeasuredFaster = false;
 
+// Whether the copy engine can read the rows, or the copy that is made of them: its rows may not overlap.
+inline bool mappable(const Matrix& m) {
+  return !readable_in_place(m) || m.rows == 1 || (m.stride >= m.cols && m.stride < int64_t(1) << 39);
+}
+
 // more_bytes: of shared memory, that the kernel keeps beside the product's. `can`: what else must hold.
 inline bool take(ProductChoice choice, const DeviceLimits& device, int64_t depth, int more_bytes, bool can) {
   const bool possible = can && device.capability == 90 && depth >= kLeastDepth && depth <= INT_MAX / 2 &&
@@ -20,7 +25,8 @@ inline bool take(ProductChoice choice, const DeviceLimits& device, int64_t depth
 // Boxes of a tile's rows, or columns, of an operand.
 template <class T>
 cudaError_t make_map(prim::TensorMap* map, const Operand<T>& x, int depth) {
-  return prim::make_tensor_map(map, std::is_same_v<T, __half>, x.data, x.rows, depth, x.stride, kTileRows);
+  const int64_t stride = x.rows > 1 ? x.stride : (depth + 7) / 8 * 8;  // of one row it may be anything
+  return prim::make_tensor_map(map, std::is_same_v<T, __half>, x.data, x.rows, depth, stride, kTileRows);
 }
 
 }  // namespace pyfastcal::cuda::warpgroups

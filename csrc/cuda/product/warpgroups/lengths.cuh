@@ -25,22 +25,13 @@ struct Lengths {
 
   // By the measuring warps, for the tile whose rows begin at `first`; parity: 1, then by turns.
   template <class T>
-  __device__ __forceinline__ void measure(const Operand<T>& m, int depth, int first, bool normalize, uint32_t parity) {
+  __device__ __forceinline__ void measure(const Operand<T>& m, int depth, int64_t first, bool normalize,
+                                          uint32_t parity) {
     prim::wait(&free, parity);
-    const int number = Piece::number();
 #pragma unroll 1
     for (int r = (int(threadIdx.x) - 32) / 8; r < kPaddedRows; r += kMeasuringThreads / 8) {
-      const int64_t row = min(int64_t(first) + r, m.rows - 1);
-      const T* piece = m.data + row * m.stride + 8 * number;
-      float sum = 0;
-#pragma unroll 4
-      for (int left = depth - 8 * number; left > 0; left -= kChunk, piece += kChunk) {
-        Vector<T> v;
-        memcpy(&v, __builtin_assume_aligned(piece, 16), 16);
-        sum = InspectedRows<T>::add_squares(v, sum);
-      }
-      const float of_row = InspectedRows<T>::factor(m, depth, row, sum, normalize);
-      if (number == 0 && r < kTileRows) factor[r] = of_row;
+      const float of_row = InspectedRows<T>::measure(m, depth, min(first + r, m.rows - 1), normalize);
+      if (Piece::number() == 0 && r < kTileRows) factor[r] = of_row;
     }
     __syncwarp();
     if (threadIdx.x % 32 == 0) prim::arrive(&ready);

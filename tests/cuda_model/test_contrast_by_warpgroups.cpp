@@ -80,7 +80,7 @@ TEST(contrast_by_warpgroups_not_finite) {
       }
 }
 
-// Nor on where the rows lie, nor on the number of multiprocessors.
+// Nor on where the rows lie, overlapping ones included, nor on the number of multiprocessors.
 TEST(contrast_by_warpgroups_of_a_row_does_not_depend_on_its_batch) {
   const Features<__nv_bfloat16> image(200, 456, 1), text(270, 456, 2), image0(200, 464, 3), text0(270, 464, 4);
   for (const Options& o : {kSimilarities, kProbabilities}) {
@@ -95,6 +95,10 @@ TEST(contrast_by_warpgroups_of_a_row_does_not_depend_on_its_batch) {
       const DeviceArray<float> z = run(part.matrix(), text.matrix(), part0.matrix(), text0.matrix(), o);
       for (int64_t i = 0; i < n; ++i) CHECK_EQUAL(z[size_t(i)], whole[size_t(first + i)], i);
     }
+    pyfastcal::Matrix overlapping = image.matrix(), overlapping0 = image0.matrix();
+    overlapping.stride = overlapping0.stride = 0;
+    overlapping.rows = overlapping0.rows = 3;
+    for (const float z : run(overlapping, text.matrix(), overlapping0, text0.matrix(), o)) CHECK_EQUAL(z, whole[0]);
   }
 }
 

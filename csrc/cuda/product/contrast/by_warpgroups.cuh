@@ -6,7 +6,7 @@
 #include <cfloat>
 
 #include "../tile_rows.cuh"
-#include "../warpgroups/product.cuh"
+#include "../warpgroups/columns.cuh"
 #include "group_tiles.cuh"
 
 namespace pyfastcal::cuda::contrast {
@@ -24,16 +24,14 @@ class GroupScores {
   __device__ __forceinline__ void begin(int i) { i_ = i; }
 
  protected:
-  // Eight columns of one of the thread's rows at a time. Part 0 looks what tile it is, behind the next one's first
-  // products; what it loads has come by the first part that counts.
-  static constexpr int kPairs = 2 * Place::kColBlocks, kFirstPart = 2;
+  // Part 0 looks what tile it is, behind the next one's first products; what it loads has come by kFirstPart.
+  static constexpr int kFirstPart = 2;
 
   __device__ __forceinline__ typename GroupTiles<T>::Step begin_scores() {
     const auto step = tiles_.step(i_);
     const Model<T>& model = a_.of.models[step.model];
     first_row_ = step.row;
-    columns_ = reinterpret_cast<const float4*>(model.columns + step.col_tile * warpgroups::kCols + Place::col(0, 0));
-    two_ = __ldg(columns_);
+    columns_.begin(model.columns + step.col_tile * warpgroups::kCols);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const float factor = model.row_factor[min(row(half), rows() - 1)];
@@ -42,12 +40,12 @@ class GroupScores {
     return step;
   }
 
-  // Those of block n, in order; both halves, in order.
   __device__ __forceinline__ void make_scores(float (&x)[4], int n, int half) {
+    const float4& two = columns_.two();
     float &even = x[2 * half], &odd = x[2 * half + 1];
-    even = score<kProbability>(even, scale_[half], two_.x, two_.y);
-    odd = score<kProbability>(odd, scale_[half], two_.z, two_.w);
-    if (half == 1 && n + 1 < Place::kColBlocks) two_ = __ldg(columns_ + (n + 1) * 4);
+    even = score<kProbability>(even, scale_[half], two.x, two.y);
+    odd = score<kProbability>(odd, scale_[half], two.z, two.w);
+    if (half == 1) columns_.next(n);
   }
 
   __device__ int rows() const { return int(a_.of.models[0].product.a.rows); }
@@ -59,8 +57,7 @@ class GroupScores {
   int i_ = 0, first_row_ = 0;
 
  private:
-  const float4* columns_ = nullptr;
-  float4 two_;  // factor, addend of two columns
+  warpgroups::Columns columns_;
   float scale_[2];
 };
 
@@ -75,27 +72,19 @@ class GroupSums : GroupScores<T, true> {
   template <int p>
   __device__ __forceinline__ void part(Accumulators& acc) {
     if constexpr (p == 0) begin_tile();
-    constexpr int kTopParts = warpgroups::kParts / 2, kSumParts = warpgroups::kParts - kTopParts;
-    if constexpr (p < kTopParts) {
-      constexpr int kMany = kTopParts - Scores::kFirstPart;
+    constexpr int kTopParts = warpgroups::kParts / 2;
+    warpgroups::each_pair<p, Scores::kFirstPart, kTopParts>([&](int n, int half) {
+      float (&x)[4] = acc[0][n];
+      this->make_scores(x, n, half);
+      top_of_tile_[half] = fmaxf(top_of_tile_[half], fmaxf(x[2 * half], x[2 * half + 1]));
+    });
+    if constexpr (p == kTopParts)
 #pragma unroll
-      for (int j = Scores::kPairs * max(p - Scores::kFirstPart, 0) / kMany;
-           j < Scores::kPairs * max(p - Scores::kFirstPart + 1, 0) / kMany; ++j) {
-        float (&x)[4] = acc[0][j / 2];
-        this->make_scores(x, j / 2, j % 2);
-        top_of_tile_[j % 2] = fmaxf(top_of_tile_[j % 2], fmaxf(x[j % 2 * 2], x[j % 2 * 2 + 1]));
-      }
-      if constexpr (p + 1 == kTopParts)
-#pragma unroll
-        for (int half = 0; half < 2; ++half) power_[half] = RelativePower(top_of_tile_[half], 1.0f);
-    } else {
-#pragma unroll
-      for (int j = Scores::kPairs * (p - kTopParts) / kSumParts; j < Scores::kPairs * (p - kTopParts + 1) / kSumParts;
-           ++j) {
-        const float (&x)[4] = acc[0][j / 2];
-        added_[j % 2] += power_[j % 2](x[j % 2 * 2]) + power_[j % 2](x[j % 2 * 2 + 1]);
-      }
-    }
+      for (int half = 0; half < 2; ++half) power_[half] = RelativePower(top_of_tile_[half], 1.0f);
+    warpgroups::each_pair<p, kTopParts, warpgroups::kParts>([&](int n, int half) {
+      const float (&x)[4] = acc[0][n];
+      added_[half] += power_[half](x[2 * half]) + power_[half](x[2 * half + 1]);
+    });
     if constexpr (p + 1 == warpgroups::kParts) end_tile();
   }
 
@@ -148,11 +137,8 @@ class GroupDifferences : GroupScores<T, kProbability> {
   template <int p>
   __device__ __forceinline__ void part(Accumulators& acc) {
     if constexpr (p == 0) begin_tile();
-    constexpr int kMany = warpgroups::kParts - Scores::kFirstPart;
-#pragma unroll
-    for (int j = Scores::kPairs * max(p - Scores::kFirstPart, 0) / kMany;
-         j < Scores::kPairs * max(p - Scores::kFirstPart + 1, 0) / kMany; ++j)
-      take(acc[0][j / 2], j / 2, j % 2);
+    warpgroups::each_pair<p, Scores::kFirstPart, warpgroups::kParts>(
+        [&](int n, int half) { take(acc[0][n], n, half); });
     if constexpr (p + 1 == warpgroups::kParts) end_tile();
   }
 
@@ -245,13 +231,19 @@ __device__ __forceinline__ void run_by_warpgroups(const GroupArguments<T>& a) {
 template <class T>
 __global__ void __launch_bounds__(warpgroups::kThreads, 1)
     sum_by_warpgroups(const __grid_constant__ GroupArguments<T> a) {
-  if constexpr (prim::kOnHopper) run_by_warpgroups<T, GroupSums<T>>(a);
+  if constexpr (prim::kOnHopper)
+    run_by_warpgroups<T, GroupSums<T>>(a);
+  else
+    prim::trap();
 }
 
 template <class T, bool kProbability>
 __global__ void __launch_bounds__(warpgroups::kThreads, 1)
     measure_by_warpgroups(const __grid_constant__ GroupArguments<T> a) {
-  if constexpr (prim::kOnHopper) run_by_warpgroups<T, GroupDifferences<T, kProbability>>(a);
+  if constexpr (prim::kOnHopper)
+    run_by_warpgroups<T, GroupDifferences<T, kProbability>>(a);
+  else
+    prim::trap();
 }
 
 }  // namespace pyfastcal::cuda::contrast

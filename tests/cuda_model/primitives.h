@@ -47,8 +47,10 @@ namespace pyfastcal::cuda::prim {
 template <class... Parameters, class... Arguments>
 inline cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t,
                           const Arguments&... arguments) {
+  // By reference, for it returns when all blocks have ended; and GCC 12, which clears the padding of what is captured
+  // (-ftrivial-auto-var-init), takes the place of padding behind an array of structures to be another.
   return cuda_model::launch(reinterpret_cast<const void*>(kernel), grid, block, shared_bytes,
-                            [=] { kernel(arguments...); });
+                            [&] { kernel(arguments...); });
 }
 
 inline uint32_t shared_address(const void* shared) { return cuda_model::shared_address(shared); }

@@ -64,32 +64,27 @@ class GroupEpilogue {
       : a_(a.of), tiles_(tiles), lengths_(lengths) {}
 
   __device__ __forceinline__ void begin(int i) {
-    const int row_tile = tiles_.row_tile(i);
-    first_class_ = tiles_.col_tile(i) * warpgroups::kCols;
-    first_row_ = tiles_.first_row(row_tile);
-    ends_ = tiles_.ends_rows(i);
-    if (tiles_.begins_rows(i)) begin_rows(row_tile);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      top_of_tile_[half] = -FLT_MAX;
-      first_[half] = 0;
-#pragma unroll
-      for (int w = 0; w < kSums; ++w) added_[w][half] = 0;
-    }
+    i_ = i;
+    if (kBeginsEarly) begin_tile();
   }
 
-  // The first kTopParts make logits and find the largest, the others sum powers.
+  // The first looks what tile it is, behind the next one's first products; those up to kTopParts make logits and find
+  // the largest, the others sum powers.
   template <int p>
   __device__ __forceinline__ void part(Accumulators& acc) {
-    constexpr int kElements = 4 * Place::kColBlocks, kSumParts = warpgroups::kParts - kTopParts;
-    if constexpr (p < kTopParts) {
+    constexpr int kElements = 4 * Place::kColBlocks, kFirst = kBeginsEarly ? 0 : 1, kFinders = kTopParts - kFirst,
+                  kAdders = warpgroups::kParts - kTopParts;
+    if constexpr (p < kFirst) {
+      begin_tile();
+    } else if constexpr (p < kTopParts) {
 #pragma unroll
-      for (int n = Place::kColBlocks * p / kTopParts; n < Place::kColBlocks * (p + 1) / kTopParts; ++n)
+      for (int n = Place::kColBlocks * (p - kFirst) / kFinders; n < Place::kColBlocks * (p - kFirst + 1) / kFinders;
+           ++n)
         find_top(acc, n);
       if constexpr (p + 1 == kTopParts) end_tops();
     } else {
 #pragma unroll
-      for (int j = kElements * (p - kTopParts) / kSumParts; j < kElements * (p - kTopParts + 1) / kSumParts; ++j)
+      for (int j = kElements * (p - kTopParts) / kAdders; j < kElements * (p - kTopParts + 1) / kAdders; ++j)
         add_power(acc[0][j / 4][j % 4], j / 2 % 2);
     }
     if constexpr (p + 1 == warpgroups::kParts) end_tile();
@@ -98,10 +93,26 @@ class GroupEpilogue {
  private:
   // as the work is: 4 instructions an element, then 1 and 3 for each sum
   static constexpr int kTopParts = kSums == 0 ? 32 : kSums == 1 ? 16 : kSums == 2 ? 12 : 8;
+  static constexpr bool kBeginsEarly = kSums == kFewWeights;  // no register is left to put that off
   static constexpr int kStoredSums = kSums == 0 ? 1 : kSums;
 
   __device__ int rows() const { return int(a_.product.a.rows); }
   __device__ int row(int half) const { return first_row_ + Place::row(0, half); }
+
+  __device__ __forceinline__ void begin_tile() {
+    const int row_tile = tiles_.row_tile(i_);
+    first_class_ = tiles_.col_tile(i_) * warpgroups::kCols;
+    first_row_ = tiles_.first_row(row_tile);
+    ends_ = tiles_.ends_rows(i_);
+    if (tiles_.begins_rows(i_)) begin_rows(row_tile);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      top_of_tile_[half] = -FLT_MAX;
+      first_[half] = 0;
+#pragma unroll
+      for (int w = 0; w < kSums; ++w) added_[w][half] = 0;
+    }
+  }
 
   __device__ __forceinline__ void begin_rows(int row_tile) {
     float factor[2];
@@ -231,7 +242,7 @@ class GroupEpilogue {
   const Arguments<T>& a_;
   const GroupTiles<T>& tiles_;
   warpgroups::Lengths& lengths_;
-  int first_row_ = 0, first_class_ = 0;
+  int i_ = 0, first_row_ = 0, first_class_ = 0;
   bool ends_ = false;
   // Of this thread's two rows, its columns so far: the largest logit, its class, sums of powers relative to it; the
   // row's factors; and the same of this tile's columns.

@@ -53,7 +53,8 @@ __device__ __forceinline__ void copy_tiles(const Tiles& tiles, const Shared& sha
 }
 
 // A warp of the two warpgroups that multiply. Epilogue: begin(i), then part<p>(acc) for every p of [0, kParts), for
-// every tile i of [0, tiles.size()), in order. Before the first, begin(-1) and parts that must leave no trace may come.
+// every tile i of [0, tiles.size()), in order. begin() stands before the next tile's first products, so what takes time
+// belongs in the first part.
 template <class T, class Tiles, class Epilogue>
 class Multiplier {
  public:

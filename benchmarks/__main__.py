@@ -22,6 +22,7 @@ from . import (
     knn,
     memory,
     nll,
+    products,
     results,
     shards,
     similarity,
@@ -100,20 +101,24 @@ def measure(
                 console.print(f"[red]{work}: {error}[/]")
                 rows = [harness.Row(op, work, "pyfastcal", "ours", note=f"failed: {str(error).splitlines()[0]}")]
                 agreed = False
+            if not rows:
+                continue
+            agreed &= all(row.seconds is not None for row in rows if row.role == "product")
             run.add(rows)
             console.print(f"[dim]{work}: {tables.short(rows)}[/]", highlight=False)
     return agreed
 
 
 def measure_one(op: str, size: tuple, settings: harness.Settings, device: str, note: str = "") -> list[harness.Row]:
-    """The rows of one work; where a GPU has too little memory, of a quarter of it."""
+    """The rows of one work; where a GPU has too little memory, of a quarter of it. None of a work without products to
+    compare, where nothing else is asked for."""
     module = OPS[op]
     work = module.work(size)
     rows: list[harness.Row] | None = None
     case = None
     try:
         case = module.case(size, device)
-        rows = list(harness.measure(op, work, case, settings))
+        rows = list(harness.measure(op, work, case, settings)) if case.variants or not settings.products_only else []
     except torch.cuda.OutOfMemoryError:
         if size[0] < 1000:
             raise
@@ -125,7 +130,7 @@ def measure_one(op: str, size: tuple, settings: harness.Settings, device: str, n
         return measure_one(op, (size[0] // 4, *size[1:]), settings, device, note or f"too little memory for {work}")
     for row in rows:
         row.note = row.note or note
-    return rows + (memory.rows(op, work, size) if wanted else [])
+    return rows + (memory.rows(op, work, size) if rows and wanted else [])
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -138,7 +143,12 @@ def main(arguments: list[str] | None = None) -> int:
         "--out", type=Path, help="folder of the results file (default benchmarks/results; none if --quick)"
     )
     parser.add_argument("--into", type=Path, metavar="FILE", help="the results file itself; what it holds is added to")
-    parser.add_argument("--contenders", choices=("all", "floors"), default="all", help="floors: ours and the floors")
+    parser.add_argument(
+        "--contenders",
+        choices=("all", "floors", "products"),
+        default="all",
+        help="floors: ours and the floors; products: these of what has two on a GPU of 9.0, and a verdict on them",
+    )
     parser.add_argument("--rounds", type=int, help="rounds to take the median of")
     parser.add_argument("--strict", action="store_true", help="exit code 1 where a target does not hold")
     parser.add_argument("--markdown", action="store_true", help="print the newest results as Markdown; measure nothing")
@@ -157,7 +167,8 @@ def main(arguments: list[str] | None = None) -> int:
     settings = {"cpu": harness.Settings(), "cuda": harness.GPU_SETTINGS}[options.device]
     if options.quick:
         settings = harness.QUICK_SETTINGS
-    settings = replace(settings, peers=options.contenders == "all")
+    comparing = options.contenders == "products"
+    settings = replace(settings, peers=options.contenders == "all", products_only=comparing)
     if options.rounds:
         settings = replace(settings, rounds=options.rounds)
     if options.device == "cuda" and not torch.cuda.is_available() and not options.quick:
@@ -169,10 +180,13 @@ def main(arguments: list[str] | None = None) -> int:
         path = (options.out or results.RESULTS) / results.name_of(stamp)
         path.unlink(missing_ok=True)
     run = Run(stamp, path)
-    agreed = measure(only or list(OPS), options.quick, settings, console, run, options.device, options.budget)
+    ops = only or (list(products.OPS) if comparing else list(OPS))
+    agreed = measure(ops, options.quick, settings, console, run, options.device, options.budget)
     output = Console()
     output.print(tables.headline(run.stamp))
     output.print(tables.terminal(run.rows))
+    if comparing:
+        print(tables.verdict(run.rows))
     if path is not None:
         console.print(f"written to {path}")
     missed = [row for row in run.rows if row.holds is False]

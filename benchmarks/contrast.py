@@ -6,39 +6,49 @@ from torch.testing import assert_close
 
 from pyfastcal import ops
 
-from . import data, floors
+from . import data, floors, products
 from .harness import Case, Floor
 
 SIZES = ((50_000, 512, 1000),)
 QUICK = ((500, 64, 100),)
-GPU_SIZES = ((500_000, 512, 1000, "bf16"),)
-GPU_QUICK = ((500, 64, 100, "bf16"),)
+# last: whether a model is tuned on the text side alone, so that both have the same images
+GPU_SIZES = ((500_000, 512, 1000, "bf16", False), (500_000, 512, 1000, "bf16", True))
+GPU_QUICK = ((500, 456, 100, "bf16", True),)
 
 
 def work(size: tuple) -> str:
-    n, dim, n_classes, *dtype = size
-    return f"features of two models {n:,} x {' '.join([str(dim), *dtype])}, {n_classes:,} classes -> CAC z"
+    n, dim, n_classes, *rest = size
+    dtype, same = (f" {rest[0]}", ", the same images" * rest[1]) if rest else ("", "")
+    return f"features of two models {n:,} x {dim}{dtype}, {n_classes:,} classes{same} -> CAC z"
 
 
 def case(size: tuple, device: str = "cpu") -> Case:
-    n, dim, n_classes, *dtype = size
+    n, dim, n_classes, *rest = size
     features = (
         *data.clip_features(n, n_classes, dim, device=device)[:2],
         *data.clip_features(n, n_classes, dim, seed=2, device=device)[:2],
     )
-    if dtype:
-        features = tuple(x.to(data.DTYPES[dtype[0]]) for x in features)
+    if rest:
+        image, text, zeroshot_image, zeroshot_text = (x.to(data.DTYPES[rest[0]]) for x in features)
+        features = (image, text, image if rest[1] else zeroshot_image, zeroshot_text)
+        # of the same images too: the difference of two texts in 16 bits would be another
         floor = {"GEMM rate": floors.gemm(4.0 * n * dim * n_classes, device)}
     else:
         image, text, zeroshot_image, zeroshot_text = features
         floor = {"torch GEMM": Floor(lambda: (image @ text.T, zeroshot_image @ zeroshot_text.T))}
-    atol = 2e-3 if dtype else 1e-6  # torch rounds cosines to bf16
+    atol = 2e-3 if rest else 1e-6  # torch rounds cosines to bf16
+
+    def ours() -> Tensor:
+        return ops.contrast_distance(*features)
+
     return Case(
-        lambda: ops.contrast_distance(*features),
+        ours,
         idiom,
         features,
         lambda ours, theirs: assert_close(ours, theirs.float(), rtol=1e-4, atol=atol),
         floors=floor,
+        variants=products.variants(ours, dim, device) if rest else {},
+        same=lambda a, b: assert_close(a, b, rtol=1e-4, atol=1e-6),
         device=device,
         compile=device == "cpu",
     )

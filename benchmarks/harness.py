@@ -46,6 +46,8 @@ class Case:
     agree: Callable[[Any, Any], None]
     peers: dict[str, Call | str] = field(default_factory=dict)
     floors: dict[str, Floor] = field(default_factory=dict)
+    variants: dict[str, Call] = field(default_factory=dict)  # ours by each product: products.variants
+    same: Callable[[Any, Any], None] | None = None  # as agree, of variants: they differ by fp32's rounding at most
     memory: bool = False  # whether to measure the peak memory of ours and of the idiom
     device: str = "cpu"
     compile: bool = True  # whether the idiom is worth compiling
@@ -54,12 +56,13 @@ class Case:
 
 @dataclass
 class Row:
-    """One measurement. ``figure``: see ``targets``; None where there is none, and ``note`` says why."""
+    """One measurement. ``figure``: see ``targets``, and of a product its time over ours; None where there is none, and
+    ``note`` says why. ``shares``: of ours and of a product, what share of each floor's rate it reaches."""
 
     op: str
     work: str
     contender: str
-    role: str  # ours, peer, floor, memory
+    role: str  # ours, product, peer, floor, memory
     seconds: float | None = None  # median of a call
     cpu_seconds: float | None = None  # median of a call, all threads together, their waiting in spin loops included
     figure: float | None = None
@@ -67,6 +70,7 @@ class Row:
     cpu_figure: float | None = None  # the figure in CPU time: steadier on a busy machine
     rounds: int = 0
     note: str = ""
+    shares: dict[str, float] = field(default_factory=dict)
 
     @property
     def unit(self) -> str:
@@ -89,7 +93,8 @@ class Settings:
     budget: float = 15.0  # seconds per contender, after which it leaves the rounds
     sample: float = 0.02  # seconds: shorter calls are repeated to fill it
     compile: bool = True
-    peers: bool = True  # else only ours and the floors
+    peers: bool = True  # else only ours, by each product, and the floors
+    products_only: bool = False  # only works that are measured by each product
 
 
 GPU_SETTINGS = Settings(budget=4.0, sample=0.01)
@@ -166,7 +171,7 @@ def graphed_peer(call: Call) -> Call | str:
     try:
         return graphed(call)
     except RuntimeError as error:  # it waits for the GPU, say
-        return f"no CUDA graph: {str(error).splitlines()[0]}"
+        return f"no CUDA graph: {_first_line(error)}"
 
 
 def compiled(function: Callable[..., Any], inputs: tuple[Any, ...]) -> Call | str:
@@ -181,7 +186,8 @@ def compiled(function: Callable[..., Any], inputs: tuple[Any, ...]) -> Call | st
 
 
 def measure(op: str, work: str, case: Case, settings: Settings) -> Iterator[Row]:
-    """Checks that the contenders agree, then times them."""
+    """Checks that the contenders agree, then times them. A product that fails or gives something else is a row that
+    says so: the others are still worth measuring."""
     ours: Call = case.ours
     peers: dict[str, Call | str] = {}
     if settings.peers:
@@ -194,35 +200,61 @@ def measure(op: str, work: str, case: Case, settings: Settings) -> Iterator[Row]
     if settings.peers:
         peers |= case.peers
     contenders = {"pyfastcal": _Contender("ours", ours, device=case.device)}
+    contenders |= {name: _Contender("product", call, device=case.device) for name, call in case.variants.items()}
     contenders |= {
         name: _Contender("peer", call, device=case.device) for name, call in peers.items() if not isinstance(call, str)
     }
     contenders |= {name: _Contender("floor", f.call, f.share, case.device) for name, f in case.floors.items()}
-    _warm_up(work, contenders, case.agree, settings)
+    wrong = _warm_up(work, contenders, case, settings)
+    contenders = {name: contender for name, contender in contenders.items() if name not in wrong}
     for number in range(settings.rounds):
         for contender in contenders.values():
             if number < settings.least_rounds or contender.spent() < settings.budget:
                 contender.measure()
     ours = contenders["pyfastcal"]
+    floors = {name: contender for name, contender in contenders.items() if contender.role == "floor"}
     for name, contender in contenders.items():
-        yield _row(op, work, name, contender, ours)
+        row = _row(op, work, name, contender, ours)
+        if contender.role in ("ours", "product"):
+            row.shares = {floor: _ratio(of, contender) for floor, of in floors.items()}
+        yield row
+    for name, why in wrong.items():
+        yield Row(op, work, name, "product", note=why)
     for name, why in peers.items():
         if isinstance(why, str):
             yield Row(op, work, name, "peer", note=why)
 
 
-def _warm_up(
-    work: str, contenders: dict[str, _Contender], agree: Callable[[Any, Any], None], settings: Settings
-) -> None:
+def _warm_up(work: str, contenders: dict[str, _Contender], case: Case, settings: Settings) -> dict[str, str]:
+    """Gives the products that cannot be timed, and why."""
     answer = contenders["pyfastcal"].call()
+    wrong: dict[str, str] = {}
     for name, contender in contenders.items():
-        result = contender.warm_up(settings.sample)
-        if contender.role == "floor":
-            continue
+        of_product = contender.role == "product"
+        agree = case.same if of_product and case.same else case.agree
         try:
-            agree(answer, result)
+            result = contender.warm_up(settings.sample)
+            if contender.role != "floor":
+                agree(answer, result)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            if not of_product:
+                raise
+            wrong[name] = f"failed: {_first_line(error)}"
         except AssertionError as error:
-            raise Disagreement(f"{work}: {name} disagrees with pyfastcal: {error}") from error
+            if not of_product:
+                raise Disagreement(f"{work}: {name} disagrees with pyfastcal: {error}") from error
+            wrong[name] = f"disagrees with pyfastcal: {' '.join(str(error).split())}"
+    return wrong
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _ratio(a: _Contender, b: _Contender) -> float:
+    return median(x / y for x, y in zip(a.wall, b.wall, strict=False))
 
 
 def _row(op: str, work: str, name: str, contender: _Contender, ours: _Contender) -> Row:
@@ -232,7 +264,7 @@ def _row(op: str, work: str, name: str, contender: _Contender, ours: _Contender)
     if contender is ours:
         return row
     over, under = (ours, contender) if contender.role == "floor" else (contender, ours)
-    row.figure = median(a / b for a, b in zip(over.wall, under.wall, strict=False))
+    row.figure = _ratio(over, under)
     row.ratio_of_medians = median(over.wall) / median(under.wall)
     if contender.cpu:
         row.cpu_figure = median(over.cpu) / max(median(under.cpu), 1e-9)

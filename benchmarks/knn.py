@@ -13,7 +13,7 @@ from torch.testing import assert_close
 
 import pyfastcal as fc
 
-from . import data, floors
+from . import data, floors, products
 from .harness import Call, Case, Floor
 
 SIZES = ((4000, 20_000, 512, 10), (4000, 20_000, 512, 64), (1000, 1000, 512, 5), (100, 200_000, 768, 10))
@@ -24,7 +24,7 @@ GPU_SIZES = (
     (4000, 20_000, 512, 10, "bf16"),
     (100, 200_000, 768, 10, "bf16"),
 )
-GPU_QUICK = ((50, 400, 32, 5, "bf16"), (50, 400, 32, 5, "fp32"))
+GPU_QUICK = ((50, 400, 456, 5, "bf16"), (50, 400, 32, 5, "fp32"))
 
 
 def work(size: tuple) -> str:
@@ -54,13 +54,19 @@ def gpu_case(rows: Tensor, n_queries: int, k: int, device: str) -> Case:
     if rows.dtype == torch.bfloat16:
         peers["bf16 GEMM + topk in chunks"] = lambda: gemm_and_topk(queries, bank, k)
     flops = 2.0 * len(queries) * len(bank) * rows.shape[1]
+
+    def ours() -> tuple[Tensor, Tensor]:
+        return fc.knn(queries, bank, k)
+
     return Case(
-        lambda: fc.knn(queries, bank, k),
+        ours,
         cdist_in_chunks,
         (queries, bank, k),
         agree_on_distances,
         peers,
         {"GEMM rate": floors.gemm(flops, device)},
+        products.variants(ours, rows.shape[1], device),
+        equal,
         device=device,
         compile=False,
     )
@@ -106,6 +112,11 @@ def faiss_flat(queries: Tensor, bank: Tensor, k: int) -> Callable[[], tuple[Tens
         return torch.from_numpy(squares).clamp_(min=0).sqrt_(), torch.from_numpy(indices)
 
     return search
+
+
+def equal(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> None:
+    """Distances are measured in fp64, whatever the product left."""
+    assert_close(ours, theirs, rtol=0, atol=0)
 
 
 def agree_on_distances(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> None:

@@ -36,6 +36,7 @@ def stamp(device: str = "cpu", **options: Any) -> dict[str, Any]:
         "versions": {name: info[name] for name in ("pyfastcal", "python", "torch")}
         | {name: _version(name) for name in PEERS},
         "compiler": info["compiler"],
+        "cuda_product": info["cuda_product"],
         **commit(),
         "device": device,
         **(gpu() if device == "cuda" else {}),

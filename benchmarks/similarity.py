@@ -7,13 +7,13 @@ from torch.testing import assert_close
 
 from pyfastcal import ops
 
-from . import data, floors
+from . import data, floors, products
 from .harness import Case, Floor
 
 SIZES = ((50_000, 512, 1000),)
 QUICK = ((500, 64, 100),)
 GPU_SIZES = ((1_000_000, 512, 1000, "bf16"),)
-GPU_QUICK = ((500, 64, 100, "bf16"),)
+GPU_QUICK = ((500, 456, 100, "bf16"),)
 
 
 def work(size: tuple) -> str:
@@ -33,12 +33,18 @@ def case(size: tuple, device: str = "cpu") -> Case:
     else:
         bounds = {"torch GEMM": Floor(lambda: image @ text.T)}
     atol = 5e-3 if dtype else 1e-6  # torch rounds unit vectors and cosines to bf16
+
+    def ours() -> Tensor:
+        return ops.similarity(image, text)
+
     return Case(
-        lambda: ops.similarity(image, text),
+        ours,
         idiom,
         (image, text),
         lambda ours, theirs: assert_close(ours, theirs.float(), rtol=0, atol=atol),
         floors=bounds,
+        variants=products.variants(ours, dim, device) if dtype else {},
+        same=lambda a, b: assert_close(a, b, rtol=0, atol=2e-6),
         device=device,
     )
 

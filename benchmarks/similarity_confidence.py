@@ -7,19 +7,25 @@ from torch.testing import assert_close
 
 import pyfastcal as fc
 
-from . import data, floors
+from . import data, floors, products
 from .harness import Case, Floor
 
 SIZES = ((50_000, 512, 1000), (256, 512, 1000))
 QUICK = ((500, 64, 100),)
-# with the number of different weights: few of them go through the scores once
-GPU_SIZES = ((1_000_000, 512, 1000, 2, "bf16"), (1_000_000, 512, 1000, 1000, "bf16"), (256, 512, 1000, 2, "bf16"))
-GPU_QUICK = ((500, 64, 100, 2, "bf16"), (64, 64, 100, 100, "bf16"))
+# with the number of different weights: few of them go through the scores once; 0: without
+GPU_SIZES = (
+    (1_000_000, 512, 1000, 2, "bf16"),
+    (1_000_000, 512, 1000, 1000, "bf16"),
+    (1_000_000, 512, 1000, 0, "bf16"),
+    (1_000_000, 768, 1000, 2, "bf16"),
+    (256, 512, 1000, 2, "bf16"),
+)
+GPU_QUICK = ((500, 456, 100, 2, "bf16"), (500, 456, 100, 0, "bf16"), (64, 64, 100, 100, "bf16"))
 
 
 def work(size: tuple) -> str:
     n, dim, n_classes, *rest = size
-    weights, dtype = (f", {rest[0]:,} weights", f" {rest[1]}") if rest else ("", "")
+    weights, dtype = (f", {f'{rest[0]:,}' if rest[0] else 'no'} weights", f" {rest[1]}") if rest else ("", "")
     return f"features {n:,} x {dim}{dtype}, {n_classes:,} classes{weights} -> DAC confidence"
 
 
@@ -30,26 +36,34 @@ def case(size: tuple, device: str = "cpu") -> Case:
         weight = data.class_weights(n_classes)
         floor, tolerance = {"torch GEMM": Floor(lambda: image @ text.T)}, agree
     else:
-        weight = data.class_weights(n_classes, device=device, distinct=rest[0])
+        weight = data.class_weights(n_classes, device=device, distinct=rest[0]) if rest[0] else None
         image, text = (x.to(data.DTYPES[rest[1]]) for x in (image, text))
         floor, tolerance = {"GEMM rate": floors.gemm(2.0 * n * dim * n_classes, device)}, agree_in_bf16
+    graph = n <= 256
+
+    def ours() -> tuple[Tensor, Tensor]:
+        return fc.similarity_confidence(image, text, data.LOGIT_SCALE, class_weight=weight)
+
     return Case(
-        lambda: fc.similarity_confidence(image, text, data.LOGIT_SCALE, class_weight=weight),
+        ours,
         idiom,
         (image, text, weight),
         tolerance,
         floors=floor,
+        variants=products.variants(ours, dim, device) if rest and not graph else {},  # few rows take mma
+        same=agree,
         memory=not rest and size != SIZES[1],
         device=device,
-        compile=not rest or rest[0] < n_classes,  # the idiom is the same for all weights
-        graph=n <= 256,
+        compile=not rest or (rest[0], dim) == (2, 512),  # the idiom is the same for all weights
+        graph=graph,
     )
 
 
-def idiom(image: Tensor, text: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def idiom(image: Tensor, text: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
     logits = data.LOGIT_SCALE * normalize(image, dim=1) @ normalize(text, dim=1).T
-    factor = weight[logits.argmax(dim=1)]
-    return tuple(torch.softmax(logits * factor[:, None], dim=1).max(dim=1))
+    if weight is not None:
+        logits = logits * weight[logits.argmax(dim=1)][:, None]
+    return tuple(torch.softmax(logits, dim=1).max(dim=1))
 
 
 def agree(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> None:

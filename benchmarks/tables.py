@@ -6,12 +6,15 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from . import products
 from .harness import Row
+from .targets import TARGETS
 
 CAPTION = (
-    "figure: the time of a peer over ours; ours over that of a floor; memory beyond the inputs. "
+    "figure: the time of a peer, or of one product, over ours; ours over that of a floor; memory beyond the inputs. "
     "CPU figure: the same in CPU time, all threads together: steadier on a busy machine."
 )
+GEMM = "GEMM rate"
 
 
 def seconds(x: float | None) -> str:
@@ -47,9 +50,13 @@ def terminal(rows: list[Row]) -> Table:
                 figure(row, row.figure),
                 figure(row, row.cpu_figure),
                 str(row.target or ""),
-                {True: "[green]yes[/]", False: "[red]no[/]", None: row.note}[row.holds],
+                {True: "[green]yes[/]", False: "[red]no[/]", None: row.note or shares(row)}[row.holds],
             )
     return table
+
+
+def shares(row: Row) -> str:
+    return "; ".join(f"{share:.0%} of {floor}" for floor, share in row.shares.items())
 
 
 def short(rows: list[Row]) -> str:
@@ -93,6 +100,32 @@ def _times(row: Row | None) -> str:
     if row is None or row.figure is None:
         return ""
     return f"{row.figure:.2f}x" if row.figure < 10 else f"{row.figure:.0f}x"
+
+
+def verdict(rows: list[Row]) -> str:
+    """Of each work by both products: their times, what share they reach of the rate of torch's product, and whether
+    that by warpgroups is the faster."""
+    names = ("mma", "wgmma")
+    heads = ("op", "work", *names, "mma / wgmma", *(f"{name} of {GEMM}" for name in names), "target", "wgmma faster")
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    for work in dict.fromkeys(row.work for row in rows):
+        mine = {row.contender: row for row in rows if row.work == work}
+        both = [mine.get(products.contender(name)) for name in names]
+        measured = [row if row and row.seconds else None for row in both]
+        target = TARGETS.get(work, {}).get(GEMM)
+        ratio = measured[0].figure / measured[1].figure if all(measured) else None
+        why = "; ".join(row.note for row in mine.values() if row.role in ("ours", "product") and row.note)
+        cells = [
+            mine["pyfastcal"].op,
+            work,
+            *(seconds(row and row.seconds) for row in both),
+            "" if ratio is None else f"{ratio:.2f}x",
+            *(f"{row.shares[GEMM]:.0%}" if row else "" for row in measured),
+            f"{1 / target.limit:.0%}" if target else "",
+            why or ("" if ratio is None else "yes" if ratio > 1 else "no"),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def headline(stamp: dict[str, Any]) -> str:

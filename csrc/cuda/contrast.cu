@@ -1,6 +1,7 @@
 #include "product/contrast.cuh"
 
 #include "tensors.cuh"
+#include "wanted_product.h"
 
 namespace pyfastcal::cuda {
 
@@ -13,7 +14,7 @@ static Tensor contrast_distance_op(const Tensor& image, const Tensor& text, cons
   if (images.rows == 0) return z;
   const Contrast arguments{images, texts, images0, texts0, probability, float(logit_scale), normalize};
   ContrastPlan plan;
-  check(plan.make(arguments));
+  check(plan.make(arguments, wanted_product()));
   Tensor workspace = new_workspace(image, plan.workspace_bytes());
   check(plan.launch(arguments, z.mutable_data_ptr<float>(), workspace.mutable_data_ptr(), device.stream()));
   return z;

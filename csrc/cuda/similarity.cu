@@ -1,6 +1,7 @@
 #include "product/similarity.cuh"
 
 #include "tensors.cuh"
+#include "wanted_product.h"
 
 namespace pyfastcal::cuda {
 
@@ -11,7 +12,7 @@ static Tensor similarity_op(const Tensor& image, const Tensor& text, bool normal
   Tensor out = new_float(image, {images.rows, texts.rows});
   if (images.rows == 0) return out;
   SimilarityPlan plan;
-  check(plan.make(images, texts));
+  check(plan.make(images, texts, wanted_product()));
   Tensor workspace = new_workspace(image, plan.workspace_bytes());
   check(plan.launch(images, texts, normalize, out.mutable_data_ptr<float>(), workspace.mutable_data_ptr(),
                     device.stream()));

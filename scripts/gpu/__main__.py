@@ -3,9 +3,17 @@
     python -m scripts.gpu [--second] [--seconds S] [--only STAGE ...] [--out FOLDER] [--rehearse] [--dry-run]
 
 The first run: build (for this GPU only; where it fails nothing else is begun), ops (each on the GPU against the CPU),
-tests (those marked gpu), floors (every work of the table in docs/kernels.md: ours and its floor), memcheck (every op at
-small sizes under compute-sanitizer), peers (the same works again with all contenders, as many as the time is for). The
-second: build, failed (the tests that failed in the first), racecheck, ncu (counters of three kernels), repeat (floors).
+products (on compute capability 9.0: the works that both products can do, by mma.sync and by warpgroups), tests (those
+marked gpu), floors (every work of the table in docs/kernels.md: ours, by each product, and its floor), memcheck (every
+op at small sizes under compute-sanitizer), peers (the same works again with all contenders, as many as the time is
+for). The second: build, failed (the tests that failed in the first), racecheck, ncu (counters of some kernels), repeat
+(floors).
+
+Products ends with a verdict: for each work both times, both shares of the rate of torch's product, and which is the
+faster. What `auto` takes is decided in csrc/cuda/product/warpgroups/choice.cuh: kMeasuredFaster is to be true where ops
+and tests pass by both and the verdict is yes. Where ops or products did not succeed, the tests and measurements after
+them leave warpgroups out (PYFASTCAL_CUDA_PRODUCT=mma). One op alone: `python -m benchmarks --device cuda --contenders
+products --only knn`.
 
 Each has a share of the time. One that fails or takes too long does not stop the others, but the exit code tells; what
 was there until then is in FOLDER ($OUT, or build/gpu): log.txt, stages.json, rows.json, tests.jsonl and the like.

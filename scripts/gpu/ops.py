@@ -1,7 +1,7 @@
 """Calls every op on small inputs at the borders of its kernels and compares with the CPU, to the bit where that is
 promised; a second call must give the same bits as the first. Also what compute-sanitizer watches.
 
-    python -m scripts.gpu.ops [--device cuda]
+    python -m scripts.gpu.ops [--device cuda] [--kernels]
 
 Inputs are made on the CPU and results compared there, so that on the GPU hardly any kernels run but pyfastcal's.
 """
@@ -9,46 +9,19 @@ Inputs are made on the CPU and results compared there, so that on the GPU hardly
 import argparse
 import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor
-from torch.testing import assert_close
 
 import pyfastcal as fc
 from pyfastcal import ops
+from scripts.gpu import by_warpgroups
+from scripts.gpu.compare import Case, Result, close, close_cosines, equal, nearest, normal
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-Result = tuple[Tensor, ...]
-Compare = Callable[[Result, Result], None]
 
 
-def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
-
-
-def close(ours: Result, cpu: Result) -> None:
-    """Confidences, z and the like: fp32 in another order, on the same 16-bit numbers."""
-    assert_close(ours[0], cpu[0], rtol=1e-4, atol=1e-6)
-
-
-def close_cosines(ours: Result, cpu: Result) -> None:
-    """Sums of products near 0, in another order: off by what such sums of unit vectors lose."""
-    assert_close(ours[0], cpu[0], rtol=0, atol=2e-6)
-
-
-def equal(ours: Result, cpu: Result) -> None:
-    for a, b in zip(ours, cpu, strict=True):
-        assert_close(a, b, rtol=0, atol=0, equal_nan=True)
-
-
-def nearest(ours: Result, cpu: Result) -> None:
-    assert_close(ours[0], cpu[0], rtol=3e-7, atol=0, equal_nan=True)
-    assert torch.equal(ours[1], cpu[1])
-
-
-def cases() -> Iterator[tuple[str, Callable[[str], Result], Compare]]:
-    """Name, the call on a device, how its result is compared with the CPU's."""
+def cases() -> Iterator[Case]:
     for dtype, classes in itertools.product(DTYPES, (1, 33, 1000, 5000)):
         logits = normal(37, classes, dtype=dtype) * 10
         weight, factor = torch.linspace(0.5, 1, classes), torch.linspace(0.9, 1.1, 37)
@@ -144,23 +117,33 @@ def cases() -> Iterator[tuple[str, Callable[[str], Result], Compare]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
-    device = parser.parse_args().device
+    parser.add_argument("--kernels", action="store_true", help="look which kernels run too, with torch's profiler")
+    options = parser.parse_args()
+    device = options.device
     info = fc.build_info()
     problem = info["problem"] or (info["cuda_problem"] if device == "cuda" else None)
     if problem:
         print(f"no kernels: {problem}", file=sys.stderr)
         return 1
     failed = 0
-    for name, call, compare in cases():
+    for name, call, compare in itertools.chain(cases(), by_warpgroups.cases()):
+        print(name, end=": ", flush=True)  # before: whatever ends the run, the log says which it was
         try:
             first, second = (tuple(x.cpu() for x in call(device)) for _ in range(2))
             compare(first, call("cpu"))
             equal(second, first)
-        except AssertionError as error:
+        except (AssertionError, RuntimeError) as error:
             failed += 1
-            print(f"{name}: {error}", flush=True)
+            print(error, flush=True)
         else:
-            print(f"{name}: ok", flush=True)
+            print("ok", flush=True)
+    if options.kernels:
+        print("kernels", end=": ", flush=True)
+        try:
+            print(by_warpgroups.check_kernels(device))
+        except (AssertionError, RuntimeError) as error:
+            failed += 1
+            print(error)
     print(f"{failed} calls differ" if failed else "all as on the CPU")
     return failed > 0
 

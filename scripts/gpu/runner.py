@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ class Stage:
     takes_the_rest: bool = False  # of the time, if that is more than the budget
     told_the_time: bool = False  # its command is told by --budget how long it may work
     vital: bool = False  # where it fails nothing else makes sense
+    wary_of: tuple[str, ...] = ()  # where one of these stages did not succeed, this one's environment is added to by
+    if_wary: dict[str, str] = field(default_factory=dict)
 
     def line(self) -> str:
         return " ".join([*(f"{k}='{v}'" for k, v in self.environment.items()), *self.command])
@@ -125,7 +127,9 @@ def run_all(stages: list[Stage], total: float, record: Record) -> list[Outcome]:
     stopped = ""
     for stage in stages:
         left = end - time.monotonic()
-        record.say(f"\n== {stage.name} ==\n{stage.line()}")
+        if bad := [o.stage for o in record.outcomes if o.stage in stage.wary_of and not o.good]:
+            stage = replace(stage, environment=stage.environment | stage.if_wary)
+        record.say(f"\n== {stage.name} ==\n{stage.line()}" + f"  # for {', '.join(bad)} did not succeed" * bool(bad))
         if stopped or left < min(LEAST, stage.budget):
             record.put(Outcome(stage.name, "not begun", 0.0, stopped or "no time left"))
             continue

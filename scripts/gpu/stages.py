@@ -4,13 +4,17 @@ import importlib.util
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+from benchmarks import products
 from scripts.gpu import outcomes, profiled
 from scripts.gpu.runner import Stage
 
 ROWS, REPEATED = "rows.json", "rows-repeated.json"  # what was measured, and measured again
-BEGUN_BY = {"floors": ROWS, "repeat": REPEATED}  # the stages that begin these files; "peers" adds to the first
+COMPARED = "rows-products.json"  # by each product
+# the stages that begin these files; "peers" adds to the first
+BEGUN_BY = {"products": COMPARED, "floors": ROWS, "repeat": REPEATED}
 # what a rehearsal tests in place of what touches the GPU
 REHEARSED = ["tests/ops/test_similarity.py"]
 
@@ -31,8 +35,11 @@ def gpu_arch() -> str | None:
     return f"sm_{major}{minor}" + ("a" if (major, minor) == (9, 0) else "")
 
 
-FIRST = ("build", "ops", "tests", "floors", "memcheck", "peers")
+FIRST = ("build", "ops", "products", "tests", "floors", "memcheck", "peers")
 SECOND = ("build", "failed", "racecheck", "ncu", "repeat")
+# Where the product by warpgroups failed, hung or crashed, the other is tested and measured: both processes and the GPU
+# itself may not survive it.
+WARY = {"wary_of": ("ops", "products"), "if_wary": {products.VARIABLE: "mma"}}
 
 
 class Stages:
@@ -49,9 +56,10 @@ class Stages:
             self.ops(),
             self.tests("tests", ["tests", "-m", "gpu"] if arch else REHEARSED),
             self.failed(before),
-            self.benchmarks("floors", 60, ROWS, "--contenders", "floors"),
-            self.benchmarks("peers", 60, ROWS),
-            self.benchmarks("repeat", 40, REPEATED, "--contenders", "floors"),
+            self.products(),
+            self.benchmarks("floors", 45, ROWS, "--contenders", "floors"),
+            self.benchmarks("peers", 15, ROWS, rest=True),
+            self.benchmarks("repeat", 15, REPEATED, "--contenders", "floors", rest=True),
             self.check("memcheck"),
             self.check("racecheck"),
             self.profile(),
@@ -66,10 +74,10 @@ class Stages:
             settings = {"PYFASTCAL_BUILD": "require", "PYFASTCAL_CUDA": "0"}
             where = ["--build-lib", str(self.folder / "lib"), "--build-temp", str(self.folder / "temp")]
         command = [sys.executable, "setup.py", "build_ext", *where]
-        return Stage("build", command, 90 if self.arch else 600, settings, vital=True)
+        return Stage("build", command, 115 if self.arch else 600, settings, vital=True)
 
     def ops(self) -> Stage:
-        return Stage("ops", self._ops_command(), 30)
+        return Stage("ops", [*self._ops_command(), "--kernels"], 35)
 
     def _ops_command(self) -> list[str]:
         return [sys.executable, "-m", "scripts.gpu.ops", "--device", "cuda" if self.arch else "cpu"]
@@ -80,7 +88,7 @@ class Stages:
         report = ["-p", "scripts.gpu.outcomes", "--outcomes", str(self.folder / f"{name}.jsonl")]
         report += [f"--junitxml={self.folder / f'{name}.xml'}", "--tb=short", "-rs", "-p", "no:cacheprovider"]
         command = [sys.executable, "-m", "pytest", "--continue-on-collection-errors", *parallel, *report, *chosen]
-        return Stage(name, command, 100)
+        return Stage(name, command, 100, **WARY)
 
     def failed(self, before: Path) -> Stage:
         """Also those parameters of a failed test that passed, or that there were not: mending may change them."""
@@ -92,10 +100,15 @@ class Stages:
             stage.skip = f"nothing failed in {before}" if before.exists() else f"there is no {before}"
         return stage
 
-    def benchmarks(self, name: str, budget: float, rows: str, *options: str) -> Stage:
+    def benchmarks(self, name: str, budget: float, rows: str, *options: str, rest: bool = False) -> Stage:
         command = [sys.executable, "-m", "benchmarks", "--device", "cuda", "--into", str(self.folder / rows), *options]
         command += [] if self.arch else ["--quick"]
-        return Stage(name, command, budget, takes_the_rest=name != "floors", told_the_time=True)
+        return Stage(name, command, budget, takes_the_rest=rest, told_the_time=True, **WARY)
+
+    def products(self) -> Stage:
+        stage = self.benchmarks("products", 45, COMPARED, "--contenders", "products", "--rounds", "5")
+        other = self.arch not in (None, "sm_90a")
+        return replace(stage, wary_of=(), skip="there is one product off compute capability 9.0" if other else "")
 
     def check(self, tool: str) -> Stage:
         sanitizer = find_tool("compute-sanitizer")
@@ -108,11 +121,11 @@ class Stages:
         return Stage(tool, [*options, *self._ops_command()], 45 if tool == "memcheck" else 75, environment, why_not)
 
     def profile(self) -> Stage:
-        """Counters of the hardware, of one launch of each kernel, at the clocks that the GPU has."""
+        """Counters of the hardware, of one call of each kernel's, at the clocks that the GPU has."""
         ncu = find_tool("ncu")
         sections = "SpeedOfLight LaunchStats Occupancy SchedulerStats WarpStateStats InstructionStats "
         sections += "MemoryWorkloadAnalysis ComputeWorkloadAnalysis"
-        options = [ncu or "ncu", "--clock-control", "none", "--launch-count", str(len(profiled.WORKS))]
+        options = [ncu or "ncu", "--clock-control", "none", "--launch-count", str(profiled.LAUNCHES)]
         options += ["--kernel-name", f"regex:{profiled.KERNELS}", "--log-file", str(self.folder / "ncu.txt")]
         options += [word for section in sections.split() for word in ("--section", section)]
         why_not = "no GPU" if not self.arch else "" if ncu else "ncu was not found"

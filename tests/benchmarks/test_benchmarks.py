@@ -14,6 +14,8 @@ from benchmarks import __main__ as command
 from benchmarks import harness, results, tables
 from benchmarks.targets import TARGETS, at_least, at_most, in_microseconds, share_of_floor
 
+from .cases import case
+
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -31,11 +33,6 @@ def quick_gpu(tmp_path_factory: pytest.TempPathFactory) -> dict:
     assert command.main(["--quick", "--device", "cuda", "--out", str(folder)]) == 0
     (path,) = folder.glob("*.json")
     return json.loads(path.read_text())
-
-
-def case(idiom) -> harness.Case:
-    x = torch.arange(4.0)
-    return harness.Case(lambda: x * 2, idiom, (x,), lambda a, b: torch.testing.assert_close(a, b))
 
 
 def test_every_op_is_measured(quick: Path):

@@ -21,7 +21,7 @@ Box boxes[kMaxBoxes];
 int order[kMaxBoxes], n_under_way = 0;  // the oldest first
 char issue_tags[kSets][kMaxBoxes];
 
-// Bytes first to last of the box's row, of those within the matrix; the sanitizers see them read.
+// A row of a box, which is row `row` of the matrix and row `number` of the box; zeros outside of the matrix.
 void copy_row(unsigned char* to, const Box& box, int64_t row, int number) {
   unsigned char bytes[kRowBytes] = {};
   const int64_t first = std::max<int64_t>(-int64_t(box.column), 0),

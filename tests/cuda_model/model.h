@@ -7,7 +7,8 @@
 //
 // The model itself is compiled without sanitizers, kernels and tests with one or none. Under the thread sanitizer every
 // CUDA thread is a thread of its own; only barriers, __syncwarp and fences order memory, so what a kernel leaves
-// unordered is reported, between a block's threads and between one block and the next. Under the address sanitizer the
+// unordered is reported, between a block's threads and between one block and the next. The copy engine and each warp's
+// tensor core are threads of their own too, which know what the barriers tell them. Under the address sanitizer the
 // block's shared memory ends where it was asked to.
 #pragma once
 #include <cuda_runtime_api.h>

@@ -13,9 +13,7 @@ struct Registers {
   float* d;
   const uint32_t *a, *b;
 };
-float bfloat16_to_float(uint16_t bits);
-float half_to_float(uint16_t bits);
-template <float (*ToFloat)(uint16_t)>
+template <class T>
 void complete_mma(Warp& warp, uint32_t mask);
 
 // Off by as much as the instruction may be, now to this side, now to that.
@@ -49,8 +47,10 @@ namespace pyfastcal::cuda::prim {
 template <class... Parameters, class... Arguments>
 inline cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t,
                           const Arguments&... arguments) {
+  // By reference, for it returns when all blocks have ended; and GCC 12, which clears the padding of what is captured
+  // (-ftrivial-auto-var-init), takes the place of padding behind an array of structures to be another.
   return cuda_model::launch(reinterpret_cast<const void*>(kernel), grid, block, shared_bytes,
-                            [=] { kernel(arguments...); });
+                            [&] { kernel(arguments...); });
 }
 
 inline uint32_t shared_address(const void* shared) { return cuda_model::shared_address(shared); }
@@ -58,10 +58,8 @@ inline uint32_t shared_address(const void* shared) { return cuda_model::shared_a
 template <class T>
 inline void mma_16816(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], CUDA_MODEL_PLACE_ARGUMENTS) {
   static_assert(std::is_same_v<T, __nv_bfloat16> || std::is_same_v<T, __half>);
-  constexpr auto complete = std::is_same_v<T, __half> ? cuda_model::complete_mma<cuda_model::half_to_float>
-                                                      : cuda_model::complete_mma<cuda_model::bfloat16_to_float>;
   const cuda_model::Registers registers{d, a, b};
-  cuda_model::meet(~0u, uint64_t(uintptr_t(&registers)), 0, complete, {"mma_16816", file, line});
+  cuda_model::meet(~0u, uint64_t(uintptr_t(&registers)), 0, cuda_model::complete_mma<T>, {"mma_16816", file, line});
 }
 
 inline void load_matrix_x4(uint32_t (&r)[4], const void* row, CUDA_MODEL_PLACE_ARGUMENTS) {

@@ -81,13 +81,13 @@ void read(Product& p) {
   p.read = true;
 }
 
-template <float (*ToFloat)(uint16_t)>
+template <class T>
 void compute(const Product& p, Accumulators& set) {
   float a[16][kDepth], b[kDepth][kColumns];
   for (int row = 0; row < 16; ++row)
-    for (int k = 0; k < kDepth; ++k) a[row][k] = ToFloat(p.operands.a[row][k]);
+    for (int k = 0; k < kDepth; ++k) a[row][k] = to_float<T>(p.operands.a[row][k]);
   for (int column = 0; column < kColumns; ++column)
-    for (int k = 0; k < kDepth; ++k) b[k][column] = ToFloat(p.operands.b[column][k]);
+    for (int k = 0; k < kDepth; ++k) b[k][column] = to_float<T>(p.operands.b[column][k]);
   if (!p.add)
     for (auto& row : set.sums)
       for (float& x : row) x = 0;
@@ -146,7 +146,7 @@ void complete_wait(Warp& warp, uint32_t) {
     }
     if (!p.read) read(p);
     Accumulators& set = w.sets[p.set];
-    p.half ? compute<half_to_float>(p, set) : compute<bfloat16_to_float>(p, set);
+    p.half ? compute<__half>(p, set) : compute<__nv_bfloat16>(p, set);
     if (--set.products == 0) give_back(set);
   }
   const AsAgent agent(tensor_core_agent());

@@ -101,7 +101,13 @@ void open_barrier_if_all_wait() {
 
 // A fibre's life: one thread of every block (of its set), of every launch.
 void run_fibre() {
-  __sanitizer_finish_switch_fiber(nullptr, &host.stack, &host.stack_size);
+  const void* stack = nullptr;
+  size_t stack_size = 0;
+  __sanitizer_finish_switch_fiber(nullptr, &stack, &stack_size);
+  if (!host.stack) {  // the first switch of all comes from there
+    host.stack = stack;
+    host.stack_size = stack_size;
+  }
   for (;;) {
     threadIdx = current->index;
     __tsan_acquire(&begin_tag);

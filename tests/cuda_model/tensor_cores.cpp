@@ -5,7 +5,7 @@
 
 namespace cuda_model {
 
-template <float (*ToFloat)(uint16_t)>
+template <class T>
 void complete_mma(Warp& warp, uint32_t) {
   float a[16][16], b[16][8], d[16][8];
   const auto registers = [&](int l) { return reinterpret_cast<const Registers*>(uintptr_t(warp.value[l])); };
@@ -13,7 +13,7 @@ void complete_mma(Warp& warp, uint32_t) {
     const Registers& r = *registers(l);
     const int group = l / 4, k = l % 4 * 2;
     for (int e = 0; e < 2; ++e) {
-      const auto element = [&](uint32_t word) { return ToFloat(uint16_t(word >> 16 * e)); };
+      const auto element = [&](uint32_t word) { return to_float<T>(uint16_t(word >> 16 * e)); };
       for (int i = 0; i < 4; ++i) a[group + i % 2 * 8][k + i / 2 * 8 + e] = element(r.a[i]);
       for (int i = 0; i < 2; ++i) b[k + i * 8 + e][group] = element(r.b[i]);
       for (int i = 0; i < 2; ++i) d[group + i * 8][k + e] = r.d[2 * i + e];
@@ -23,8 +23,8 @@ void complete_mma(Warp& warp, uint32_t) {
   for (int l = 0; l < 32; ++l)
     for (int i = 0; i < 4; ++i) registers(l)->d[i] = d[l / 4 + i / 2 * 8][l % 4 * 2 + i % 2];
 }
-template void complete_mma<bfloat16_to_float>(Warp&, uint32_t);
-template void complete_mma<half_to_float>(Warp&, uint32_t);
+template void complete_mma<__nv_bfloat16>(Warp&, uint32_t);
+template void complete_mma<__half>(Warp&, uint32_t);
 
 void complete_load_matrix(Warp& warp, uint32_t) {
   const auto at = [&](int l) { return reinterpret_cast<MatrixRow*>(uintptr_t(warp.value[l])); };

@@ -1,72 +1,5 @@
 // contrast: against the definition in fp64, at the tails of all sizes.
-#include "cuda/product/contrast.cuh"
-#include "features.h"
-
-using namespace pyfastcal;
-
-namespace {
-
-struct Options {
-  bool probability = false;
-  float logit_scale = 20;
-  bool normalize = true;
-};
-
-DeviceArray<float> run(const Matrix& image, const Matrix& text, const Matrix& image0, const Matrix& text0,
-                       const Options& o) {
-  DeviceArray<float> z(static_cast<size_t>(image.rows));
-  const cuda::Contrast arguments{image, text, image0, text0, o.probability, o.logit_scale, o.normalize};
-  cuda::ContrastPlan plan;
-  CHECK(plan.make(arguments) == cudaSuccess);
-  DeviceArray<char> workspace(size_t(plan.workspace_bytes()));
-  CHECK(plan.launch(arguments, z.data(), workspace.data(), nullptr) == cudaSuccess);
-  CHECK_EQUAL(cuda_model::counters.matrix_load_conflicts, 0u);
-  record(z);
-  return z;
-}
-
-template <class T, class U>
-std::vector<double> scores(const Features<T>& image, const Features<U>& text, int64_t i, const Options& o) {
-  std::vector<double> out;
-  for (int64_t c = 0; c < text.rows; ++c)
-    out.push_back(dot(image, i, text, c) * (o.normalize ? unit(image.norm(i)) * unit(text.norm(c)) : 1.0));
-  if (!o.probability) return out;
-  const double largest = *std::max_element(out.begin(), out.end());
-  double sum = 0;
-  for (double& x : out) sum += x = std::exp(double(o.logit_scale) * (x - largest));
-  for (double& x : out) x /= sum;
-  return out;
-}
-
-// Scores may be off by `error` times the largest similarity, the logit scale times as much in a probability's exponent.
-template <class T, class U, class V, class W>
-void check_against_definition(const Features<T>& image, const Features<U>& text, const Features<V>& image0,
-                              const Features<W>& text0, const Options& o, double error = 1e-6) {
-  const DeviceArray<float> z = run(image.matrix(), text.matrix(), image0.matrix(), text0.matrix(), o);
-  for (int64_t i = 0; i < image.rows; ++i) {
-    const std::vector<double> p = scores(image, text, i, o), p0 = scores(image0, text0, i, o);
-    double sum = 0, largest = 0, mean = 0;
-    for (size_t c = 0; c < p.size(); ++c) {
-      sum += std::fabs(p[c] - p0[c]);
-      largest = std::max({largest, std::fabs(p[c]), std::fabs(p0[c])});
-      mean += (std::fabs(p[c]) + std::fabs(p0[c])) / double(p.size());
-    }
-    const double exact = sum / double(p.size());
-    const double allowed = o.probability ? mean * error * double(o.logit_scale) : 2 * largest * error;
-    CHECK_NEAR(z[size_t(i)], exact, allowed + 1e-6 * exact, "row ", i, " of ", image.rows, ", ", text.rows,
-               " classes, ", image.cols, " and ", image0.cols, " columns");
-  }
-}
-
-template <class T>
-void check_sizes(int64_t n, int64_t c, int64_t d, int64_t d0, const Options& o, double error = 1e-6) {
-  check_against_definition(Features<T>(n, d, 1), Features<T>(c, d, 2), Features<T>(n, d0, 3), Features<T>(c, d0, 4), o,
-                           error);
-}
-
-constexpr Options kSimilarity{}, kProbability{true};
-
-}  // namespace
+#include "contrast.h"
 
 TEST(contrast_of_tails) {
   for (const Options& o : {kSimilarity, kProbability})
@@ -126,7 +59,7 @@ TEST(contrast_of_shared_images) {
 }
 TEST(contrast_of_images_that_only_begin_at_the_same_place) {
   const Features<__nv_bfloat16> image(5, 20, 1, 0, 4), text(70, 20, 2), text0(70, 20, 3);
-  Matrix image0 = image.matrix();
+  pyfastcal::Matrix image0 = image.matrix();
   image0.stride = 20;
   Features<__nv_bfloat16> copy0(5, 20, 1);
   std::copy_n(image.data.data(), 100, copy0.row(0));

@@ -41,8 +41,11 @@ TEST(knn_by_warpgroups_of_rows_that_are_not_aligned) {
 // The copy engine wants rows that do not overlap; of one row the stride may be anything.
 TEST(knn_by_warpgroups_of_rows_that_overlap) {
   const Vectors bank = normal(50, 9, Dtype::kHalf);
-  check_group({1, kCols, testing::random_normal(kCols, 8), Dtype::kHalf, 1}, bank, 5);
-  check_group(bank, {1, kCols, testing::random_normal(kCols, 8), Dtype::kHalf, 1}, 1);
+  for (const int64_t stride : {kCols + 1, kCols - 8, int64_t(0)}) {
+    const Vectors one(1, kCols, testing::random_normal(kCols, 8), Dtype::kHalf, stride - kCols);
+    check_group(one, bank, 5);
+    check_group(bank, one, 1);
+  }
   for (const int64_t stride : {0, 8, 448}) {
     Matrix windows = bank.matrix();
     windows.rows = 5;
@@ -59,8 +62,8 @@ TEST(knn_by_warpgroups_of_rows_that_overlap) {
 TEST(knn_by_warpgroups_of_a_bank_in_parts) {
   for (const int multiprocessors : {2, 6}) {
     cuda_model::settings.multiprocessors = multiprocessors;
-    check_group(normal(3, 10), normal(1500, 11), 9);
-    check_group(normal(3, 10, Dtype::kFloat), normal(700, 11, Dtype::kFloat), 128);
+    check_group(normal(3, 10), normal(1200, 11), 9);
+    check_group(normal(3, 10, Dtype::kFloat), normal(500, 11, Dtype::kFloat), 128);
   }
 }
 
@@ -71,9 +74,9 @@ TEST(knn_by_warpgroups_of_queries_in_chunks) {
 
 // Lists that scores cut, those that they cannot, and those that must not be.
 TEST(knn_by_warpgroups_of_duplicates) {
-  for (const Dtype dtype : kDtypes) {
-    Vectors bank = normal(900, 16, dtype);
-    for (int64_t j = 100; j < 800; ++j) bank.set_row(j, [&](int64_t c) { return bank.row(3)[c]; });
+  for (const Dtype dtype : {Dtype::kFloat, Dtype::kBFloat16}) {
+    Vectors bank = normal(560, 16, dtype);
+    for (int64_t j = 20; j < 500; ++j) bank.set_row(j, [&](int64_t c) { return bank.row(3)[c]; });
     Vectors queries = normal(20, 17, dtype);
     for (const int64_t q : {0, 9, 15, 16}) queries.set_row(q, [&](int64_t c) { return bank.row(3)[c]; });
     check_group(queries, bank, 4);
@@ -84,7 +87,7 @@ TEST(knn_by_warpgroups_of_duplicates) {
 TEST(knn_by_warpgroups_of_rows_within_the_slack_of_each_other) {
   for (const bool normalize : {false, true})
     for (const float spread : {1e-3f, 1e-6f})
-      check_group({2, kCols, cluster(2, kCols, spread, 18)}, {700, kCols, cluster(700, kCols, spread, 19)}, 7,
+      check_group({2, kCols, cluster(2, kCols, spread, 18)}, {400, kCols, cluster(400, kCols, spread, 19)}, 7,
                   {.normalize = normalize});
 }
 

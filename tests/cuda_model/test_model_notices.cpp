@@ -1,24 +1,8 @@
 // That the model notices what a kernel does wrong: each of these small kernels holds one mistake.
 #include "cuda/runtime/launch.cuh"
-#include "testing.h"
+#include "notices.h"
 
 namespace prim = pyfastcal::cuda::prim;
-
-#if defined(__SANITIZE_THREAD__)
-constexpr bool kThread = true, kAddress = false;
-#elif defined(__SANITIZE_ADDRESS__)
-constexpr bool kThread = false, kAddress = true;
-#else
-constexpr bool kThread = false, kAddress = false;
-#endif
-
-// Runs f in a process of its own and asks for its end with these words.
-static void expect_end(void (*f)(), const char* words) {
-  const testing::Outcome outcome = testing::run_apart(f);
-  CHECK(outcome.died);
-  if (outcome.said.find(words) == std::string::npos)
-    testing::fail(__FILE__, __LINE__, "expected '", words, "' in: ", outcome.said);
-}
 
 // Launches one of the kernels below; where the sanitizer that notices it is not built in (`noticed` is false) it is
 // not run.
@@ -30,7 +14,7 @@ static void expect_end(bool noticed, const char* words) {
     for (float& x : global) x = 0;
     if (PYFASTCAL_LAUNCH(Kernel, Grid, Block, SharedBytes, nullptr, global.data()) != cudaSuccess) std::abort();
   };
-  expect_end(run, words);
+  testing::expect_end(run, words);
 }
 
 template <bool Right>
@@ -204,8 +188,8 @@ static void take(size_t dynamic_bytes) {
 }
 TEST(model_notices_a_limit_that_is_lowered) {
   const char* const words = "a kernel's limit of dynamic shared memory is lowered";
-  expect_end([] { limit(2056); }, words);
-  expect_end(
+  testing::expect_end([] { limit(2056); }, words);
+  testing::expect_end(
       [] {
         limit(100 * 1024);
         limit(100 * 1024);
@@ -214,8 +198,8 @@ TEST(model_notices_a_limit_that_is_lowered) {
       words);
 }
 TEST(model_notices_that_static_arrays_do_not_fit) {
-  expect_end([] { take(45 * 1024); }, "too much shared memory, static arrays included");
-  expect_end(
+  testing::expect_end([] { take(45 * 1024); }, "too much shared memory, static arrays included");
+  testing::expect_end(
       [] {
         limit(227 * 1024);
         take(0);
@@ -223,7 +207,7 @@ TEST(model_notices_that_static_arrays_do_not_fit) {
       "a limit of dynamic shared memory that leaves no room for static arrays");
 }
 TEST(model_notices_a_device_that_changes) {
-  expect_end(
+  testing::expect_end(
       [] {
         int bytes = 0;
         for (; bytes == 0; cuda_model::settings.shared_per_block = 99 * 1024)

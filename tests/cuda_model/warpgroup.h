@@ -67,7 +67,6 @@ inline cudaError_t make_tensor_map(TensorMap* map, bool, const void* data, int64
 inline void copy_box(void* to, const TensorMap* map, int row, int column, Barrier* landed, CUDA_MODEL_PLACE_ARGUMENTS) {
   cuda_model::copy_box(to, map, row, column, &landed->state, {"copy_box", file, line});
 }
-inline void prefetch_box(const TensorMap*, int, int) {}
 
 template <int kCount>
 inline void release_registers(CUDA_MODEL_PLACE_ARGUMENTS) {

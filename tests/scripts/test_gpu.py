@@ -3,25 +3,23 @@
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import results
+from benchmarks import products, results
+from benchmarks.harness import Row
 from scripts import ROOT
 from scripts.gpu import __main__ as command
-from scripts.gpu import ops, outcomes, stages
+from scripts.gpu import outcomes, stages
 from scripts.gpu.runner import Record, Stage, run_all, summary
+
+from .process import python
 
 
 def stage(code: str, name: str = "stage", budget: float = 30, **options) -> Stage:
     return Stage(name, [sys.executable, "-c", code], budget, **options)
-
-
-def python(*arguments: str, **options) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, **options)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +39,7 @@ def test_commands(options: list[str], names: tuple[str, ...], capsys: pytest.Cap
         "tests": "tests -m gpu",
         "racecheck": "--tool racecheck",
         "floors": "--contenders floors",
+        "products": "--contenders products",
     }.items():
         assert name not in lines or words in lines[name]
 
@@ -67,6 +66,31 @@ def test_a_failure_stops_nothing_but_tells(tmp_path: Path, capsys: pytest.Captur
     log = (tmp_path / "log.txt").read_text()
     assert "== first ==" in log and "\nhello\n" in log and "\nhello\n" in capsys.readouterr().out
     assert "second" in summary(done)
+
+
+def test_the_other_product_is_taken_where_that_by_warpgroups_did_not_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Whatever became of its stages: hung, crashed or wrong."""
+    monkeypatch.delenv("PYFASTCAL_CUDA_PRODUCT", raising=False)
+    planned = stages.Stages("sm_90a", tmp_path, Path("nothing")).by_name
+    for name in ("tests", "failed", "floors", "peers", "repeat"):
+        assert {"ops", "products"} == set(planned[name].wary_of)
+        assert planned[name].if_wary == {"PYFASTCAL_CUDA_PRODUCT": "mma"}
+    assert not planned["products"].wary_of and not planned["memcheck"].wary_of
+    say = "import os; print('product', os.environ.get('PYFASTCAL_CUDA_PRODUCT'))"
+    then = stage(say, "then", **stages.WARY)
+    for code, product in (("", None), ("import os; os.abort()", "mma")):
+        record = Record(tmp_path / str(product))
+        assert run_all([stage(code, "products"), stage(say, "between"), then], 60, record)[-1].result == "ok"
+        log = (record.folder / "log.txt").read_text()
+        assert f"\nproduct {product}\nthen: ok" in log and "\nproduct None\nbetween: ok" in log
+        assert ("PYFASTCAL_CUDA_PRODUCT='mma'" in log) == ("# for products did not succeed" in log) == bool(product)
+
+
+def test_products_are_compared_where_there_are_two(tmp_path: Path):
+    for arch, skipped in (("sm_90a", False), ("sm_100", True), (None, False)):
+        assert bool(stages.Stages(arch, tmp_path, Path("nothing")).by_name["products"].skip) == skipped
 
 
 def test_nothing_is_begun_after_a_vital_failure(tmp_path: Path):
@@ -111,12 +135,12 @@ def test_the_python_path_is_added_to(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_rehearsal_survives_what_hangs_and_what_crashes(tmp_path: Path):
     """The whole chain but for the build, on the CPU, with real commands."""
     (tmp_path / "rows.json").write_text('{"stamp": {"commit": "of an earlier run"}, "rows": []}')
-    names = ["hangs", "ops", "crashes", "tests", "floors", "memcheck", "peers"]
+    names = ["hangs", "ops", "products", "crashes", "tests", "floors", "memcheck", "peers"]
     done = python("-m", "scripts.gpu", "--rehearse", "--out", str(tmp_path), "--only", *names)
     assert done.returncode == 1, done.stdout + done.stderr
     found = {s["stage"]: s["result"] for s in json.loads((tmp_path / "stages.json").read_text())["stages"]}
     assert found == {
-        **dict.fromkeys(("ops", "tests", "floors", "peers"), "ok"),
+        **dict.fromkeys(("ops", "products", "tests", "floors", "peers"), "ok"),
         "hangs": "out of time",
         "crashes": "failed",
         "memcheck": "skipped",
@@ -125,8 +149,17 @@ def test_a_rehearsal_survives_what_hangs_and_what_crashes(tmp_path: Path):
     assert len(tests) > 20 and {t["outcome"] for t in tests} == {"passed"}
     assert "<testsuite" in (tmp_path / "tests.xml").read_text()
     stamp, rows = results.read(tmp_path / "rows.json")
-    assert {row.role for row in rows} == {"ours", "peer", "floor"} and stamp["quick"]
-    assert len(list(tmp_path.iterdir())) <= 8
+    assert {row.role for row in rows} == {"ours", "product", "peer", "floor"} and stamp["quick"]
+    compared = results.read(tmp_path / "rows-products.json")[1]
+    assert {row.op for row in compared} == set(products.OPS)
+    assert {row.role for row in compared} == {"ours", "product", "floor"}
+    log = (tmp_path / "log.txt").read_text()
+    assert "kernels: not looked at" in log and log.count("| yes |") + log.count("| no |") == len(verdicts(compared))
+    assert len(list(tmp_path.iterdir())) <= 9
+
+
+def verdicts(rows: list[Row]) -> set[str]:
+    return {row.work for row in rows if row.role == "product"}
 
 
 def test_outcomes_are_there_whatever_ends_the_tests(tmp_path: Path):
@@ -187,18 +220,3 @@ sys.exit(pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", *sys.arg
     assert sum(map(int, re.findall(r"^tests/\S+: (\d+)$", marked, re.MULTILINE))) > 280
     assert "test_cuda_launch.py" in marked and "test_cuda_launch.py" not in others
     assert "cuda]" not in python("-c", code, "--collect-only", "-qq", "-m", "not gpu", "-v").stdout
-
-
-def test_every_op_is_called():
-    names = [name for name, _, _ in ops.cases()]
-    assert len(set(names)) == len(names)
-    for op in ("confidence", "bins", "nll", "log_density", "similarity", "similarity_confidence", "contrast", "knn"):
-        assert any(name.startswith(op) for name in names)
-    done = python("-m", "scripts.gpu.ops", "--device", "cpu")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "all as on the CPU" in done.stdout
-
-
-def test_what_a_profiler_looks_at_runs():
-    done = python("-m", "scripts.gpu.profiled", "--quick", "--device", "cpu")
-    assert done.returncode == 0 and done.stdout.count("done") == len(stages.profiled.WORKS)

@@ -12,57 +12,15 @@
 
 #include "../runtime/launch.cuh"
 #include "../runtime/workspace.cuh"
-#include "divisor.cuh"
 #include "gemm.cuh"
+#include "similarity/by_warpgroups.cuh"
+#include "similarity/share.cuh"
 #include "tile_rows.cuh"
+#include "warpgroups/choice.cuh"
 
 namespace pyfastcal::cuda {
 
 namespace similarity {
-
-template <class T>
-struct Arguments {
-  Product<T> product;
-  Slots slots;
-  const float* row_factor;
-  const Column* columns;
-  int64_t tiles;
-  Divisor col_tiles;
-  float* out;
-};
-
-// The tiles of a block.
-template <class T>
-class Share {
- public:
-  __device__ explicit Share(const Arguments<T>& a) : a_(a) {
-    const int64_t begin = a.tiles * blockIdx.x / gridDim.x, end = a.tiles * (blockIdx.x + 1) / gridDim.x;
-    first_row_ = begin / a.col_tiles.divisor();
-    first_col_ = int(begin % a.col_tiles.divisor());
-    size_ = int(end - begin);
-  }
-  __device__ int size() const { return size_; }
-  __device__ Tile<T> operator[](int i) const {
-    const int rows = a_.col_tiles.quotient(first_col_ + i), col = a_.col_tiles.remainder(first_col_ + i);
-    return {&a_.product, (first_row_ + rows) * kTileRows, int64_t(col) * kTileCols};
-  }
-
- private:
-  const Arguments<T>& a_;
-  int64_t first_row_;  // of tiles
-  int first_col_, size_;
-};
-
-// Four neighbouring lanes write 32 bytes of a row, a sector of L2 where the classes are a multiple of eight. First to
-// leave L2, which is for the product's operands.
-__device__ __forceinline__ void store_pair(float* to, float even, float odd, int left, bool aligned) {
-  if (aligned && left >= 2) {
-    __stcs(reinterpret_cast<float2*>(to), make_float2(even, odd));
-  } else {
-    if (left >= 1) __stcs(to, even);
-    if (left >= 2) __stcs(to + 1, odd);
-  }
-}
 
 template <class T>
 __global__ void __launch_bounds__(kProductThreads, 1) multiply(const __grid_constant__ Arguments<T> a) {
@@ -79,7 +37,7 @@ __global__ void __launch_bounds__(kProductThreads, 1) multiply(const __grid_cons
 #pragma unroll
       for (int m = 0; m < 4; ++m) of_row[m] = a.row_factor[min(tile.row + Place::row(m, half), rows - 1)];
       apply_columns(acc, half, a.columns + first_class,
-                    [&](float x, float factor, float, int m) { return x * factor * of_row[m]; });
+                    [&](float x, float factor, float, int m) { return similarity_of(x, factor, of_row[m]); });
 #pragma unroll
       for (int m = 0; m < 4; ++m) {
         const int64_t row = tile.row + Place::row(m, half);
@@ -104,12 +62,13 @@ __global__ void __launch_bounds__(kProductThreads, 1) multiply(const __grid_cons
 // How it is run on the current device, and what workspace that takes.
 class SimilarityPlan {
  public:
-  cudaError_t make(const Matrix& image, const Matrix& text) {
+  cudaError_t make(const Matrix& image, const Matrix& text, ProductChoice choice = ProductChoice::kAuto) {
     DeviceLimits device;
     if (const auto error = ask_device(&device)) return error;
     split_ = must_split(image, text);
     const int64_t row_tiles = (image.rows + kTileRows - 1) / kTileRows;
-    const int64_t col_tiles = (text.rows + kTileCols - 1) / kTileCols;
+    by_warpgroups_ = warpgroups::take(choice, device, image.cols, 0, !split_);
+    const int64_t col_tiles = (text.rows + tile_cols() - 1) / tile_cols();
     tiles_ = row_tiles * col_tiles;
     blocks_ = int(min(tiles_, int64_t(device.multiprocessors)));
     if (image.rows > INT_MAX - kTileRows || text.rows > INT_MAX - kTileCols ||
@@ -128,7 +87,7 @@ class SimilarityPlan {
                      cudaStream_t stream) {
     lay_out(image, text, workspace);
     if (const auto error =
-            prepare_b(text, split_, normalize, text_, nullptr, columns_, int64_t(col_tiles_) * kTileCols, stream))
+            prepare_b(text, split_, normalize, text_, nullptr, columns_, int64_t(col_tiles_) * tile_cols(), stream))
       return error;
     if (const auto error = prepare_a(image, split_, normalize, image_, row_factor_, stream)) return error;
     return !split_ && image.dtype == Dtype::kHalf ? launch_as<__half>(image, text, out, stream)
@@ -136,11 +95,14 @@ class SimilarityPlan {
   }
 
  private:
+  int tile_cols() const { return by_warpgroups_ ? warpgroups::kCols : kTileCols; }
+
   void lay_out(const Matrix& image, const Matrix& text, void* workspace) {
     Workspace w(workspace);
     text_ = w.take<uint16_t>(packed_size(text, split_));
-    columns_ = w.take<Column>(int64_t(col_tiles_) * kTileCols);
-    image_ = !split_ && readable_in_place(image) ? nullptr : w.take<uint16_t>(packed_size(image, split_));
+    columns_ = w.take<Column>(int64_t(col_tiles_) * tile_cols());
+    const bool in_place = readable_in_place(image) && (!by_warpgroups_ || warpgroups::mappable(image));
+    image_ = !split_ && in_place ? nullptr : w.take<uint16_t>(packed_size(image, split_));
     row_factor_ = w.take<float>(image.rows);
     bytes_ = w.bytes();
   }
@@ -150,10 +112,17 @@ class SimilarityPlan {
     const Product<T> product{operand_of<T>(image, split_, image_), operand_of<T>(text, split_, text_), int(image.cols),
                              split_ ? kSplitPairs : 1};
     const similarity::Arguments<T> a{product, slots_, row_factor_, columns_, tiles_, Divisor(col_tiles_), out};
+    if (by_warpgroups_) {
+      similarity::GroupArguments<T> of_groups{a, {}, {}};
+      if (const auto error = warpgroups::make_map(&of_groups.images, product.a, product.depth)) return error;
+      if (const auto error = warpgroups::make_map(&of_groups.texts, product.b, product.depth)) return error;
+      return PYFASTCAL_LAUNCH(similarity::multiply_by_warpgroups<T>, unsigned(blocks_), warpgroups::kThreads,
+                              warpgroups::kSharedBytes, stream, of_groups);
+    }
     return PYFASTCAL_LAUNCH(similarity::multiply<T>, unsigned(blocks_), kProductThreads, slots_.bytes(), stream, a);
   }
 
-  bool split_ = false;
+  bool split_ = false, by_warpgroups_ = false;
   int64_t tiles_ = 0, bytes_ = 0;
   int blocks_ = 0, col_tiles_ = 0;
   Slots slots_{};

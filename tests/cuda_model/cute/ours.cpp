@@ -2,15 +2,16 @@
 #define PYFASTCAL_CUDA_MODEL
 #include "ours.h"
 
-#include "cuda/product/tile.cuh"
+#include "cuda/product/warpgroups/block.cuh"
 
 uint3 threadIdx;  // the model's, but no kernel runs here
 
 namespace ours {
 
 Element element(int thread, int n, int half, int e) {
-  const int warp = thread / 32, lane = thread % 32;
-  return {16 * (warp % 4) + lane / 4 + 8 * half, 8 * n + lane % 4 * 2 + e};
+  using namespace pyfastcal::cuda::warpgroups;
+  threadIdx.x = unsigned(kCopyingThreads + thread);
+  return {Place::row(0, half), Place::col(n, e)};
 }
 
 int offset(int row, int col) {
@@ -21,8 +22,7 @@ int offset(int row, int col) {
 }
 
 uint64_t descriptor(uint32_t address, int step) {
-  return (uint64_t((address & 0x3ffff) >> 4) | uint64_t(1) << 16 | uint64_t(64) << 32 | uint64_t(1) << 62) +
-         uint64_t(2 * step);
+  return pyfastcal::cuda::warpgroups::describe_at(address) + uint64_t(2 * step);
 }
 
 }  // namespace ours

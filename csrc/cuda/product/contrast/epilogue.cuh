@@ -61,14 +61,13 @@ class Epilogue {
     }
   }
 
-  // From products to similarities, 0 past the last class, or to logits, -infinity there. factor: the owners'.
+  // From products to similarities or logits. factor: the owners'.
   __device__ __forceinline__ static void make_scores(Accumulators& acc, int half, const Column* columns, float factor) {
     float of_row[4];
 #pragma unroll
     for (int m = 0; m < 4; ++m) of_row[m] = OwnedRows::spread(factor, m);
     apply_columns(acc, half, columns, [&](float x, float column, float addend, int m) {
-      x = __fmul_rn(x, of_row[m]);
-      return kProbability ? __fmaf_rn(x, column, addend) : __fmul_rn(x, column);
+      return score<kProbability>(x, of_row[m], column, addend);
     });
   }
 

@@ -8,6 +8,13 @@ namespace pyfastcal::cuda::contrast {
 
 inline constexpr int kModels = 2;  // tuned, zero-shot
 
+// From a product to a similarity, 0 past the last class, or to a logit, -infinity there. scale: of the row.
+template <bool kLogit>
+__device__ __forceinline__ float score(float product, float scale, float factor, float addend) {
+  const float x = __fmul_rn(product, scale);
+  return kLogit ? __fmaf_rn(x, factor, addend) : __fmul_rn(x, factor);
+}
+
 template <class T>
 struct Model {
   Product<T> product;

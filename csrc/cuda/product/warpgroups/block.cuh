@@ -75,9 +75,11 @@ struct Tile {
 
 // Describes to wgmma the rows of a chunk that begin at a multiple of 1024 bytes (or, 2 q more, their columns from 16 q
 // on): 1024 bytes from 8 rows to the next 8 (64 x 16), pieces permuted by the row's number (1 at bit 62).
+__device__ __forceinline__ uint64_t describe_at(uint32_t address) {
+  return uint64_t(address >> 4 & 0x3fff) | uint64_t(1) << 16 | uint64_t(64) << 32 | uint64_t(1) << 62;
+}
 __device__ __forceinline__ uint64_t describe(const unsigned char* chunk) {
-  return uint64_t(prim::shared_address(chunk) >> 4 & 0x3fff) | uint64_t(1) << 16 | uint64_t(64) << 32 |
-         uint64_t(1) << 62;
+  return describe_at(prim::shared_address(chunk));
 }
 
 // The accumulators of a thread: [0][n][2 * half + e] is the element at row(0, half), column(n, e) of the tile.

@@ -83,14 +83,19 @@ TEST(warpgroups_similarity_with_class_weights) {
                              with_weights(some_weights(classes, classes)));
 }
 
-// A kernel for another number of sums does nothing: every box is copied once.
+// A kernel for another number of sums does nothing, and no tile is two blocks': every box is copied once.
 TEST(warpgroups_similarity_multiplies_once) {
-  const Features<__nv_bfloat16> image(300, 513, 1), text(140, 513, 2);
-  for (const int distinct : kDistinct) {
-    const DeviceArray<float> weights = some_weights(140, distinct);
-    const uint64_t before = cuda_model::counters.async_copies;
-    run(image.matrix(), text.matrix(), with_weights(weights));
-    CHECK_EQUAL(cuda_model::counters.async_copies - before, 3u * (8 + 2 * 10), distinct);
+  const Features<__nv_bfloat16> text(140, 513, 1);
+  for (const int64_t rows : {300, 10}) {  // three row tiles; one of two blocks
+    const Features<__nv_bfloat16> image(rows, 513, 2);
+    for (const int distinct : kDistinct) {
+      const DeviceArray<float> weights = some_weights(140, distinct);
+      const uint64_t before = cuda_model::counters.async_copies;
+      run(image.matrix(), text.matrix(), with_weights(weights));
+      const unsigned of_rows = 8, of_tile = 8 + 2,
+                     expected = rows > 10 ? 3 * of_rows + 6 * of_tile : 2 * (of_rows + of_tile);
+      CHECK_EQUAL(cuda_model::counters.async_copies - before, expected, distinct);
+    }
   }
 }
 

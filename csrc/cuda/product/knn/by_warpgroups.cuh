@@ -43,7 +43,8 @@ class GroupScan {
     longest_ = 0;
   }
 
-  // Sixteen scores at a time; the facts of their bank rows, which are padded to whole tiles, are read four parts before.
+  // Sixteen scores at a time; the facts of their bank rows, which are padded to whole tiles, are read four parts
+  // before.
   template <int p>
   __device__ __forceinline__ void part(const Accumulators& acc) {
     constexpr int kTogether = Lists<WarpTeam>::together<Accumulators>();

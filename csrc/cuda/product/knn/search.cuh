@@ -8,7 +8,8 @@
 // Slack: twice the bound of a score's error, so that no true neighbour is lost. With u = 2^-24, L the length of the
 // query's row in the product, X the largest |x|, r and R the query's and the bank's largest relative rounding error of
 // a copy (measured; 0 in place), the bound is the sum of
-//   - accumulation: tensor cores take a step of 16 columns in blocks of 4 products or more; a block's products and the sum
+//   - accumulation: tensor cores take a step of 16 columns in blocks of 4 products or more; a block's products and the
+//   sum
 //     so far are aligned to the largest, cut to no fewer than 24 bits and added (Fasi,
 //     Higham, Mikaitis, Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ CS 2021). With blocks of 4, five
 //     terms and the result lose less than 2^-23 of the largest each, which is at most L X, four times a step; with

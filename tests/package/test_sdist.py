@@ -75,11 +75,13 @@ def test_it_installs_with_kernels(installed: Environment) -> None:
 
 def test_info_tells_an_installed_cuda_half_from_one_in_use(installed: Environment) -> None:
     shown = installed.run("import sys; sys.argv[1:] = ['info']; from pyfastcal.cli import main; main()")
-    (gpu,) = [line.split(maxsplit=1)[1] for line in shown.splitlines() if line.split()[:1] == ["GPU"]]
+    lines = [line.split(maxsplit=1)[1] for line in shown.splitlines() if line.split()[:1] == ["GPU"]]
+    (gpu,) = [line for line in lines if not line.startswith("product ")]
     if find_nvcc() is None:
         assert gpu.startswith("not in use: pyfastcal was built without CUDA kernels")
     elif not torch.cuda.is_available():
         assert gpu.startswith("installed, not in use: torch")
+    assert len(lines) == 1 + (find_nvcc() is not None)  # by which instructions it multiplies, where it is installed
 
 
 def test_data_and_metadata_are_installed(installed: Environment) -> None:

@@ -44,7 +44,12 @@ DEVICES = [f"cpu-{name}" for name in CAPABILITIES] + ["cuda"] * torch.cuda.is_av
 
 
 # Minutes each: begun first, so that no process is left alone with one at the end.
-SLOW = ("tests/cuda_model/test_kernels.py", "tests/scripts/test_torch_versions.py", "tests/package/test_sdist.py")
+SLOW = (
+    "tests/cuda_model/test_kernels.py",
+    "tests/cuda_model/test_check.py",
+    "tests/scripts/test_torch_versions.py",
+    "tests/package/test_sdist.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

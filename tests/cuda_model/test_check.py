@@ -1,4 +1,4 @@
-"""``make cuda-check`` finds what it is there to find, in small sources that have it."""
+"""``make cuda-check``: the kernels pass it, and it finds what it is there to find, in small sources that have it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +30,17 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         return code, capsys.readouterr().err
 
     return run
+
+
+@needs_cuobjdump
+@pytest.mark.skipif(check.torch_include() is None, reason="needs torch's headers")
+def test_kernels_pass_the_check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr("sys.argv", ["check"])
+    code = check.main()
+    shown = capsys.readouterr()
+    assert code == 0, shown.out + shown.err
+    for arch in check.ARCHS:
+        assert arch in shown.out
 
 
 # The assembler's own words, of CUDA 13.0.
@@ -105,6 +116,9 @@ def test_products_that_wait_for_one_another_are_noticed(run: Check):
 
 BY_WARPGROUPS = """
     __global__ void __launch_bounds__(256, 1) by_warpgroups(const __grid_constant__ prim::TensorMap map, float* out) {
+    #if !defined(__CUDA_ARCH_FEAT_SM90_ALL)
+        prim::trap();
+    #else
         PYFASTCAL_SHARED(unsigned char, shared);
         prim::Barrier* const landed = reinterpret_cast<prim::Barrier*>(shared);
         if (threadIdx.x == 0) {
@@ -130,6 +144,7 @@ BY_WARPGROUPS = """
         prim::pin(d);
         for (int n = 0; n < 16; ++n)
             for (int i = 0; i < 4; ++i) out[threadIdx.x * 64 + 4 * n + i] = d[0][n][i];
+    #endif
     }"""
 COPY = "prim::copy_box(shared + 1024, &map, 0, 0, landed)"
 BY_WARPS = """

@@ -116,7 +116,7 @@ try:
 except KeyboardInterrupt:
     pathlib.Path({str(tmp_path / "report")!r}).write_text("so far")
 """
-    assert run_all([stage(code, budget=4)], 60, Record(tmp_path))[0].result == "out of time"
+    assert run_all([stage(code, budget=12)], 60, Record(tmp_path))[0].result == "out of time"
     assert (tmp_path / "report").read_text() == "so far"
 
 

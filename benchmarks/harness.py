@@ -190,6 +190,7 @@ def measure(op: str, work: str, case: Case, settings: Settings) -> Iterator[Row]
     says so: the others are still worth measuring."""
     ours: Call = case.ours
     peers: dict[str, Call | str] = {}
+    variants: dict[str, Call | str] = {**case.variants}
     if settings.peers:
         peers["torch eager"] = lambda: case.idiom(*case.inputs)
         if settings.compile and case.compile:
@@ -197,15 +198,21 @@ def measure(op: str, work: str, case: Case, settings: Settings) -> Iterator[Row]
     if case.graph and case.device == "cuda":
         ours = graphed(ours)
         peers = {name: call if isinstance(call, str) else graphed_peer(call) for name, call in peers.items()}
+        variants = {name: graphed_peer(call) for name, call in case.variants.items()}
     if settings.peers:
         peers |= case.peers
     contenders = {"pyfastcal": _Contender("ours", ours, device=case.device)}
-    contenders |= {name: _Contender("product", call, device=case.device) for name, call in case.variants.items()}
+    contenders |= {
+        name: _Contender("product", call, device=case.device)
+        for name, call in variants.items()
+        if not isinstance(call, str)
+    }
     contenders |= {
         name: _Contender("peer", call, device=case.device) for name, call in peers.items() if not isinstance(call, str)
     }
     contenders |= {name: _Contender("floor", f.call, f.share, case.device) for name, f in case.floors.items()}
-    wrong = _warm_up(work, contenders, case, settings)
+    wrong = {name: why for name, why in variants.items() if isinstance(why, str)}
+    wrong |= _warm_up(work, contenders, case, settings)
     contenders = {name: contender for name, contender in contenders.items() if name not in wrong}
     for number in range(settings.rounds):
         for contender in contenders.values():

@@ -50,7 +50,7 @@ def case(size: tuple, device: str = "cpu") -> Case:
         (image, text, weight),
         tolerance,
         floors=floor,
-        variants=products.variants(ours, dim, device) if rest and not graph else {},  # few rows take mma
+        variants=products.variants(ours, dim, device) if rest else {},
         same=agree,
         memory=not rest and size != SIZES[1],
         device=device,

@@ -4,7 +4,7 @@
 
 namespace pyfastcal::cuda {
 
-// What the user asks for; kAuto: whichever is faster.
+// What the user asks for; kAuto: the second where a GPU has shown it to be faster (warpgroups/choice.cuh).
 enum class ProductChoice { kAuto, kMma, kWgmma };
 
 }  // namespace pyfastcal::cuda

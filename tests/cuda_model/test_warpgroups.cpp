@@ -4,8 +4,6 @@
 #include "testing.h"
 
 using namespace pyfastcal::cuda;
-using warpgroups::Chunks;
-using warpgroups::kCopyingThreads;
 using warpgroups::kParts;
 using warpgroups::kSharedBytes;
 using warpgroups::Shared;
@@ -80,16 +78,9 @@ __global__ void multiply_all(const __grid_constant__ Arguments a) {
   }
   __syncthreads();
   const AllTiles tiles{a};
-  const Chunks chunks(a.depth);
-  if (threadIdx.x < kCopyingThreads) {
-    prim::release_registers<40>();
-    if (threadIdx.x == 0) warpgroups::copy_tiles(tiles, shared, chunks);
-  } else {
-    prim::claim_registers<232>();
-    WritingEpilogue epilogue(a, tiles);
-    warpgroups::Multiplier<T, AllTiles, WritingEpilogue>(tiles, shared, chunks, epilogue).run();
-    epilogue.end(tiles.size());
-  }
+  share_out<T>(
+      tiles, shared, a.depth, [] {}, [&] { return WritingEpilogue(a, tiles); },
+      [&](const WritingEpilogue& epilogue) { epilogue.end(tiles.size()); });
 }
 
 // Rows of small integers, any sum of whose products is exact, as the kernel gets them and as floats; behind the last

@@ -217,15 +217,7 @@ __device__ __forceinline__ void run_by_warpgroups(const GroupArguments<T>& a) {
   }
   __syncthreads();
   const GroupTiles<T> tiles(a);
-  const Chunks chunks(a.of.models[0].product.depth);
-  if (threadIdx.x < kCopyingThreads) {
-    prim::release_registers<40>();
-    if (threadIdx.x == 0) copy_tiles(tiles, shared, chunks);
-  } else {
-    prim::claim_registers<232>();
-    Epilogue epilogue(a, tiles);
-    Multiplier<T, GroupTiles<T>, Epilogue>(tiles, shared, chunks, epilogue).run();
-  }
+  share_out<T>(tiles, shared, a.of.models[0].product.depth, [&] { return Epilogue(a, tiles); });
 }
 
 template <class T>

@@ -106,16 +106,9 @@ __global__ void __launch_bounds__(warpgroups::kThreads, 1)
       prim::publish_barriers();
     }
     __syncthreads();
-    const Chunks chunks(maps.depth);
-    if (threadIdx.x < kCopyingThreads) {
-      prim::release_registers<40>();
-      if (threadIdx.x == 0) copy_tiles(tiles, shared, chunks);
-    } else {
-      prim::claim_registers<232>();
-      GroupScan scan(s, tiles, heads);
-      Multiplier<T, GroupTiles, GroupScan>(tiles, shared, chunks, scan).run();
-      scan.write_counts();
-    }
+    share_out<T>(
+        tiles, shared, maps.depth, [] {}, [&] { return GroupScan(s, tiles, heads); },
+        [](const GroupScan& scan) { scan.write_counts(); });
   } else {
     prim::trap();
   }

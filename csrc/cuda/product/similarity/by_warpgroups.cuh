@@ -91,15 +91,7 @@ __global__ void __launch_bounds__(warpgroups::kThreads, 1)
     }
     __syncthreads();
     const GroupShare<T> share(a);
-    const Chunks chunks(a.of.product.depth);
-    if (threadIdx.x < kCopyingThreads) {
-      prim::release_registers<40>();
-      if (threadIdx.x == 0) copy_tiles(share, shared, chunks);
-    } else {
-      prim::claim_registers<232>();
-      GroupWriter<T> writer(a.of, share);
-      Multiplier<T, GroupShare<T>, GroupWriter<T>>(share, shared, chunks, writer).run();
-    }
+    warpgroups::share_out<T>(share, shared, a.of.product.depth, [&] { return GroupWriter<T>(a.of, share); });
   } else {
     prim::trap();
   }

@@ -271,23 +271,16 @@ __global__ void __launch_bounds__(warpgroups::kThreads, 1)
     }
     __syncthreads();
     const GroupTiles<T> tiles(a);
-    const Chunks chunks(a.of.product.depth);
-    if (threadIdx.x < kCopyingThreads) {
-      prim::release_registers<40>();
-      if (threadIdx.x == 0) copy_tiles(tiles, shared, chunks);
-      if (threadIdx.x >= 32) {
-        uint32_t parity = 1;
+    const auto measure = [&] {
+      uint32_t parity = 1;
 #pragma unroll 1
-        for (int64_t row = tiles.first_row(0); row < a.of.product.a.rows; row += a.row_step.divisor() * kTileRows) {
-          lengths.measure(a.of.product.a, a.of.product.depth, row, a.of.normalize, parity);
-          parity ^= 1;
-        }
+      for (int64_t row = tiles.first_row(0); row < a.of.product.a.rows; row += a.row_step.divisor() * kTileRows) {
+        lengths.measure(a.of.product.a, a.of.product.depth, row, a.of.normalize, parity);
+        parity ^= 1;
       }
-    } else {
-      prim::claim_registers<232>();
-      Epilogue epilogue(a, tiles, lengths);
-      Multiplier<T, GroupTiles<T>, Epilogue>(tiles, shared, chunks, epilogue).run();
-    }
+    };
+    share_out<T>(
+        tiles, shared, a.of.product.depth, measure, [&] { return Epilogue(a, tiles, lengths); }, [](const auto&) {});
   } else {
     prim::trap();
   }

@@ -180,4 +180,26 @@ class Multiplier {
   uint32_t rows_parity_ = 0;
 };
 
+// The whole block, behind the barrier that its barriers are published by: a thread copies, the other warps of its
+// warpgroup do what there is `beside`, and those that multiply end with `finish`, of the epilogue that make() gave.
+template <class T, class Tiles, class Beside, class Make, class Finish>
+__device__ __forceinline__ void share_out(const Tiles& tiles, const Shared& shared, int depth, const Beside& beside,
+                                          const Make& make, const Finish& finish) {
+  const Chunks chunks(depth);
+  if (threadIdx.x < kCopyingThreads) {
+    prim::release_registers<40>();
+    if (threadIdx.x == 0) copy_tiles(tiles, shared, chunks);
+    if (threadIdx.x >= 32) beside();
+  } else {
+    prim::claim_registers<232>();
+    auto epilogue = make();
+    Multiplier<T, Tiles, decltype(epilogue)>(tiles, shared, chunks, epilogue).run();
+    finish(epilogue);
+  }
+}
+template <class T, class Tiles, class Make>
+__device__ __forceinline__ void share_out(const Tiles& tiles, const Shared& shared, int depth, const Make& make) {
+  share_out<T>(tiles, shared, depth, [] {}, make, [](const auto&) {});
+}
+
 }  // namespace pyfastcal::cuda::warpgroups

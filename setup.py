@@ -10,6 +10,8 @@ Everything else about the package is in pyproject.toml. What became of each half
                                         1: always, also beside a torch without CUDA, for use with another
     PYFASTCAL_CUDA_ARCHS                what to compile for: default "sm_80 sm_90a sm_100 sm_120 compute_100", the last
                                         being PTX, for 11.0 and later GPUs
+    PYFASTCAL_CUDA_LIBRARY              a CUDA half built before, of these sources and for PYFASTCAL_CUDA_ARCHS, to take
+                                        as it is: it is one for every Python, and its compilation takes minutes
     PYFASTCAL_TORCH                     the folder of a torch (its include and lib) to build against, where it is not
                                         the installed one
     PYFASTCAL_SANITIZE                  the CPU half with these sanitizers of GCC, as `make sanitize` builds it
@@ -215,6 +217,11 @@ class BuildExtension(build_ext):
         self.link(ext, objects, libraries=["torch_cpu", "c10"], library_dirs=[str(TORCH / "lib")], extra=extra)
 
     def build_cuda(self, ext: Extension) -> None:
+        if built := os.environ.get("PYFASTCAL_CUDA_LIBRARY"):
+            target = Path(self.get_ext_fullpath(ext.name))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(built, target)
+            return
         if TORCH is None:
             raise RuntimeError("torch was not found")
         if CUDA is None:

@@ -205,7 +205,7 @@ TEST(model_notices_a_copy_that_comes_too_soon) {
   expect_race<kTooFewToFree>();
   expect_end<kNotFree>("a phase that never ends", !kThread && in_order());
   expect_end<kFreeTwice>("wait: the next phase ended too", !kThread && in_order());
-  if (!cuda_model::settings.copies_land_early) expect_end<kAgain>("copy_box: another copy is under way to there");
+  if (!cuda_model::settings.copies_land_early) expect_end<kAgain>("another copy is under way to there");
 }
 
 TEST(model_notices_phases_that_never_end) {
@@ -221,12 +221,12 @@ TEST(model_notices_bytes_that_are_not_expected) {
 
 TEST(model_notices_misplaced_copies) {
   expect_end<kNotAligned>("copy_box: address not 1024-byte aligned");
-  expect_end<kBeyondShared>("copy_box: not wholly in dynamic shared memory");
+  expect_end<kBeyondShared>("a copy to what is not wholly in dynamic shared memory");
   expect_end<kBeyondRows>("heap-buffer-overflow", kAddress);
 }
 
 TEST(model_notices_barriers_that_copies_cannot_use) {
-  expect_end<kUnpublished>("copy_box: a barrier that was not published");
+  expect_end<kUnpublished>("a copy for a barrier that was not published");
   expect_end<kOverwritten>("a barrier was overwritten");
 }
 

@@ -43,16 +43,6 @@ TEST(warpgroups_are_taken_where_rows_are_long_and_of_16_bits) {
   CHECK(!takes_warpgroups(Bf16(5, 512, 1), Features<float>(9, 512, 2)));
 }
 
-TEST(warpgroups_are_taken_where_no_row_is_swept_twice) {
-  const int classes = cuda::similarity_confidence::kMostScored + 1;
-  const Bf16 image(1, 449, 1), text(classes, 449, 2);
-  const DeviceArray<float> weights = some_weights(classes, 2);
-  for (const float* const class_weight : {static_cast<const float*>(nullptr), weights.data()}) {
-    const Options options{.factors = {class_weight, nullptr}, .product = ProductChoice::kWgmma};
-    CHECK_EQUAL(run_either(image.matrix(), text.matrix(), options).by_warpgroups, !class_weight);
-  }
-}
-
 TEST(warpgroups_are_taken_on_hopper) {
   const Bf16 image(5, 449, 1), text(9, 449, 2);
   for (const int capability : {80, 90, 100, 120}) {
@@ -60,7 +50,7 @@ TEST(warpgroups_are_taken_on_hopper) {
     CHECK_EQUAL(takes_warpgroups(image, text), capability == 90, capability);
   }
   settings.capability = 90;
-  const size_t least = cuda::warpgroups::kSharedBytes + sizeof(cuda::warpgroups::Lengths);
+  const size_t least = cuda::similarity_confidence::kGroupSharedBytes;
   for (const size_t shared : {least, least - 1}) {
     ++settings.device;
     settings.shared_per_block = shared;

@@ -83,8 +83,9 @@ TEST(warpgroups_similarity_with_class_weights) {
                              with_weights(some_weights(classes, classes)));
 }
 
-// A kernel for another number of sums does nothing, and no tile is two blocks': every box is copied once.
-TEST(warpgroups_similarity_multiplies_once) {
+// A kernel for another number of sums does nothing, and no tile is two blocks': every box is copied once, and the facts of
+// every tile; columns twice where rows are swept twice.
+TEST(warpgroups_similarity_multiplies_as_often_as_it_must) {
   const Features<__nv_bfloat16> text(140, 513, 1);
   for (const int64_t rows : {300, 10}) {  // three row tiles; one of two blocks
     const Features<__nv_bfloat16> image(rows, 513, 2);
@@ -92,8 +93,8 @@ TEST(warpgroups_similarity_multiplies_once) {
       const DeviceArray<float> weights = some_weights(140, distinct);
       const uint64_t before = cuda_model::counters.async_copies;
       run(image.matrix(), text.matrix(), with_weights(weights));
-      const unsigned of_rows = 8, of_tile = 8 + 2,
-                     expected = rows > 10 ? 3 * of_rows + 6 * of_tile : 2 * (of_rows + of_tile);
+      const unsigned sweeps = rows > 10 && distinct > 2 ? 2 : 1, of_rows = 8, of_tile = 8 + 2 + 1,
+                     expected = rows > 10 ? 3 * of_rows + 6 * sweeps * of_tile : 2 * (of_rows + of_tile);
       CHECK_EQUAL(cuda_model::counters.async_copies - before, expected, distinct);
     }
   }
@@ -297,4 +298,14 @@ TEST(warpgroups_similarity_of_rows_that_overlap) {
         }
       }
     }
+}
+
+// More classes than logits are stored of: a row is one block's, whatever the batch.
+TEST(warpgroups_similarity_of_many_classes_with_weights) {
+  const int64_t classes = pyfastcal::cuda::similarity_confidence::kMostScored + 1;
+  const Features<__nv_bfloat16> image(3, 456, 1), text(classes, 456, 2);
+  for (const int distinct : {2, 50}) {
+    const DeviceArray<float> weights = some_weights(int(classes), distinct);
+    check_against_definition(image, text, with_weights(weights));
+  }
 }

@@ -5,34 +5,41 @@
 
 using namespace pyfastcal::cuda;
 using warpgroups::kParts;
-using warpgroups::kSharedBytes;
 using warpgroups::Shared;
 
 namespace {
 
+// Of a column: its number, and its square.
+struct alignas(8) Fact {
+  int number, square;
+};
+
 struct Arguments {
   prim::TensorMap a, b;
+  const Fact* facts;  // of all tiles' columns
   int rows, cols, depth, row_tiles, col_tiles;
   float* out;
 };
 
 // The tiles of a block: its row tiles, each with all column tiles.
 struct AllTiles {
+  using Fact = ::Fact;
   const Arguments& a;
   int size() const { return (a.row_tiles - int(blockIdx.x) + int(gridDim.x) - 1) / int(gridDim.x) * a.col_tiles; }
   bool begins_rows(int i) const { return i % a.col_tiles == 0; }
   bool ends_rows(int i) const { return (i + 1) % a.col_tiles == 0; }
   warpgroups::Tile operator[](int i) const {
-    return {&a.a, &a.b, (i / a.col_tiles * int(gridDim.x) + int(blockIdx.x)) * kTileRows,
-            i % a.col_tiles * warpgroups::kCols};
+    const int col = i % a.col_tiles * warpgroups::kCols;
+    return {&a.a, &a.b, (i / a.col_tiles * int(gridDim.x) + int(blockIdx.x)) * kTileRows, col, a.facts + col};
   }
 };
 
-// Writes two of a thread's elements in each part, which must come one after the other.
+// Writes eight of a thread's elements in each part, which must come one after the other.
 class WritingEpilogue {
  public:
   using Place = warpgroups::Place;
-  WritingEpilogue(const Arguments& a, const AllTiles& tiles) : a_(a), tiles_(tiles) {}
+  WritingEpilogue(const Arguments& a, const AllTiles& tiles, const Shared& shared)
+      : a_(a), tiles_(tiles), shared_(shared) {}
 
   void begin(int i) {
     CHECK_EQUAL(next_, kParts);
@@ -45,8 +52,9 @@ class WritingEpilogue {
     CHECK_EQUAL(p, next_);
     next_ = p + 1;
     const warpgroups::Tile tile = tiles_[tile_];
-    for (int e = 0; e < 2; ++e) {
-      const int n = p / 2, half = p % 2, row = tile.row + Place::row(0, half), col = tile.col + Place::col(n, e);
+    for (int j = 8 * p; j < 8 * (p + 1); ++j) {
+      const int n = j / 4, half = j / 2 % 2, e = j % 2;
+      const int row = tile.row + Place::row(0, half), col = tile.col + Place::col(n, e);
       float& x = acc[0][n][2 * half + e];
       if (row < a_.rows && col < a_.cols) {
         a_.out[size_t(row) * size_t(a_.cols) + size_t(col)] = x;
@@ -54,6 +62,9 @@ class WritingEpilogue {
         CHECK_EQUAL(x, 0.0f, row, ' ', col);
       }
       x = 1e9f;  // an epilogue may leave there what it likes
+      const Fact& fact = shared_.facts<Fact>(tile_)[Place::col(n, e)];
+      CHECK_EQUAL(fact.number, col);
+      CHECK_EQUAL(fact.square, col * col);
     }
   }
   void end(int tiles) const {
@@ -64,9 +75,10 @@ class WritingEpilogue {
  private:
   const Arguments& a_;
   const AllTiles& tiles_;
+  const Shared& shared_;
   int tile_ = -1, next_ = kParts;
 };
-static_assert(4 * warpgroups::Place::kColBlocks == 2 * kParts);
+static_assert(4 * warpgroups::Place::kColBlocks == 8 * kParts);
 
 template <class T>
 __global__ void multiply_all(const __grid_constant__ Arguments a) {
@@ -79,7 +91,7 @@ __global__ void multiply_all(const __grid_constant__ Arguments a) {
   __syncthreads();
   const AllTiles tiles{a};
   share_out<T>(
-      tiles, shared, a.depth, [] {}, [&] { return WritingEpilogue(a, tiles); },
+      tiles, shared, a.depth, [&] { return WritingEpilogue(a, tiles, shared); },
       [&](const WritingEpilogue& epilogue) { epilogue.end(tiles.size()); });
 }
 
@@ -120,15 +132,18 @@ template <class T>
 void check_product(const Size& s) {
   const Integers<T> a(s.rows, s.depth, 0, 1), b(s.cols, s.depth, 8, 2);
   DeviceArray<float> out(size_t(s.rows) * size_t(s.cols));
+  DeviceArray<Fact> facts(size_t((s.cols + warpgroups::kCols - 1) / warpgroups::kCols * warpgroups::kCols));
+  for (int i = 0; i < int(facts.size()); ++i) facts[size_t(i)] = {i, i * i};
   const Arguments arguments{a.map(),
                             b.map(),
+                            facts.data(),
                             s.rows,
                             s.cols,
                             s.depth,
                             (s.rows + kTileRows - 1) / kTileRows,
                             (s.cols + warpgroups::kCols - 1) / warpgroups::kCols,
                             out.data()};
-  CHECK(PYFASTCAL_LAUNCH(multiply_all<T>, dim3(unsigned(s.grid)), warpgroups::kThreads, kSharedBytes, nullptr,
+  CHECK(PYFASTCAL_LAUNCH(multiply_all<T>, dim3(unsigned(s.grid)), warpgroups::kThreads, Shared::kBytes<Fact>, nullptr,
                          arguments) == cudaSuccess);
   for (int i = 0; i < s.rows; ++i)
     for (int j = 0; j < s.cols; ++j) {

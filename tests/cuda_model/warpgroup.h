@@ -20,6 +20,7 @@ struct alignas(64) TensorMap {
   int box_rows;
 };
 void copy_box(void* to, const TensorMap* map, int row, int column, uint64_t* barrier, Place place);
+void copy_bytes(void* to, const void* from, int bytes, uint64_t* barrier, Place place);
 
 void begin_products(Place place);
 void end_products(Place place);
@@ -66,6 +67,10 @@ inline cudaError_t make_tensor_map(TensorMap* map, bool, const void* data, int64
 
 inline void copy_box(void* to, const TensorMap* map, int row, int column, Barrier* landed, CUDA_MODEL_PLACE_ARGUMENTS) {
   cuda_model::copy_box(to, map, row, column, &landed->state, {"copy_box", file, line});
+}
+
+inline void copy_bytes(void* to, const void* from, int bytes, Barrier* landed, CUDA_MODEL_PLACE_ARGUMENTS) {
+  cuda_model::copy_bytes(to, from, bytes, &landed->state, {"copy_bytes", file, line});
 }
 
 template <int kCount>

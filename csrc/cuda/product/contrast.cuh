@@ -56,7 +56,7 @@ class ContrastPlan {
     same_image_ = c.image.data == c.image0.data && c.image.dtype == c.image0.dtype && c.image.cols == c.image0.cols &&
                   c.image.stride == c.image0.stride && models_[0].split == models_[1].split;
     const auto chunks = [](const Matrix& m) { return (m.cols + kChunk - 1) / kChunk; };
-    by_warpgroups_ = warpgroups::take(choice, device, min(c.image.cols, c.image0.cols), 0,
+    by_warpgroups_ = warpgroups::take(choice, device, min(c.image.cols, c.image0.cols), contrast::kGroupSharedBytes,
                                       !models_[0].split && !models_[1].split && chunks(c.image) == chunks(c.image0));
     const int64_t row_tiles = (c.image.rows + kTileRows - 1) / kTileRows;
     const int64_t col_tiles = (c.text.rows + tile_cols() - 1) / tile_cols();
@@ -154,11 +154,11 @@ class ContrastPlan {
       GroupArguments<T> of_sums = a;
       of_sums.tiles_of_run = tiles_of_rows;  // all of one model, then all of the other
       if (const auto error = PYFASTCAL_LAUNCH(sum_by_warpgroups<T>, unsigned(blocks_), warpgroups::kThreads,
-                                              warpgroups::kSharedBytes, stream, of_sums))
+                                              contrast::kGroupSharedBytes, stream, of_sums))
         return error;
     }
     return PYFASTCAL_LAUNCH((measure_by_warpgroups<T, kProbability>), unsigned(blocks_), warpgroups::kThreads,
-                            warpgroups::kSharedBytes, stream, a);
+                            contrast::kGroupSharedBytes, stream, a);
   }
 
   Model models_[contrast::kModels];

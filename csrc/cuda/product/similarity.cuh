@@ -67,7 +67,7 @@ class SimilarityPlan {
     if (const auto error = ask_device(&device)) return error;
     split_ = must_split(image, text);
     const int64_t row_tiles = (image.rows + kTileRows - 1) / kTileRows;
-    by_warpgroups_ = warpgroups::take(choice, device, image.cols, 0, !split_);
+    by_warpgroups_ = warpgroups::take(choice, device, image.cols, similarity::kGroupSharedBytes, !split_);
     const int64_t col_tiles = (text.rows + tile_cols() - 1) / tile_cols();
     tiles_ = row_tiles * col_tiles;
     blocks_ = int(min(tiles_, int64_t(device.multiprocessors)));
@@ -117,7 +117,7 @@ class SimilarityPlan {
       if (const auto error = warpgroups::make_map(&of_groups.images, product.a, product.depth)) return error;
       if (const auto error = warpgroups::make_map(&of_groups.texts, product.b, product.depth)) return error;
       return PYFASTCAL_LAUNCH(similarity::multiply_by_warpgroups<T>, unsigned(blocks_), warpgroups::kThreads,
-                              warpgroups::kSharedBytes, stream, of_groups);
+                              similarity::kGroupSharedBytes, stream, of_groups);
     }
     return PYFASTCAL_LAUNCH(similarity::multiply<T>, unsigned(blocks_), kProductThreads, slots_.bytes(), stream, a);
   }

@@ -6,7 +6,8 @@
 //   - at most kFewWeights class weights are distinct (base classes all share 1): one sum for each of them, one pass;
 //   - else the tile's rows of logits go to a workspace, which L2 mostly holds, and are read again at the end;
 //   - else, with more than kMostScored classes, for which that would be large, the product is computed twice.
-// find_weights tells the kernel which: the host need not know.
+// find_weights tells the kernel which: the host need not know. By warpgroups, where that takes less time than to store
+// logits, three weights and more take the third way; the second where several blocks share a row.
 //
 // What a warp makes of its 64 classes of a tile (largest, first class, sums) depends on nothing before; such parts are
 // then merged from left to right. So a row's bits depend on the row, the classes and their weights alone. And where
@@ -14,7 +15,7 @@
 // these write their parts to the workspace, and merge_parts does the merging.
 //
 // Workspace: packed classes (2 bytes per number; 6 if split) and 8 bytes per class; packed images unless they are read
-// in place, with 4 bytes for each if they are split; with class weights kTileRows logits in fp32 per class and block.
+// in place, with 4 bytes for each if they are split; where logits are stored kTileRows in fp32 per class and block.
 #pragma once
 #include "../runtime/launch.cuh"
 #include "../runtime/workspace.cuh"
@@ -69,8 +70,7 @@ class SimilarityConfidencePlan {
     const bool may_sweep_twice = s.factors.class_weight && s.text.rows > similarity_confidence::kMostScored;
     // The choice hangs on columns, classes and whether they have weights, not on rows: whose bits are the same in every
     // batch.
-    by_warpgroups_ =
-        warpgroups::take(choice, device, s.image.cols, sizeof(warpgroups::Lengths), !split_ && !may_sweep_twice);
+    by_warpgroups_ = warpgroups::take(choice, device, s.image.cols, similarity_confidence::kGroupSharedBytes, !split_);
     if (by_warpgroups_) col_tiles_ = int((s.text.rows + warpgroups::kCols - 1) / warpgroups::kCols);
     splits_ = may_sweep_twice ? 1 : min(col_tiles_, max(device.multiprocessors / row_tiles_, 1));
     blocks_ = splits_ > 1 ? row_tiles_ * splits_ : min(row_tiles_, device.multiprocessors);
@@ -105,7 +105,9 @@ class SimilarityConfidencePlan {
   int64_t padded_classes() const { return int64_t(col_tiles_) * (by_warpgroups_ ? warpgroups::kCols : kTileCols); }
   void lay_out(const SimilarityConfidence& s, void* workspace) {
     Workspace w(workspace);
-    const bool many_weights = s.factors.class_weight && s.text.rows > similarity_confidence::kFewWeights;
+    const int sums = by_warpgroups_ ? similarity_confidence::kMostSums : similarity_confidence::kFewWeights;
+    const bool store_scores = s.factors.class_weight && s.text.rows > sums &&
+                              s.text.rows <= similarity_confidence::kMostScored && (!by_warpgroups_ || splits_ > 1);
     text_ = w.take<uint16_t>(packed_size(s.text, split_));
     const bool in_place = readable_in_place(s.image) && (!by_warpgroups_ || warpgroups::mappable(s.image));
     image_ = !split_ && in_place ? nullptr : w.take<uint16_t>(packed_size(s.image, split_));
@@ -113,9 +115,7 @@ class SimilarityConfidencePlan {
     columns_ = w.take<Column>(padded_classes());
     weights_ = s.factors.class_weight ? w.take<similarity_confidence::Weights>(1) : nullptr;
     const int64_t scored_rows = int64_t(splits_ > 1 ? row_tiles_ : blocks_) * kTileRows;
-    scores_ = many_weights && s.text.rows <= similarity_confidence::kMostScored
-                  ? w.take<float>(scored_rows * padded_classes())
-                  : nullptr;
+    scores_ = store_scores ? w.take<float>(scored_rows * padded_classes()) : nullptr;
     parts_ = splits_ > 1 ? w.take<similarity_confidence::Part>(s.image.rows * col_tiles_ * 4) : nullptr;
     found_factor_ = splits_ > 1 ? w.take<float>(s.image.rows) : nullptr;
     bytes_ = w.bytes();
@@ -162,13 +162,12 @@ class SimilarityConfidencePlan {
     if (const auto error = warpgroups::make_map(&a.texts, p.b, p.depth)) return error;
     const auto launch_for = [&]<int kSums>() {
       return PYFASTCAL_LAUNCH((predict_by_warpgroups<T, kBias, kSums>), unsigned(blocks_), warpgroups::kThreads,
-                              warpgroups::kSharedBytes + sizeof(warpgroups::Lengths), stream, a);
+                              kGroupSharedBytes, stream, a);
     };
     if (const auto error = launch_for.template operator()<1>()) return error;
     if (!of.weights) return cudaSuccess;
     if (const auto error = launch_for.template operator()<2>()) return error;
-    if (const auto error = launch_for.template operator()<kFewWeights>()) return error;
-    return of.scores ? launch_for.template operator()<0>() : cudaSuccess;
+    return p.b.rows > kMostSums ? launch_for.template operator()<0>() : cudaSuccess;
   }
 
   bool split_ = false, by_warpgroups_ = false;

@@ -1,5 +1,7 @@
 // A row's confidence: its peak, and the sum of the powers of its numbers relative to that.
 #pragma once
+#include <cfloat>
+
 #include "rows.cuh"
 
 namespace pyfastcal::cuda {
@@ -52,11 +54,14 @@ __device__ __forceinline__ uint32_t first_maximum(const Peak& peak, const T* row
 }
 
 // e^(factor * (x - max)): exactly 1 where x is the maximum, so that the sum over a row is at least 1 and a confidence
-// at most; 0 where x is minus infinity, a masked class. Halves, because the difference of two floats need not be one.
+// at most; 0 where x is minus infinity, a masked class, also where the factor is too small for fp32. Halves, because the
+// difference of two floats need not be one.
 class RelativePower {
  public:
   RelativePower() = default;
-  __device__ RelativePower(float max, float factor) : half_max_(0.5f * max), factor_(2.0f * (factor * kLog2E)) {}
+  __device__ RelativePower(float max, float factor) : half_max_(0.5f * max), factor_(2.0f * (factor * kLog2E)) {
+    if (factor_ < FLT_MIN) factor_ = FLT_MIN;  // a product of small factors may be 0, and 0 times infinity NaN
+  }
   __device__ __forceinline__ float operator()(float x) const {
     return prim::exp2_approx(__fmaf_rn(x, 0.5f, -half_max_) * factor_);
   }

@@ -6,7 +6,6 @@
 #include <cfloat>
 
 #include "../tile_rows.cuh"
-#include "../warpgroups/columns.cuh"
 #include "group_tiles.cuh"
 
 namespace pyfastcal::cuda::contrast {
@@ -18,20 +17,16 @@ class GroupScores {
   using Place = warpgroups::Place;
   using Accumulators = Place::Accumulators;
 
-  __device__ __forceinline__ GroupScores(const GroupArguments<T>& a, const GroupTiles<T>& tiles)
-      : a_(a), tiles_(tiles) {}
-
-  __device__ __forceinline__ void begin(int i) { i_ = i; }
+  __device__ __forceinline__ GroupScores(const GroupArguments<T>& a, const GroupTiles<T>& tiles,
+                                         const warpgroups::Shared& shared)
+      : a_(a), tiles_(tiles), shared_(shared) {}
 
  protected:
-  // Part 0 looks what tile it is, behind the next one's first products; what it loads has come by kFirstPart.
-  static constexpr int kFirstPart = 2;
-
-  __device__ __forceinline__ typename GroupTiles<T>::Step begin_scores() {
-    const auto step = tiles_.step(i_);
+  __device__ __forceinline__ typename GroupTiles<T>::Step begin_scores(int i) {
+    const auto step = tiles_.step(i);
     const Model<T>& model = a_.of.models[step.model];
     first_row_ = step.row;
-    columns_.begin(model.columns + step.col_tile * warpgroups::kCols);
+    columns_.begin(shared_, i);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const float factor = model.row_factor[min(row(half), rows() - 1)];
@@ -41,11 +36,10 @@ class GroupScores {
   }
 
   __device__ __forceinline__ void make_scores(float (&x)[4], int n, int half) {
-    const float4& two = columns_.two();
+    const float4 two = columns_.two(n);
     float &even = x[2 * half], &odd = x[2 * half + 1];
     even = score<kProbability>(even, scale_[half], two.x, two.y);
     odd = score<kProbability>(odd, scale_[half], two.z, two.w);
-    if (half == 1) columns_.next(n);
   }
 
   __device__ int rows() const { return int(a_.of.models[0].product.a.rows); }
@@ -54,7 +48,8 @@ class GroupScores {
 
   const GroupArguments<T>& a_;
   const GroupTiles<T>& tiles_;
-  int i_ = 0, first_row_ = 0;
+  const warpgroups::Shared& shared_;
+  int first_row_ = 0;
 
  private:
   warpgroups::Columns columns_;
@@ -66,14 +61,28 @@ template <class T>
 class GroupSums : GroupScores<T, true> {
  public:
   using Scores = GroupScores<T, true>;
-  using Scores::Scores, Scores::begin;
+  using Scores::Scores;
   using typename Scores::Accumulators, typename Scores::Place;
+
+  __device__ __forceinline__ void begin(int i) {
+    const auto step = this->begin_scores(i);
+    model_ = step.model;
+    ends_ = step.col_tile + 1 == this->a_.of.col_tiles.divisor();
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      if (step.col_tile == 0) {
+        top_[half] = -FLT_MAX;  // so that a lane whose classes are all past the last adds nothing, not NaN
+        sum_[half] = 0;
+      }
+      top_of_tile_[half] = top_[half];
+      added_[half] = 0;
+    }
+  }
 
   template <int p>
   __device__ __forceinline__ void part(Accumulators& acc) {
-    if constexpr (p == 0) begin_tile();
     constexpr int kTopParts = warpgroups::kParts / 2;
-    warpgroups::each_pair<p, Scores::kFirstPart, kTopParts>([&](int n, int half) {
+    warpgroups::each_pair<p, 0, kTopParts>([&](int n, int half) {
       float (&x)[4] = acc[0][n];
       this->make_scores(x, n, half);
       top_of_tile_[half] = fmaxf(top_of_tile_[half], fmaxf(x[2 * half], x[2 * half + 1]));
@@ -89,21 +98,6 @@ class GroupSums : GroupScores<T, true> {
   }
 
  private:
-  __device__ __forceinline__ void begin_tile() {
-    const auto step = this->begin_scores();
-    model_ = step.model;
-    ends_ = step.col_tile + 1 == this->a_.of.col_tiles.divisor();
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      if (step.col_tile == 0) {
-        top_[half] = -FLT_MAX;  // so that a lane whose classes are all past the last adds nothing, not NaN
-        sum_[half] = 0;
-      }
-      top_of_tile_[half] = top_[half];
-      added_[half] = 0;
-    }
-  }
-
   __device__ __forceinline__ void end_tile() {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -131,23 +125,13 @@ template <class T, bool kProbability>
 class GroupDifferences : GroupScores<T, kProbability> {
  public:
   using Scores = GroupScores<T, kProbability>;
-  using Scores::Scores, Scores::begin;
+  using Scores::Scores;
   using typename Scores::Accumulators, typename Scores::Place;
 
-  template <int p>
-  __device__ __forceinline__ void part(Accumulators& acc) {
-    if constexpr (p == 0) begin_tile();
-    warpgroups::each_pair<p, Scores::kFirstPart, warpgroups::kParts>(
-        [&](int n, int half) { take(acc[0][n], n, half); });
-    if constexpr (p + 1 == warpgroups::kParts) end_tile();
-  }
-
- private:
-  static constexpr int kThreads = 32 * warpgroups::kMultiplyingWarps, kAhead = 4;
-
-  __device__ __forceinline__ void begin_tile() {
-    const auto step = this->begin_scores();
+  __device__ __forceinline__ void begin(int i) {
+    const auto step = this->begin_scores(i);
     parks_ = step.parks;
+    ends_ = this->tiles_.ends(i);
     if constexpr (kProbability) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
@@ -158,7 +142,7 @@ class GroupDifferences : GroupScores<T, kProbability> {
     }
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      if (this->tiles_.begins(this->i_)) total_[half] = 0;
+      if (this->tiles_.begins(i)) total_[half] = 0;
       sum_[half] = 0;
     }
     parked_ = this->a_.parked(step.place) + (int(threadIdx.x) - warpgroups::kCopyingThreads);
@@ -166,6 +150,16 @@ class GroupDifferences : GroupScores<T, kProbability> {
 #pragma unroll
       for (int n = 0; n < kAhead; ++n) other_[n] = __ldcg(parked_ + n * kThreads);
   }
+
+  template <int p>
+  __device__ __forceinline__ void part(Accumulators& acc) {
+    warpgroups::each_pair<p, 0, warpgroups::kParts>(
+        [&](int n, int half) { take(acc[0][n], n, half); });
+    if constexpr (p + 1 == warpgroups::kParts) end_tile();
+  }
+
+ private:
+  static constexpr int kThreads = 32 * warpgroups::kMultiplyingWarps, kAhead = 4;
 
   __device__ __forceinline__ void take(float (&x)[4], int n, int half) {
     this->make_scores(x, n, half);
@@ -186,7 +180,7 @@ class GroupDifferences : GroupScores<T, kProbability> {
   __device__ __forceinline__ void end_tile() {
 #pragma unroll
     for (int half = 0; half < 2; ++half) total_[half] += double(sum_[half]);
-    if (!this->tiles_.ends(this->i_)) return;
+    if (!ends_) return;
     const float classes = float(this->a_.of.models[0].product.b.rows);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -195,7 +189,7 @@ class GroupDifferences : GroupScores<T, kProbability> {
     }
   }
 
-  bool parks_ = false;
+  bool parks_ = false, ends_ = false;
   // Of this thread's two rows, its columns: the sum of differences so far, and of this tile's; of probabilities what is
   // known of the row.
   double total_[2];
@@ -217,7 +211,8 @@ __device__ __forceinline__ void run_by_warpgroups(const GroupArguments<T>& a) {
   }
   __syncthreads();
   const GroupTiles<T> tiles(a);
-  share_out<T>(tiles, shared, a.of.models[0].product.depth, [&] { return Epilogue(a, tiles); });
+  share_out<T>(
+      tiles, shared, a.of.models[0].product.depth, [&] { return Epilogue(a, tiles, shared); }, [](const auto&) {});
 }
 
 template <class T>

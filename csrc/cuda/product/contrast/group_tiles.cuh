@@ -1,11 +1,13 @@
 // What contrast's kernels by warpgroups are given, and which tiles of the two products a block takes in which order.
 #pragma once
-#include "../warpgroups/block.cuh"
+#include "../warpgroups/columns.cuh"
 #include "steps.cuh"
 
 namespace pyfastcal::cuda::contrast {
 
 inline constexpr int kRun = 2;
+
+inline constexpr int kGroupSharedBytes = warpgroups::Shared::kBytes<warpgroups::Columns::Fact>;
 
 template <class T>
 struct GroupArguments {
@@ -28,6 +30,7 @@ struct GroupArguments {
 template <class T>
 class GroupTiles {
  public:
+  using Fact = warpgroups::Columns::Fact;
   __device__ explicit GroupTiles(const GroupArguments<T>& a)
       : a_(a), row_tiles_(a.blocks.quotient(a.of.row_tiles - int(blockIdx.x) + a.blocks.divisor() - 1)) {}
 
@@ -65,7 +68,8 @@ class GroupTiles {
   }
   __device__ warpgroups::Tile operator[](int i) const {
     const Step s = step(i);
-    return {&a_.images[s.model], &a_.texts[s.model], s.row, s.col_tile * warpgroups::kCols};
+    const int col = s.col_tile * warpgroups::kCols;
+    return {&a_.images[s.model], &a_.texts[s.model], s.row, col, a_.of.models[s.model].columns + col};
   }
 
  private:

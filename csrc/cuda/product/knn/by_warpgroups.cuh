@@ -13,14 +13,18 @@ struct GroupMaps {
 
 // The tiles of one block: rows of queries, and whole tiles of the bank, one after the other.
 struct GroupTiles {
+  using Fact = float;
   const GroupMaps& maps;
+  const float* fact;
   int row, first_col, n;
   __device__ int size() const { return n; }
   __device__ bool begins_rows(int i) const { return i == 0; }
   __device__ bool ends_rows(int i) const { return i + 1 == n; }
-  __device__ warpgroups::Tile operator[](int i) const { return {&maps.queries, &maps.bank, row, col(i)}; }
+  __device__ warpgroups::Tile operator[](int i) const { return {&maps.queries, &maps.bank, row, col(i), fact + col(i)}; }
   __device__ int col(int i) const { return first_col + i * warpgroups::kCols; }
 };
+
+inline constexpr int kGroupSharedBytes = warpgroups::Shared::kBytes<GroupTiles::Fact> + int(sizeof(Heads));
 
 // One of the warps that multiply.
 struct WarpTeam {
@@ -35,29 +39,23 @@ class GroupScan {
   using Place = warpgroups::Place;
   using Accumulators = Place::Accumulators;
 
-  __device__ __forceinline__ GroupScan(const Search& s, const GroupTiles& tiles, Heads& heads)
-      : s_(s), tiles_(tiles), lists_(s, heads) {}
+  __device__ __forceinline__ GroupScan(const Search& s, const GroupTiles& tiles, const warpgroups::Shared& shared,
+                                       Heads& heads)
+      : s_(s), tiles_(tiles), shared_(shared), lists_(s, heads) {}
 
   __device__ __forceinline__ void begin(int i) {
-    col_ = tiles_.col(i);
+    i_ = i;
     longest_ = 0;
   }
 
-  // Sixteen scores at a time; the facts of their bank rows, which are padded to whole tiles, are read four parts
-  // before.
   template <int p>
   __device__ __forceinline__ void part(const Accumulators& acc) {
-    constexpr int kTogether = Lists<WarpTeam>::together<Accumulators>();
-    constexpr int kEvery = warpgroups::kParts * kTogether / Place::kColBlocks, n0 = p / kEvery * kTogether;
-    if constexpr (p % kEvery == 0) {
+    constexpr int kBlocks = Place::kColBlocks / warpgroups::kParts;
+    const float* const facts = shared_.facts<float>(i_);
+    const auto fact = [&](int n, int e) { return facts[Place::col(n, e)]; };
 #pragma unroll
-      for (int n = 0; n < kTogether; ++n)
-        fact_[n] = __ldg(reinterpret_cast<const float2*>(s_.fact + col_ + Place::col(n0 + n, 0)));
-    }
-    if constexpr (p % kEvery == 4) {
-      const auto fact = [&](int n, int e) { return e ? fact_[n - n0].y : fact_[n - n0].x; };
-      longest_ = max(longest_, lists_.append<Place>(acc, n0, col_, fact));
-    }
+    for (int n = kBlocks * p; n < kBlocks * (p + 1); ++n)
+      longest_ = max(longest_, lists_.append<Place>(acc, n, tiles_.col(i_), fact));
     if constexpr (p + 1 == warpgroups::kParts)
       if (__any_sync(~0u, longest_ >= s_.trigger)) cut();
   }
@@ -82,9 +80,9 @@ class GroupScan {
 
   const Search& s_;
   const GroupTiles& tiles_;
+  const warpgroups::Shared& shared_;
   const Lists<WarpTeam> lists_;
-  int col_ = 0, longest_ = 0;
-  float2 fact_[Lists<WarpTeam>::together<Accumulators>()];  // of columns (n, 0) and (n, 1)
+  int i_ = 0, longest_ = 0;
 };
 
 // Blocks as in scan.
@@ -95,11 +93,11 @@ __global__ void __launch_bounds__(warpgroups::kThreads, 1)
     using namespace warpgroups;
     PYFASTCAL_SHARED(unsigned char, base);
     const Shared shared(base);
-    Heads& heads = *reinterpret_cast<Heads*>(base + kSharedBytes);
+    Heads& heads = *reinterpret_cast<Heads*>(base + Shared::kBytes<GroupTiles::Fact>);
     const int row_tiles = int((s.queries.rows + kTileRows - 1) / kTileRows), split = int(blockIdx.x) / row_tiles;
     const int64_t col_tiles = (s.bank.rows + kCols - 1) / kCols;
     const int begin = int(col_tiles * split / s.splits), end = int(col_tiles * (split + 1) / s.splits);
-    const GroupTiles tiles{maps, int(blockIdx.x) % row_tiles * kTileRows, begin * kCols, end - begin};
+    const GroupTiles tiles{maps, s.fact, int(blockIdx.x) % row_tiles * kTileRows, begin * kCols, end - begin};
     Lists<WarpTeam>(s, heads).begin(tiles.row, split);
     if (threadIdx.x == 0) {
       shared.init();
@@ -107,7 +105,7 @@ __global__ void __launch_bounds__(warpgroups::kThreads, 1)
     }
     __syncthreads();
     share_out<T>(
-        tiles, shared, maps.depth, [] {}, [&] { return GroupScan(s, tiles, heads); },
+        tiles, shared, maps.depth, [&] { return GroupScan(s, tiles, shared, heads); },
         [](const GroupScan& scan) { scan.write_counts(); });
   } else {
     prim::trap();

@@ -57,28 +57,27 @@ class Lists {
     heads_.count[row] = 0;
   }
 
-  // Sixteen scores of this thread, those of a tile's column blocks from n0 on. col0: the tile's first bank row; fact(n,
-  // e): of the row in column(n, e). The longest list that was appended to, or 0.
+  // The scores of this thread in a tile's block n of columns. col0: the tile's first bank row; fact(n, e): of the row in
+  // column(n, e). The longest list that was appended to, or 0.
   template <class Place, class Accumulators, class Fact>
-  __device__ __forceinline__ int append(const Accumulators& acc, int n0, int col0, const Fact& fact) const {
+  __device__ __forceinline__ int append(const Accumulators& acc, int n, int col0, const Fact& fact) const {
     constexpr int kRowBlocks = std::extent_v<Accumulators, 0>;
-    constexpr int kTogether = together<Accumulators>();
-    float threshold[kRowBlocks][2], factor[kTogether][2], shift[kTogether][2];
+    float threshold[kRowBlocks][2], factor[2], shift[2];
 #pragma unroll
     for (int m = 0; m < kRowBlocks; ++m)
 #pragma unroll
       for (int half = 0; half < 2; ++half) threshold[m][half] = heads_.threshold[Place::row(m, half)];
 #pragma unroll
-    for (int i = 0; i < 2 * kTogether; ++i) {
-      const float of_row = fact(n0 + i / 2, i % 2);
-      factor[i / 2][i % 2] = s_.normalize ? of_row : 1;
-      shift[i / 2][i % 2] = s_.normalize ? 0 : -of_row;
+    for (int e = 0; e < 2; ++e) {
+      const float of_row = fact(n, e);
+      factor[e] = s_.normalize ? of_row : 1;
+      shift[e] = s_.normalize ? 0 : -of_row;
     }
-    bool any[2] = {};  // two, so that the comparisons are no chain of sixteen
+    bool any[2] = {};  // two, so that the comparisons are no chain of all
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const int n = i / 2 % kTogether, m = i / 2 / kTogether, half = i % 2;
-      const auto score = [&](int e) { return __fmaf_rn(acc[m][n0 + n][2 * half + e], factor[n][e], shift[n][e]); };
+    for (int i = 0; i < 2 * kRowBlocks; ++i) {
+      const int m = i / 2, half = i % 2;
+      const auto score = [&](int e) { return __fmaf_rn(acc[m][n][2 * half + e], factor[e], shift[e]); };
       any[half] |= fmaxf(score(0), score(1)) >= threshold[m][half];
     }
     if (!(any[0] | any[1])) return 0;
@@ -87,20 +86,16 @@ class Lists {
     Candidate* const lists = heads_.lists;
     int longest = 0;
 #pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      const int n = i / 4 % kTogether, m = i / 4 / kTogether, half = i / 2 % 2, e = i % 2, row = Place::row(m, half);
-      const float score = __fadd_rn(__fmul_rn(acc[m][n0 + n][2 * half + e], factor[n][e]), shift[n][e]);
+    for (int i = 0; i < 4 * kRowBlocks; ++i) {
+      const int m = i / 4, half = i / 2 % 2, e = i % 2, row = Place::row(m, half);
+      const float score = __fadd_rn(__fmul_rn(acc[m][n][2 * half + e], factor[e]), shift[e]);
       if (score >= threshold[m][half]) {
         const int at = atomicAdd(&heads_.count[row], 1);
-        lists[row * s_.capacity + at] = {score, col0 + Place::col(n0 + n, e)};
+        lists[row * s_.capacity + at] = {score, col0 + Place::col(n, e)};
         longest = max(longest, at + 1);
       }
     }
     return longest;
-  }
-  template <class Accumulators>
-  __device__ static constexpr int together() {
-    return 4 / int(std::extent_v<Accumulators, 0>);
   }
 
   __device__ bool full(int row) const { return heads_.count[row] >= s_.trigger; }

@@ -27,7 +27,7 @@ __device__ __forceinline__ void take(const Lists<BlockTeam>& lists, const Accumu
                                      int col0, int trigger) {
   int longest = 0;
 #pragma unroll
-  for (int n = 0; n < int(std::extent_v<Accumulators, 1>); n += lists.together<Accumulators>())
+  for (int n = 0; n < int(std::extent_v<Accumulators, 1>); ++n)
     longest = max(longest, lists.append<Place>(acc, n, col0, [&](int n, int e) { return fact[Place::col(n, e)]; }));
   if (!__syncthreads_or(longest >= trigger)) return;
   bool crowded = false;

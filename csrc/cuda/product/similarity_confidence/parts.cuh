@@ -35,35 +35,29 @@ __device__ __forceinline__ float confidence_or_nan(Sum sum) {
   return sum > 0 ? confidence_of(sum) : kNaN;
 }
 
-// By a warp: the sums of powers of kRows rows of stored logits, `width` (a multiple of 128) from one to the next; past
-// the last class they are -infinity. A row's bits do not depend on kRows; with more of them more is under way.
-template <int kRows>
-__device__ __forceinline__ void sum_stored(const float* scores, int width, const RelativePower (&power)[kRows],
-                                           double (&sum)[kRows]) {
-  constexpr int kRun = 2;
-  const float4* const from = reinterpret_cast<const float4*>(scores);
-  const int vectors = width / 4;
-#pragma unroll
-  for (double& of_row : sum) of_row = 0;
+// By a warp: the sum of powers of a row's stored logits, to its first four lanes what a lane of GroupSweeps has of them,
+// in the same order: of every tile one fp32 sum.
+__device__ __forceinline__ double sum_stored(const float* scores, int col_tiles, const RelativePower& power) {
+  constexpr int kCols = 128, kTogether = 32 / 4;
+  const int lane = int(threadIdx.x) % 32;
+  double sum = 0;
 #pragma unroll 1
-  for (int v = int(threadIdx.x) % 32; v < vectors; v += 32 * kRun) {
-    float4 x[kRows][kRun];
+  for (int first = 0; first < col_tiles; first += kTogether) {
+    const int tile = first + lane / 4;
+    float of_tile = 0;
+    if (tile < col_tiles) {
+      const float2* const pairs = reinterpret_cast<const float2*>(scores + tile * kCols) + lane % 4;
 #pragma unroll
-    for (int j = 0; j < kRows; ++j)
-#pragma unroll
-      for (int i = 0; i < kRun; ++i)
-        x[j][i] = v + 32 * i < vectors ? from[j * vectors + v + 32 * i]
-                                       : make_float4(-kInfinity, -kInfinity, -kInfinity, -kInfinity);
-#pragma unroll
-    for (int j = 0; j < kRows; ++j) {
-      float run = 0;
-#pragma unroll
-      for (const float4& y : x[j]) run += (power[j](y.x) + power[j](y.y)) + (power[j](y.z) + power[j](y.w));
-      sum[j] += run;
+      for (int n = 0; n < kCols / 8; ++n) {
+        const float2 pair = pairs[4 * n];
+        of_tile += power(pair.x);
+        of_tile += power(pair.y);
+      }
     }
-  }
 #pragma unroll
-  for (double& of_row : sum) of_row = Lanes<32>::reduce(of_row, Plus());
+    for (int j = 0; j < kTogether; ++j) sum += double(__shfl_sync(~0u, of_tile, 4 * j + lane % 4));  // 0 past the last
+  }
+  return sum;
 }
 
 inline constexpr int kMergeThreads = 256;
@@ -78,7 +72,7 @@ __global__ void __launch_bounds__(kMergeThreads)
   constexpr int kCols = kGroups ? 128 : kTileCols, kPartCols = kGroups ? 2 : kWarpCols;
   const int row = int(blockIdx.x) * (kMergeThreads / 32) + int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
   if (row >= rows) return;
-  const int n_weights = weights ? weights->count : 1, n_sums = n_weights <= kFewWeights ? n_weights : 0;
+  const int n_weights = weights ? weights->count : 1, n_sums = n_weights <= (kGroups ? kMostSums : kFewWeights) ? n_weights : 0;
   const float sample_weight = factors.sample_weight ? factors.sample_weight[row] : 1.0f;
   const float gain = bias ? sample_weight : sample_weight * (logit_scale * row_factor[row]);
   Part mine{kGroups ? -FLT_MAX : -kInfinity, 0, {}};
@@ -103,14 +97,16 @@ __global__ void __launch_bounds__(kMergeThreads)
     if (lane == 0) confidence[row] = kGroups ? confidence_or_nan(sum) : confidence_of(sum);
   } else {
     const float of_row = __shfl_sync(~0u, top, 0), factor = __shfl_sync(~0u, gain * class_weight, 0);
-    double sum[1];
+    const float* const stored = scores + int64_t(row) * col_tiles * kCols;
+    const RelativePower power(of_row, factor);
     if constexpr (kGroups) {
-      sum_stored<1>(scores + int64_t(row) * col_tiles * kCols, col_tiles * kCols, {RelativePower(of_row, factor)}, sum);
+      const double sum = Lanes<4>::reduce(sum_stored(stored, col_tiles, power), Plus());
+      if (lane == 0) confidence[row] = confidence_or_nan(sum);
     } else {
-      const StreamedRow<float, Lanes<32>, true> logits(scores + int64_t(row) * col_tiles * kCols, uint32_t(classes));
-      sum[0] = logits.sum(RelativePower(of_row, factor));
+      const StreamedRow<float, Lanes<32>, true> logits(stored, uint32_t(classes));
+      const double sum = logits.sum(power);
+      if (lane == 0) confidence[row] = confidence_of(sum);
     }
-    if (lane == 0) confidence[row] = kGroups ? confidence_or_nan(sum[0]) : confidence_of(sum[0]);
   }
   if (lane == 0) prediction[row] = index;
 }

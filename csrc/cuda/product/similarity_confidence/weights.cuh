@@ -13,6 +13,15 @@ struct Weights {
   float value[kFewWeights];
 };
 
+// More class weights take a second sweep: one for each number of sums would be a kernel too, and hardly be faster.
+inline constexpr int kMostSums = 2;
+
+// How many sums a row has in one sweep; 0: it takes two.
+__device__ inline int sums_of(const Weights* weights) {
+  const int count = weights ? weights->count : 1;
+  return count > kMostSums ? 0 : count;
+}
+
 inline constexpr int kWeightThreads = 256;
 
 // The distinct class weights, by one block: each round finds the first that differs from those before.

@@ -29,31 +29,38 @@ struct Barriers {
 };
 
 class Shared {
+  static constexpr int kBoxes = (kResident + kRing) * kBoxBytes, kFacts = kBoxes + int(sizeof(Barriers));
+  static_assert(kFacts % 16 == 0);
+
  public:
-  static constexpr int kBytes = (kResident + kRing) * kBoxBytes;  // before what else the kernel keeps
-  __device__ explicit Shared(unsigned char* base)
-      : base_(base), barriers_(reinterpret_cast<Barriers*>(base + kBytes)) {}
+  // Before what else the kernel keeps. Facts: what the epilogue must know of a tile's columns; of two tiles by turns.
+  template <class Fact>
+  static constexpr int kBytes = kFacts + 2 * kCols * int(sizeof(Fact));
+
+  __device__ explicit Shared(unsigned char* base) : base_(base) {}
   __device__ unsigned char* rows(int chunk) const { return base_ + chunk * kBoxBytes; }
   __device__ unsigned char* slot(int i) const { return base_ + (kResident + i) * kBoxBytes; }
-  __device__ Barriers& barriers() const { return *barriers_; }
+  __device__ Barriers& barriers() const { return *reinterpret_cast<Barriers*>(base_ + kBoxes); }
+  template <class Fact>
+  __device__ Fact* facts(int tile) const {
+    return reinterpret_cast<Fact*>(base_ + kFacts) + tile % 2 * kCols;
+  }
 
   // By one thread.
   __device__ void init() const {
     for (int i = 0; i < kRing; ++i) {
-      prim::init(&barriers_->landed[i], 1);
-      prim::init(&barriers_->free[i], kMultiplyingWarps);
+      prim::init(&barriers().landed[i], 1);
+      prim::init(&barriers().free[i], kMultiplyingWarps);
     }
     for (int k = 0; k < kResident; ++k) {
-      prim::init(&barriers_->rows_landed[k], 1);
-      prim::init(&barriers_->rows_free[k], kMultiplyingWarps);
+      prim::init(&barriers().rows_landed[k], 1);
+      prim::init(&barriers().rows_free[k], kMultiplyingWarps);
     }
   }
 
  private:
   unsigned char* const base_;
-  Barriers* const barriers_;
 };
-inline constexpr int kSharedBytes = Shared::kBytes + int(sizeof(Barriers));
 
 // The slots of the ring, one after the other, by everyone in the same order.
 struct Turn {
@@ -67,10 +74,11 @@ struct Turn {
   }
 };
 
-// A tile: a box of rows of each operand, by their maps.
+// A tile: a box of rows of each operand, by their maps; the facts of its columns, 16-byte aligned.
 struct Tile {
   const prim::TensorMap *rows, *cols;
   int row, col;
+  const void* facts;
 };
 
 // Describes to wgmma the rows of a chunk that begin at a multiple of 1024 bytes (or, 2 q more, their columns from 16 q

@@ -15,10 +15,10 @@ inline bool mappable(const Matrix& m) {
   return !readable_in_place(m) || m.rows == 1 || (m.stride >= m.cols && m.stride < int64_t(1) << 39);
 }
 
-// more_bytes: of shared memory, that the kernel keeps beside the product's. `can`: what else must hold.
-inline bool take(ProductChoice choice, const DeviceLimits& device, int64_t depth, int more_bytes, bool can) {
+// bytes: of shared memory. `can`: what else must hold.
+inline bool take(ProductChoice choice, const DeviceLimits& device, int64_t depth, int bytes, bool can) {
   const bool possible = can && device.capability == 90 && depth >= kLeastDepth && depth <= INT_MAX / 2 &&
-                        device.shared_bytes >= kSharedBytes + more_bytes;
+                        device.shared_bytes >= bytes;
   return possible && (choice == ProductChoice::kWgmma || (choice == ProductChoice::kAuto && kMeasuredFaster));
 }
 

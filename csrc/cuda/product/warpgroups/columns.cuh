@@ -15,23 +15,18 @@ __device__ __forceinline__ void each_pair(const F& f) {
     for (int j = kPairs * (p - kBegin) / kCount; j < kPairs * (p - kBegin + 1) / kCount; ++j) f(j / 2, j % 2);
 }
 
-// What belongs to the columns, each block's loaded while the one before is looked at.
+// What belongs to this thread's columns: the facts of tiles.
 class Columns {
  public:
-  // first: that of the tile
-  __device__ __forceinline__ void begin(const Column* first) {
-    pairs_ = reinterpret_cast<const float4*>(first + Place::col(0, 0));
-    two_ = __ldg(pairs_);
+  using Fact = Column;
+  __device__ __forceinline__ void begin(const Shared& shared, int tile) {
+    pairs_ = reinterpret_cast<const float4*>(shared.facts<Fact>(tile) + Place::col(0, 0));
   }
-  // Factor and addend of columns (n, 0) and (n, 1), when those of block n - 1 are done with.
-  __device__ __forceinline__ const float4& two() const { return two_; }
-  __device__ __forceinline__ void next(int n) {
-    if (n + 1 < Place::kColBlocks) two_ = __ldg(pairs_ + (n + 1) * 4);
-  }
+  // Factor and addend of columns (n, 0) and (n, 1).
+  __device__ __forceinline__ float4 two(int n) const { return pairs_[4 * n]; }
 
  private:
-  const float4* pairs_;
-  float4 two_;
+  const float4* pairs_ = nullptr;
 };
 
 }  // namespace pyfastcal::cuda::warpgroups

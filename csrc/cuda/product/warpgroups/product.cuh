@@ -2,10 +2,8 @@
 // what the copy engine brings to shared memory (block.cuh). The product is asynchronous: with two sets of accumulators
 // a warpgroup looks at tile i in one while tile i + 1 is multiplied into the other.
 //
-// wgmma takes its operands from shared memory as fast as the tensor cores work, but a warp waits at the next one while
-// they are busy. Were the epilogue to come after a chunk's four, both warpgroups, which the ring keeps together, would
-// be at it at the same time and nobody would multiply. So it is cut into kParts parts, one behind each wgmma of the
-// resident chunks.
+// A warpgroup can have a chunk's four wgmma waiting at the tensor cores, not many more (an H200 takes four or five of
+// each of two). So the epilogue is cut into kParts parts, one behind the wgmma of each resident chunk.
 //
 // Every element is one chain of wgmma over the columns, sixteen at a time, in an order that follows from the depth
 // alone: its bits depend neither on the tile nor on the place in it.
@@ -16,19 +14,21 @@
 
 namespace pyfastcal::cuda::warpgroups {
 
-inline constexpr int kStepsOfChunk = kChunk / 16, kParts = kResident * kStepsOfChunk;
+inline constexpr int kStepsOfChunk = kChunk / 16, kParts = kResident;
 
-// By one thread: copies the chunks of all tiles, in the order in which they are multiplied.
+// By one thread: copies the chunks of all tiles, in the order in which they are multiplied. Facts come with the last
+// resident chunk: when its slot is free every warp is at this tile's products, and done with the facts of the tile before
+// the last, which they overwrite.
 template <class Tiles>
 __device__ __forceinline__ void copy_tiles(const Tiles& tiles, const Shared& shared, const Chunks& chunks) {
+  static_assert(kRing < kResident);
   Barriers& barriers = shared.barriers();
   Turn turn;
   uint32_t rows_parity = 1;
-  const auto copy = [&](const prim::TensorMap* map, int row, int chunk) {
+  const auto copy = [&](const prim::TensorMap* map, int row, int chunk, int more_bytes) {
     prim::wait(&barriers.free[turn.slot], turn.parity ^ 1);
-    prim::arrive_expecting(&barriers.landed[turn.slot], kBoxBytes);
+    prim::arrive_expecting(&barriers.landed[turn.slot], kBoxBytes + more_bytes);
     prim::copy_box(shared.slot(turn.slot), map, row, chunk * kChunk, &barriers.landed[turn.slot]);
-    turn.next();
   };
 #pragma unroll 1
   for (int i = 0; i < tiles.size(); ++i) {
@@ -41,20 +41,26 @@ __device__ __forceinline__ void copy_tiles(const Tiles& tiles, const Shared& sha
         prim::arrive_expecting(&barriers.rows_landed[k], kBoxBytes);
         prim::copy_box(shared.rows(k), tile.rows, tile.row, k * kChunk, &barriers.rows_landed[k]);
       }
-      copy(tile.cols, tile.col, k);
+      using Fact = typename Tiles::Fact;
+      constexpr int kFactBytes = kCols * int(sizeof(Fact));
+      copy(tile.cols, tile.col, k, k + 1 == kResident ? kFactBytes : 0);
+      if (k + 1 == kResident)
+        prim::copy_bytes(shared.facts<Fact>(i), tile.facts, kFactBytes, &barriers.landed[turn.slot]);
+      turn.next();
     }
 #pragma unroll 1
     for (int j = kResident; j < chunks.count; ++j) {
-      copy(tile.rows, tile.row, j);
-      copy(tile.cols, tile.col, j);
+      copy(tile.rows, tile.row, j, 0);
+      turn.next();
+      copy(tile.cols, tile.col, j, 0);
+      turn.next();
     }
     rows_parity ^= begins;
   }
 }
 
 // A warp of the two warpgroups that multiply. Epilogue: begin(i), then part<p>(acc) for every p of [0, kParts), for
-// every tile i of [0, tiles.size()), in order. begin() stands before the next tile's first products, so what takes time
-// belongs in the first part.
+// every tile i of [0, tiles.size()), in order; the next tile's first products are under way.
 template <class T, class Tiles, class Epilogue>
 class Multiplier {
  public:
@@ -89,23 +95,18 @@ class Multiplier {
   template <bool kEpilogue>
   __device__ __forceinline__ void multiply_tile(Accumulators& now, Accumulators& last, int i, bool any) {
     const bool begins = tiles_.begins_rows(i), ends = tiles_.ends_rows(i);
-    if constexpr (kEpilogue)
-      if (any) epilogue_.begin(i - 1);
     prim::pin(now);
-    multiply_resident<kEpilogue>(now, last, begins, ends, any, std::make_integer_sequence<int, kResident>());
-    int behind = turn_.slot == 0 ? kRing - 1 : turn_.slot - 1, slots = 1;  // what the last group of products reads
+    multiply_resident<kEpilogue>(now, last, i, begins, ends, any, std::make_integer_sequence<int, kResident>());
+    int behind = before(turn_.slot), slots = 1;  // what the last group of products reads
 #pragma unroll 1
     for (int j = kResident; j < chunks_.count; ++j) {
-      const int before = behind, n = slots;
+      const int slot = behind, n = slots;
       behind = turn_.slot;
       slots = 2;
       const uint64_t a = of_group(wait_for_slot()), b = describe(wait_for_slot());
-      prim::begin_products();
-#pragma unroll
-      for (int q = 0; q < kStepsOfChunk; ++q) prim::multiply<T>(now, a + 2 * q, b + 2 * q, true);
-      prim::end_products();
+      multiply(now, a, b, true);
       prim::wait_products<1>();
-      release(before, n);
+      release(slot, n);
     }
     prim::wait_products<0>();
     prim::pin(now);
@@ -114,40 +115,40 @@ class Multiplier {
     rows_parity_ ^= begins;
   }
   template <bool kEpilogue, int... kChunks>
-  __device__ __forceinline__ void multiply_resident(Accumulators& now, Accumulators& last, bool begins, bool ends,
-                                                    bool any, std::integer_sequence<int, kChunks...>) {
-    (multiply_chunk<kEpilogue, kChunks>(now, last, begins, ends, any), ...);
+  __device__ __forceinline__ void multiply_resident(Accumulators& now, Accumulators& last, int i, bool begins,
+                                                    bool ends, bool any, std::integer_sequence<int, kChunks...>) {
+    (multiply_chunk<kEpilogue, kChunks>(now, last, i, begins, ends, any), ...);
   }
 
   template <bool kEpilogue, int k>
-  __device__ __forceinline__ void multiply_chunk(Accumulators& now, Accumulators& last, bool begins, bool ends,
+  __device__ __forceinline__ void multiply_chunk(Accumulators& now, Accumulators& last, int i, bool begins, bool ends,
                                                  bool any) {
     if (begins) prim::wait(&barriers_.rows_landed[k], rows_parity_);
-    const int before = turn_.slot == 0 ? kRing - 1 : turn_.slot - 1;
+    const int slot = before(turn_.slot);
     const uint64_t a = of_group(shared_.rows(k)), b = describe(wait_for_slot());
-    multiply_step<kEpilogue, k, 0>(now, last, a, b, any);
-    multiply_step<kEpilogue, k, 1>(now, last, a, b, any);
-    multiply_step<kEpilogue, k, 2>(now, last, a, b, any);
-    multiply_step<kEpilogue, k, 3>(now, last, a, b, any);
+    multiply(now, a, b, k > 0);
+    if constexpr (kEpilogue)
+      if (any) {
+        if (k == 0) epilogue_.begin(i - 1);
+        epilogue_.template part<k>(last);
+      }
     if constexpr (k > 0) {
-      prim::wait_products<kStepsOfChunk>();
-      release(before, 1);
+      prim::wait_products<1>();
+      release(slot, 1);
       if (ends) release_rows(k - 1);
     }
-  }
-
-  template <bool kEpilogue, int k, int q>
-  __device__ __forceinline__ void multiply_step(Accumulators& now, Accumulators& last, uint64_t a, uint64_t b,
-                                                bool any) {
-    prim::begin_products();
-    prim::multiply<T>(now, a + 2 * q, b + 2 * q, k > 0 || q > 0);
-    prim::end_products();
-    if constexpr (kEpilogue)
-      if (any) epilogue_.template part<kStepsOfChunk * k + q>(last);
   }
   template <int... kPart>
   __device__ __forceinline__ void each_part(Accumulators& acc, std::integer_sequence<int, kPart...>) {
     (epilogue_.template part<kPart>(acc), ...);
+  }
+
+  // The products of a chunk, as a group.
+  __device__ __forceinline__ void multiply(Accumulators& now, uint64_t a, uint64_t b, bool add) {
+    prim::begin_products();
+#pragma unroll
+    for (int q = 0; q < kStepsOfChunk; ++q) prim::multiply<T>(now, a + 2 * q, b + 2 * q, add || q > 0);
+    prim::end_products();
   }
 
   __device__ __forceinline__ uint64_t of_group(const unsigned char* chunk) const {
@@ -169,6 +170,7 @@ class Multiplier {
   __device__ __forceinline__ void release_rows(int k) const {
     if (threadIdx.x % 32 == 0) prim::arrive(&barriers_.rows_free[k]);
   }
+  __device__ static int before(int slot) { return slot == 0 ? kRing - 1 : slot - 1; }
 
   const Tiles& tiles_;
   const Shared& shared_;
@@ -181,25 +183,27 @@ class Multiplier {
 };
 
 // The whole block, behind the barrier that its barriers are published by: a thread copies, the other warps of its
-// warpgroup do what there is `beside`, and those that multiply end with `finish`, of the epilogue that make() gave.
-template <class T, class Tiles, class Beside, class Make, class Finish>
+// warpgroup do what there is `beside`, in kRegisters registers, and those that multiply end with `finish`, of the epilogue
+// that make() gave.
+template <class T, int kRegisters, class Tiles, class Beside, class Make, class Finish>
 __device__ __forceinline__ void share_out(const Tiles& tiles, const Shared& shared, int depth, const Beside& beside,
                                           const Make& make, const Finish& finish) {
   const Chunks chunks(depth);
   if (threadIdx.x < kCopyingThreads) {
-    prim::release_registers<40>();
+    prim::release_registers<kRegisters>();
     if (threadIdx.x == 0) copy_tiles(tiles, shared, chunks);
     if (threadIdx.x >= 32) beside();
   } else {
-    prim::claim_registers<232>();
+    prim::claim_registers<(512 - kRegisters) / 16 * 8>();  // what is left of a multiprocessor's 64 Ki
     auto epilogue = make();
     Multiplier<T, Tiles, decltype(epilogue)>(tiles, shared, chunks, epilogue).run();
     finish(epilogue);
   }
 }
-template <class T, class Tiles, class Make>
-__device__ __forceinline__ void share_out(const Tiles& tiles, const Shared& shared, int depth, const Make& make) {
-  share_out<T>(tiles, shared, depth, [] {}, make, [](const auto&) {});
+template <class T, class Tiles, class Make, class Finish>
+__device__ __forceinline__ void share_out(const Tiles& tiles, const Shared& shared, int depth, const Make& make,
+                                          const Finish& finish) {
+  share_out<T, 32>(tiles, shared, depth, [] {}, make, finish);
 }
 
 }  // namespace pyfastcal::cuda::warpgroups

@@ -8,6 +8,7 @@ namespace {
 constexpr int kRegisters = 64 * 1024;
 
 int of_warp[kMaxThreads / 32];  // a thread
+int at_first = 0;               // of the block: others never become its own
 bool shared_out = false;
 
 template <bool kClaim>
@@ -35,6 +36,7 @@ void forget_registers() {
   const int warps = (n_threads + 31) / 32;
   shared_out = false;
   for (int i = 0; i < warps; ++i) of_warp[i] = std::min(kRegisters / (32 * warps) / 8 * 8, 256);
+  at_first = 32 * warps * of_warp[0];
 }
 
 void check_registers() {
@@ -44,7 +46,7 @@ void check_registers() {
     total += 32 * of_warp[i];
     if (of_warp[i] != of_warp[i / 4 * 4]) die("the warps of a warpgroup have different numbers of registers");
   }
-  if (total > kRegisters) die("a block's threads claimed more registers than there are");
+  if (total > at_first) die("a block's threads claimed more registers than it was launched with");
 }
 
 }  // namespace cuda_model

@@ -24,7 +24,32 @@ __global__ void show_box(const __grid_constant__ prim::TensorMap map, int row, i
   }
 }
 
+// Copies bytes as they are and shows them.
+__global__ void show_bytes(const unsigned char* from, int bytes, unsigned char* out) {
+  PYFASTCAL_SHARED(unsigned char, shared);
+  auto* const barrier = reinterpret_cast<prim::Barrier*>(shared);
+  if (threadIdx.x == 0) {
+    prim::init(barrier, 1);
+    prim::publish_barriers();
+    prim::copy_bytes(shared + 16, from, bytes, barrier);
+    prim::arrive_expecting(barrier, bytes);
+  }
+  __syncthreads();
+  prim::wait(barrier, 0);
+  for (int i = int(threadIdx.x); i < bytes; i += int(blockDim.x)) out[i] = shared[16 + i];
+}
+
 }  // namespace
+
+TEST(model_copies_bytes) {
+  DeviceArray<unsigned char> from(256), out(256);
+  for (size_t i = 0; i < 256; ++i) from[i] = static_cast<unsigned char>(i * 37);
+  for (const int bytes : {16, 256}) {
+    CHECK(PYFASTCAL_LAUNCH(show_bytes, 1, 64, size_t(16 + bytes), nullptr, from.data(), bytes, out.data()) ==
+          cudaSuccess);
+    for (int i = 0; i < bytes; ++i) CHECK_EQUAL(out[size_t(i)], from[size_t(i)], i);
+  }
+}
 
 TEST(model_copies_boxes) {
   for (const int box_rows : {128, 64, 7})

@@ -219,6 +219,39 @@ TEST(model_notices_bytes_that_are_not_expected) {
   expect_end<kHalfTheBytes>("a box landed in another phase of its barrier than it was issued in");
 }
 
+template <int kTo, int kFrom, int kBytes>
+__global__ void copy_some(const unsigned char* from) {
+  PYFASTCAL_SHARED(unsigned char, shared);
+  auto* const barrier = reinterpret_cast<prim::Barrier*>(shared);
+  prim::init(barrier, 1);
+  prim::publish_barriers();
+  prim::copy_bytes(shared + 16 + kTo, from + kFrom, kBytes, barrier);
+  prim::arrive_expecting(barrier, kBytes);
+  prim::wait(barrier, 0);
+}
+
+template <int kTo, int kFrom, int kBytes>
+void expect_end_of_bytes(const char* message, bool noticed = !kThread) {
+  if (!noticed) return;
+  testing::expect_end(
+      [] {
+        DeviceArray<unsigned char> from(64);
+        for (size_t i = 0; i < 64; ++i) from[i] = 1;
+        if (prim::launch(copy_some<kTo, kFrom, kBytes>, 1, 1, 64, nullptr, from.data()) != cudaSuccess) std::abort();
+      },
+      message);
+}
+
+TEST(model_notices_misplaced_bytes) {
+  const char* const multiples = "copy_bytes: addresses and bytes must be multiples of 16";
+  expect_end_of_bytes<8, 0, 16>(multiples);
+  expect_end_of_bytes<0, 4, 16>(multiples);
+  expect_end_of_bytes<0, 0, 24>(multiples);
+  expect_end_of_bytes<0, 0, 0>(multiples);
+  expect_end_of_bytes<0, 0, 64>("a copy to what is not wholly in dynamic shared memory");
+  expect_end_of_bytes<0, 48, 32>("heap-buffer-overflow", kAddress);
+}
+
 TEST(model_notices_misplaced_copies) {
   expect_end<kNotAligned>("copy_box: address not 1024-byte aligned");
   expect_end<kBeyondShared>("a copy to what is not wholly in dynamic shared memory");

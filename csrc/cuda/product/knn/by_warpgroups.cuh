@@ -50,12 +50,11 @@ class GroupScan {
 
   template <int p>
   __device__ __forceinline__ void part(const Accumulators& acc) {
-    constexpr int kBlocks = Place::kColBlocks / warpgroups::kParts;
+    static_assert(Place::kColBlocks == 2 * warpgroups::kParts);
     const float* const facts = shared_.facts<float>(i_);
     const auto fact = [&](int n, int e) { return facts[Place::col(n, e)]; };
-#pragma unroll
-    for (int n = kBlocks * p; n < kBlocks * (p + 1); ++n)
-      longest_ = max(longest_, lists_.append<Place>(acc, n, tiles_.col(i_), fact));
+    longest_ = max(longest_, lists_.append<Place>(acc, 2 * p, tiles_.col(i_), fact));
+    longest_ = max(longest_, lists_.append<Place>(acc, 2 * p + 1, tiles_.col(i_), fact));  // (in a loop it spills)
     if constexpr (p + 1 == warpgroups::kParts)
       if (__any_sync(~0u, longest_ >= s_.trigger)) cut();
   }

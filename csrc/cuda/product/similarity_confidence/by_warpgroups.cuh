@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(warpgroups::kThreads, 1)
         parity ^= 1;
       }
     };
-    share_out<T, 40>(
+    share_out<T>(
         tiles, shared, a.of.product.depth, measure, [&] { return Epilogue(a, tiles, shared, lengths); },
         [](const auto&) {});
   } else {

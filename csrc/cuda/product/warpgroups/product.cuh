@@ -183,18 +183,17 @@ class Multiplier {
 };
 
 // The whole block, behind the barrier that its barriers are published by: a thread copies, the other warps of its
-// warpgroup do what there is `beside`, in kRegisters registers, and those that multiply end with `finish`, of the epilogue
-// that make() gave.
-template <class T, int kRegisters, class Tiles, class Beside, class Make, class Finish>
+// warpgroup do what there is `beside`, and those that multiply end with `finish`, of the epilogue that make() gave.
+template <class T, class Tiles, class Beside, class Make, class Finish>
 __device__ __forceinline__ void share_out(const Tiles& tiles, const Shared& shared, int depth, const Beside& beside,
                                           const Make& make, const Finish& finish) {
   const Chunks chunks(depth);
   if (threadIdx.x < kCopyingThreads) {
-    prim::release_registers<kRegisters>();
+    prim::release_registers<40>();
     if (threadIdx.x == 0) copy_tiles(tiles, shared, chunks);
     if (threadIdx.x >= 32) beside();
   } else {
-    prim::claim_registers<(512 - kRegisters) / 16 * 8>();  // what is left of a multiprocessor's 64 Ki
+    prim::claim_registers<232>();  // all that the others leave of the 168 that a thread has at first
     auto epilogue = make();
     Multiplier<T, Tiles, decltype(epilogue)>(tiles, shared, chunks, epilogue).run();
     finish(epilogue);
@@ -203,7 +202,7 @@ __device__ __forceinline__ void share_out(const Tiles& tiles, const Shared& shar
 template <class T, class Tiles, class Make, class Finish>
 __device__ __forceinline__ void share_out(const Tiles& tiles, const Shared& shared, int depth, const Make& make,
                                           const Finish& finish) {
-  share_out<T, 32>(tiles, shared, depth, [] {}, make, finish);
+  share_out<T>(tiles, shared, depth, [] {}, make, finish);
 }
 
 }  // namespace pyfastcal::cuda::warpgroups

@@ -43,7 +43,7 @@ def cuda_kernels(build: dict[str, Any]) -> str:
 
 
 PRODUCT = {
-    "auto": "auto: mma; wgmma, for compute capability 9.0, was not measured yet (PYFASTCAL_CUDA_PRODUCT)",
+    "auto": "auto: mma; for similarity_confidence on compute capability 9.0 wgmma (PYFASTCAL_CUDA_PRODUCT)",
     "mma": "mma, as PYFASTCAL_CUDA_PRODUCT says",
     "wgmma": "wgmma on compute capability 9.0 wherever it can be, else mma, as PYFASTCAL_CUDA_PRODUCT says",
 }

@@ -10,8 +10,8 @@ for). The second: build, failed (the tests that failed in the first), racecheck,
 (floors).
 
 Products ends with a verdict: for each work both times, both shares of the rate of torch's product, and which is the
-faster. What `auto` takes is decided in csrc/cuda/product/warpgroups/choice.cuh: kMeasuredFaster is to be true where ops
-and tests pass by both and the verdict is yes. Where ops or products did not succeed, the tests and measurements after
+faster. What `auto` takes is decided in csrc/cuda/product/warpgroups/choice.cuh: MeasuredFaster is to be true of an op where
+ops and tests pass by both and the verdict is yes. Where ops or products did not succeed, the tests and measurements after
 them leave warpgroups out (PYFASTCAL_CUDA_PRODUCT=mma). One op alone: `python -m benchmarks --device cuda --contenders
 products --only knn`.
 

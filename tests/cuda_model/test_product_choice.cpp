@@ -26,7 +26,7 @@ bool takes_warpgroups(const Features<T>& image, const Features<U>& text) {
   }
   options.product = ProductChoice::kAuto;
   CHECK_EQUAL(run_either(image.matrix(), text.matrix(), options).by_warpgroups,
-              cuda::warpgroups::kMeasuredFaster && wanted.by_warpgroups);
+              cuda::warpgroups::MeasuredFaster::similarity_confidence && wanted.by_warpgroups);
   return wanted.by_warpgroups;
 }
 

@@ -83,8 +83,8 @@ TEST(warpgroups_similarity_with_class_weights) {
                              with_weights(some_weights(classes, classes)));
 }
 
-// A kernel for another number of sums does nothing, and no tile is two blocks': every box is copied once, and the facts of
-// every tile; columns twice where rows are swept twice.
+// A kernel for another number of sums does nothing, and no tile is two blocks': every box is copied once, and the facts
+// of every tile; columns twice where rows are swept twice.
 TEST(warpgroups_similarity_multiplies_as_often_as_it_must) {
   const Features<__nv_bfloat16> text(140, 513, 1);
   for (const int64_t rows : {300, 10}) {  // three row tiles; one of two blocks

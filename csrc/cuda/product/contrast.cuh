@@ -56,7 +56,8 @@ class ContrastPlan {
     same_image_ = c.image.data == c.image0.data && c.image.dtype == c.image0.dtype && c.image.cols == c.image0.cols &&
                   c.image.stride == c.image0.stride && models_[0].split == models_[1].split;
     const auto chunks = [](const Matrix& m) { return (m.cols + kChunk - 1) / kChunk; };
-    by_warpgroups_ = warpgroups::take(choice, device, min(c.image.cols, c.image0.cols), contrast::kGroupSharedBytes,
+    by_warpgroups_ = warpgroups::take(choice, warpgroups::MeasuredFaster::contrast, device,
+                                      min(c.image.cols, c.image0.cols), contrast::kGroupSharedBytes,
                                       !models_[0].split && !models_[1].split && chunks(c.image) == chunks(c.image0));
     const int64_t row_tiles = (c.image.rows + kTileRows - 1) / kTileRows;
     const int64_t col_tiles = (c.text.rows + tile_cols() - 1) / tile_cols();

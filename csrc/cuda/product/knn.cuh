@@ -94,8 +94,8 @@ cudaError_t launch_scan(const Layout& layout, const Plan& plan, int64_t blocks, 
     GroupMaps maps{{}, {}, depth};
     if (const auto error = warpgroups::make_map(&maps.queries, queries, depth)) return error;
     if (const auto error = warpgroups::make_map(&maps.bank, bank, depth)) return error;
-    return PYFASTCAL_LAUNCH(scan_by_warpgroups<T>, unsigned(blocks), warpgroups::kThreads,
-                            kGroupSharedBytes, stream, s, maps);
+    return PYFASTCAL_LAUNCH(scan_by_warpgroups<T>, unsigned(blocks), warpgroups::kThreads, kGroupSharedBytes, stream, s,
+                            maps);
   }
   const Product<T> product{queries, bank, depth, 1};
   return PYFASTCAL_LAUNCH(scan<T>, unsigned(blocks), kProductThreads, plan.slots.bytes() + sizeof(ScanShared), stream,
@@ -122,7 +122,7 @@ inline cudaError_t plan_knn(const Matrix& queries, const Matrix& bank, int64_t k
   plan.kept = plan.k + exclude_self;
   plan.multiprocessors = device.multiprocessors;
   plan.by_warpgroups =
-      warpgroups::take(choice, device, plan.width, knn::kGroupSharedBytes,
+      warpgroups::take(choice, warpgroups::MeasuredFaster::knn, device, plan.width, knn::kGroupSharedBytes,
                        bank.rows <= INT_MAX - kTileCols &&
                            (plan.copied || (warpgroups::mappable(queries) && warpgroups::mappable(bank))));
   const int64_t parts = plan.by_warpgroups ? (bank.rows + warpgroups::kCols - 1) / warpgroups::kCols : col_tiles;

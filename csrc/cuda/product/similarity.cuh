@@ -67,7 +67,8 @@ class SimilarityPlan {
     if (const auto error = ask_device(&device)) return error;
     split_ = must_split(image, text);
     const int64_t row_tiles = (image.rows + kTileRows - 1) / kTileRows;
-    by_warpgroups_ = warpgroups::take(choice, device, image.cols, similarity::kGroupSharedBytes, !split_);
+    by_warpgroups_ = warpgroups::take(choice, warpgroups::MeasuredFaster::similarity, device, image.cols,
+                                      similarity::kGroupSharedBytes, !split_);
     const int64_t col_tiles = (text.rows + tile_cols() - 1) / tile_cols();
     tiles_ = row_tiles * col_tiles;
     blocks_ = int(min(tiles_, int64_t(device.multiprocessors)));

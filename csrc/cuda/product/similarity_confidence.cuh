@@ -70,7 +70,8 @@ class SimilarityConfidencePlan {
     const bool may_sweep_twice = s.factors.class_weight && s.text.rows > similarity_confidence::kMostScored;
     // The choice hangs on columns, classes and whether they have weights, not on rows: whose bits are the same in every
     // batch.
-    by_warpgroups_ = warpgroups::take(choice, device, s.image.cols, similarity_confidence::kGroupSharedBytes, !split_);
+    by_warpgroups_ = warpgroups::take(choice, warpgroups::MeasuredFaster::similarity_confidence, device, s.image.cols,
+                                      similarity_confidence::kGroupSharedBytes, !split_);
     if (by_warpgroups_) col_tiles_ = int((s.text.rows + warpgroups::kCols - 1) / warpgroups::kCols);
     splits_ = may_sweep_twice ? 1 : min(col_tiles_, max(device.multiprocessors / row_tiles_, 1));
     blocks_ = splits_ > 1 ? row_tiles_ * splits_ : min(row_tiles_, device.multiprocessors);

@@ -54,8 +54,8 @@ __device__ __forceinline__ uint32_t first_maximum(const Peak& peak, const T* row
 }
 
 // e^(factor * (x - max)): exactly 1 where x is the maximum, so that the sum over a row is at least 1 and a confidence
-// at most; 0 where x is minus infinity, a masked class, also where the factor is too small for fp32. Halves, because the
-// difference of two floats need not be one.
+// at most; 0 where x is minus infinity, a masked class, also where the factor is too small for fp32. Halves, because
+// the difference of two floats need not be one.
 class RelativePower {
  public:
   RelativePower() = default;

@@ -101,11 +101,10 @@ __device__ __forceinline__ void copy_box(void* to, const TensorMap* map, int row
 }
 // The same of `bytes` bytes as they are; addresses and bytes: multiples of 16.
 __device__ __forceinline__ void copy_bytes(void* to, const void* from, int bytes, Barrier* landed) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-          shared_address(to)),
-      "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(shared_address(landed))
-      : "memory");
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                   shared_address(to)),
+               "l"(__cvta_generic_to_global(from)), "r"(bytes), "r"(shared_address(landed))
+               : "memory");
 }
 
 // A thread's registers from here on, by a whole warpgroup: fewer, so that others can claim them; more, once there are

@@ -153,8 +153,7 @@ class GroupDifferences : GroupScores<T, kProbability> {
 
   template <int p>
   __device__ __forceinline__ void part(Accumulators& acc) {
-    warpgroups::each_pair<p, 0, warpgroups::kParts>(
-        [&](int n, int half) { take(acc[0][n], n, half); });
+    warpgroups::each_pair<p, 0, warpgroups::kParts>([&](int n, int half) { take(acc[0][n], n, half); });
     if constexpr (p + 1 == warpgroups::kParts) end_tile();
   }
 

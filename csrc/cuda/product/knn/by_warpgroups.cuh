@@ -20,7 +20,9 @@ struct GroupTiles {
   __device__ int size() const { return n; }
   __device__ bool begins_rows(int i) const { return i == 0; }
   __device__ bool ends_rows(int i) const { return i + 1 == n; }
-  __device__ warpgroups::Tile operator[](int i) const { return {&maps.queries, &maps.bank, row, col(i), fact + col(i)}; }
+  __device__ warpgroups::Tile operator[](int i) const {
+    return {&maps.queries, &maps.bank, row, col(i), fact + col(i)};
+  }
   __device__ int col(int i) const { return first_col + i * warpgroups::kCols; }
 };
 

@@ -57,8 +57,8 @@ class Lists {
     heads_.count[row] = 0;
   }
 
-  // The scores of this thread in a tile's block n of columns. col0: the tile's first bank row; fact(n, e): of the row in
-  // column(n, e). The longest list that was appended to, or 0.
+  // The scores of this thread in a tile's block n of columns. col0: the tile's first bank row; fact(n, e): of the row
+  // in column(n, e). The longest list that was appended to, or 0.
   template <class Place, class Accumulators, class Fact>
   __device__ __forceinline__ int append(const Accumulators& acc, int n, int col0, const Fact& fact) const {
     constexpr int kRowBlocks = std::extent_v<Accumulators, 0>;

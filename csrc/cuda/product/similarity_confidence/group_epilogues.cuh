@@ -174,8 +174,8 @@ class GroupEpilogue : GroupRows<T, kBias> {
       }
 #pragma unroll
       for (int w = 0; w < kSums; ++w)
-        sum_[w][half] = add_relative(sum_[w][half], this->top_[half], added_[w][half], part.top,
-                                     this->gain_[half] * weight(w));
+        sum_[w][half] =
+            add_relative(sum_[w][half], this->top_[half], added_[w][half], part.top, this->gain_[half] * weight(w));
       this->keep_top(part, half);
     }
     if (this->tiles_.ends_rows(this->i_) && !this->a_.parts)

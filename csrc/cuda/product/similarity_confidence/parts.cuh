@@ -35,8 +35,8 @@ __device__ __forceinline__ float confidence_or_nan(Sum sum) {
   return sum > 0 ? confidence_of(sum) : kNaN;
 }
 
-// By a warp: the sum of powers of a row's stored logits, to its first four lanes what a lane of GroupSweeps has of them,
-// in the same order: of every tile one fp32 sum.
+// By a warp: the sum of powers of a row's stored logits, to its first four lanes what a lane of GroupSweeps has of
+// them, in the same order: of every tile one fp32 sum.
 __device__ __forceinline__ double sum_stored(const float* scores, int col_tiles, const RelativePower& power) {
   constexpr int kCols = 128, kTogether = 32 / 4;
   const int lane = int(threadIdx.x) % 32;
@@ -72,7 +72,8 @@ __global__ void __launch_bounds__(kMergeThreads)
   constexpr int kCols = kGroups ? 128 : kTileCols, kPartCols = kGroups ? 2 : kWarpCols;
   const int row = int(blockIdx.x) * (kMergeThreads / 32) + int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
   if (row >= rows) return;
-  const int n_weights = weights ? weights->count : 1, n_sums = n_weights <= (kGroups ? kMostSums : kFewWeights) ? n_weights : 0;
+  const int n_weights = weights ? weights->count : 1,
+            n_sums = n_weights <= (kGroups ? kMostSums : kFewWeights) ? n_weights : 0;
   const float sample_weight = factors.sample_weight ? factors.sample_weight[row] : 1.0f;
   const float gain = bias ? sample_weight : sample_weight * (logit_scale * row_factor[row]);
   Part mine{kGroups ? -FLT_MAX : -kInfinity, 0, {}};

@@ -7,19 +7,21 @@
 
 namespace pyfastcal::cuda::warpgroups {
 
-// What `auto` takes. A path is chosen where a GPU has run it and found it faster: none has yet.
-inline constexpr bool kMeasuredFaster = false;
+// What `auto` takes it for: where a GPU has run this very kernel and found it faster (docs/kernels.md).
+struct MeasuredFaster {
+  static constexpr bool similarity_confidence = true, similarity = false, contrast = false, knn = false;
+};
 
 // Whether the copy engine can read the rows, or the copy that is made of them: its rows may not overlap.
 inline bool mappable(const Matrix& m) {
   return !readable_in_place(m) || m.rows == 1 || (m.stride >= m.cols && m.stride < int64_t(1) << 39);
 }
 
-// bytes: of shared memory. `can`: what else must hold.
-inline bool take(ProductChoice choice, const DeviceLimits& device, int64_t depth, int bytes, bool can) {
-  const bool possible = can && device.capability == 90 && depth >= kLeastDepth && depth <= INT_MAX / 2 &&
-                        device.shared_bytes >= bytes;
-  return possible && (choice == ProductChoice::kWgmma || (choice == ProductChoice::kAuto && kMeasuredFaster));
+// faster: of MeasuredFaster. bytes: of shared memory. `can`: what else must hold.
+inline bool take(ProductChoice choice, bool faster, const DeviceLimits& device, int64_t depth, int bytes, bool can) {
+  const bool possible =
+      can && device.capability == 90 && depth >= kLeastDepth && depth <= INT_MAX / 2 && device.shared_bytes >= bytes;
+  return possible && (choice == ProductChoice::kWgmma || (choice == ProductChoice::kAuto && faster));
 }
 
 // Boxes of a tile's rows, or columns, of an operand.

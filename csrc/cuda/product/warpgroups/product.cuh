@@ -17,8 +17,8 @@ namespace pyfastcal::cuda::warpgroups {
 inline constexpr int kStepsOfChunk = kChunk / 16, kParts = kResident;
 
 // By one thread: copies the chunks of all tiles, in the order in which they are multiplied. Facts come with the last
-// resident chunk: when its slot is free every warp is at this tile's products, and done with the facts of the tile before
-// the last, which they overwrite.
+// resident chunk: when its slot is free every warp is at this tile's products, and done with the facts of the tile
+// before the last, which they overwrite.
 template <class Tiles>
 __device__ __forceinline__ void copy_tiles(const Tiles& tiles, const Shared& shared, const Chunks& chunks) {
   static_assert(kRing < kResident);

@@ -20,6 +20,7 @@ from .harness import Row
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+PRODUCTS = RESULTS / "products"  # of the contenders that are not all, but ours by each product
 COMMIT = ROOT / "build" / "commit.json"  # written where there is a history, read where there is none
 PEERS = ("numpy", "faiss-cpu", "torchmetrics", "statsmodels", "scipy")
 

@@ -10,15 +10,16 @@ for). The second: build, failed (the tests that failed in the first), racecheck,
 (floors).
 
 Products ends with a verdict: for each work both times, both shares of the rate of torch's product, and which is the
-faster. What `auto` takes is decided in csrc/cuda/product/warpgroups/choice.cuh: MeasuredFaster is to be true of an op where
-ops and tests pass by both and the verdict is yes. Where ops or products did not succeed, the tests and measurements after
-them leave warpgroups out (PYFASTCAL_CUDA_PRODUCT=mma). One op alone: `python -m benchmarks --device cuda --contenders
-products --only knn`.
+faster. What `auto` takes is decided in csrc/cuda/product/warpgroups/choice.cuh: MeasuredFaster is to be true of an op
+where ops and tests pass by both and the verdict is yes. Where ops or products did not succeed, the tests and
+measurements after them leave warpgroups out (PYFASTCAL_CUDA_PRODUCT=mma). One op alone: `python -m benchmarks --device
+cuda --contenders products --only knn`.
 
 Each has a share of the time. One that fails or takes too long does not stop the others, but the exit code tells; what
 was there until then is in FOLDER ($OUT, or build/gpu): log.txt, stages.json, rows.json, tests.jsonl and the like.
 Where the machine is sent a copy of the tree without its history, ``--commit`` here first: it writes the commit to
-build/commit.json, which must travel too.
+build/commit.json, which must travel too. Where its time is dear, build the CUDA half here and give it to the build
+there by PYFASTCAL_CUDA_LIBRARY (setup.py).
 """
 
 import argparse
@@ -30,7 +31,7 @@ from pathlib import Path
 from benchmarks import results
 from scripts import ROOT
 from scripts.gpu.runner import Record, run_all, summary
-from scripts.gpu.stages import BEGUN_BY, FIRST, ROWS, SECOND, Stages, gpu_arch, unruly
+from scripts.gpu.stages import BEGUN_BY, COMPARED, FIRST, ROWS, SECOND, Stages, gpu_arch, unruly
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -69,9 +70,10 @@ def main(arguments: list[str] | None = None) -> int:
     record = Record(folder, arch=arch, **results.commit())
     outcomes = run_all(stages, options.seconds, record)
     record.say(f"\n{summary(outcomes)}")
-    rows = folder / ROWS
-    if arch and rows.exists():
-        shutil.copy2(rows, results.RESULTS / results.name_of(results.read(rows)[0]))
+    if arch:
+        for rows, into in ((folder / ROWS, results.RESULTS), (folder / COMPARED, results.PRODUCTS)):
+            if rows.exists():
+                shutil.copyfile(rows, into / results.name_of(results.read(rows)[0]))
     return 0 if all(o.good for o in outcomes) else 1
 
 

@@ -97,6 +97,7 @@ class Multiplier {
     const bool begins = tiles_.begins_rows(i), ends = tiles_.ends_rows(i);
     prim::pin(now);
     multiply_resident<kEpilogue>(now, last, i, begins, ends, any, std::make_integer_sequence<int, kResident>());
+    __syncwarp();  // all lanes have read the facts of the tile before, ere one lets their successors in
     int behind = before(turn_.slot), slots = 1;  // what the last group of products reads
 #pragma unroll 1
     for (int j = kResident; j < chunks_.count; ++j) {

@@ -42,7 +42,7 @@ gpu:
 
 lint: $(VENV)/.built-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $$(find csrc tests/cuda_model benchmarks/hopper -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc tests/cuda_model benchmarks -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

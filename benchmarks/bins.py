@@ -10,6 +10,7 @@ import pyfastcal as fc
 
 from . import data, floors
 from .harness import Case, Floor
+from .peaks import Cost
 
 SIZES = ((10_000_000,),)
 QUICK = ((10_000,),)
@@ -55,6 +56,7 @@ def case(size: tuple, device: str = "cpu") -> Case:
         agree_on_bins,
         peers,
         {"read": Floor(memory.sum, share=5 * n / memory.nbytes)},
+        cost=Cost(n_bytes=5 * n),
     )
 
 

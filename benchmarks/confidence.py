@@ -12,6 +12,7 @@ import pyfastcal as fc
 from . import data, floors
 from .bins import agree_on_bins, bincount_idiom
 from .harness import Case, Floor
+from .peaks import Cost
 
 SIZES = ((50_000, 1000), (256, 1000))
 QUICK = ((500, 100),)
@@ -49,8 +50,9 @@ def case(size: tuple, device: str = "cpu") -> Case:
         confidence, prediction = fc.confidence(logits, class_weight=weight)
         return fc.bin_counts(confidence, prediction == labels, n_bins=10)
 
+    cost = Cost(n_bytes=logits.nbytes)
     floor = {"copy": floors.copy(logits.nbytes, device)} if dtype else {"logits.sum()": Floor(logits.sum)}
-    return Case(ours, idiom, (logits, weight, labels), agree_on_bins, floors=floor, device=device)
+    return Case(ours, idiom, (logits, weight, labels), agree_on_bins, floors=floor, cost=cost, device=device)
 
 
 def confidence_idiom(logits: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from pyfastcal import ops
 
 from . import data, floors, products
 from .harness import Case, Floor
+from .peaks import Cost
 
 SIZES = ((50_000, 512, 1000),)
 QUICK = ((500, 64, 100),)
@@ -47,6 +48,7 @@ def case(size: tuple, device: str = "cpu") -> Case:
         features,
         lambda ours, theirs: assert_close(ours, theirs.float(), rtol=1e-4, atol=atol),
         floors=floor,
+        cost=Cost(4.0 * n * dim * n_classes, sum(x.nbytes for x in features)),
         variants=products.variants(ours, dim, device) if rest else {},
         same=lambda a, b: assert_close(a, b, rtol=1e-4, atol=1e-6),
         device=device,

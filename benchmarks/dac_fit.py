@@ -10,6 +10,7 @@ import pyfastcal as fc
 
 from . import data
 from .harness import Case, Floor
+from .peaks import Cost
 
 SIZES = ((5000, 500, 512, 5),)
 QUICK = ((60, 20, 32, 5),)
@@ -38,6 +39,7 @@ def case(size: tuple, device: str = "cpu") -> Case:
         lambda ours, theirs: assert_close(ours, theirs, rtol=1e-4, atol=1e-5),
         {"published loop": lambda: torch.from_numpy(published_loop(*arrays, k))} if device == "cpu" else {},
         {"torch GEMM": Floor(lambda: (features[0] @ features[2].T, features[1] @ features[3].T))},
+        cost=Cost(4.0 * n_classes * n_base * dim, sum(x.nbytes for x in features)),
         device=device,
         compile=device == "cpu",
     )

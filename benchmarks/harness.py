@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from .peaks import Cost
 from .targets import TARGETS
 
 Call = Callable[[], Any]
@@ -52,6 +53,7 @@ class Case:
     device: str = "cpu"
     compile: bool = True  # whether the idiom is worth compiling
     graph: bool = False  # on a GPU: captured in CUDA graphs, ours and the idiom
+    cost: Cost | None = None  # on the CPU: what it takes at least, for the share of the processor's peaks
 
 
 @dataclass
@@ -71,6 +73,7 @@ class Row:
     rounds: int = 0
     note: str = ""
     shares: dict[str, float] = field(default_factory=dict)
+    peaks: dict[str, float] = field(default_factory=dict)  # what share of each of the processor's peaks it reaches
 
     @property
     def unit(self) -> str:
@@ -224,6 +227,8 @@ def measure(op: str, work: str, case: Case, settings: Settings) -> Iterator[Row]
         row = _row(op, work, name, contender, ours)
         if contender.role in ("ours", "product"):
             row.shares = {floor: _ratio(of, contender) for floor, of in floors.items()}
+        if case.cost and case.device == "cpu" and row.seconds:
+            row.peaks = case.cost.shares(row.seconds)
         yield row
     for name, why in wrong.items():
         yield Row(op, work, name, "product", note=why)

@@ -15,6 +15,7 @@ import pyfastcal as fc
 
 from . import data, floors, products
 from .harness import Call, Case, Floor
+from .peaks import Cost
 
 SIZES = ((4000, 20_000, 512, 10), (4000, 20_000, 512, 64), (1000, 1000, 512, 5), (100, 200_000, 768, 10))
 QUICK = ((50, 400, 32, 5),)
@@ -45,6 +46,7 @@ def case(size: tuple, device: str = "cpu") -> Case:
         agree,
         {"FAISS flat": faiss_flat(queries, bank, k)},
         {"torch GEMM": Floor(lambda: queries @ bank.T)},
+        cost=Cost(2.0 * len(queries) * len(bank) * dim, queries.nbytes + bank.nbytes),
     )
 
 

@@ -8,6 +8,7 @@ from pyfastcal import ops
 
 from . import data, floors
 from .harness import Case, Floor
+from .peaks import Cost
 
 SIZES = ((20_000, 1000),)
 QUICK = ((500, 50),)
@@ -30,6 +31,7 @@ def case(size: tuple, device: str = "cpu") -> Case:
         (logits, labels),
         lambda ours, theirs: assert_close(ours, theirs.double(), rtol=1e-3, atol=1e-4),
         floors={"copy": floors.copy(logits.nbytes, device)} if dtype else {"logits.sum()": Floor(logits.sum)},
+        cost=Cost(n_bytes=logits.nbytes),
         device=device,
     )
 

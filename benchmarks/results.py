@@ -16,6 +16,7 @@ import torch
 
 import pyfastcal as fc
 
+from . import peaks
 from .harness import Row
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,7 +41,7 @@ def stamp(device: str = "cpu", **options: Any) -> dict[str, Any]:
         "cuda_product": info["cuda_product"],
         **commit(),
         "device": device,
-        **(gpu() if device == "cuda" else {}),
+        **(gpu() if device == "cuda" else {"peaks": peaks.rates()}),
         **options,
     }
 

@@ -17,6 +17,7 @@ from pyfastcal.io import ClassSet, Shard, find_shards
 
 from . import data
 from .harness import Case, Floor
+from .peaks import Cost
 
 SIZES = ((8, 8192, 512, 1000),)
 QUICK = ((3, 100, 64, 20),)
@@ -37,6 +38,8 @@ def case(size: tuple[int, int, int, int], device: str = "cpu") -> Case:
         save_file({"image_features": images.clone(), "labels": right.clone()}, Path(kept.name, f"{i:03}.safetensors"))
     shards, classes = find_shards([kept.name]), ClassSet(text, data.LOGIT_SCALE)
 
+    cost = Cost(4.0 * n * count * dim * n_classes, image.nbytes)
+
     def ours(folder: tempfile.TemporaryDirectory = kept) -> list[float]:  # which is deleted with this function
         (row,) = evaluate_shards(shards, classes, methods=["conf"]).rows
         return [row["accuracy"], row["ece"], row["nll"], row["brier"]]
@@ -46,7 +49,7 @@ def case(size: tuple[int, int, int, int], device: str = "cpu") -> Case:
             for factor in (1, 2):
                 fc.similarity_confidence(images, text, factor * data.LOGIT_SCALE)
 
-    return Case(ours, idiom, (shards, text), agree, floors={"two passes": Floor(passes)})
+    return Case(ours, idiom, (shards, text), agree, floors={"two passes": Floor(passes)}, cost=cost)
 
 
 def idiom(shards: list[Shard], text: Tensor) -> list[float]:

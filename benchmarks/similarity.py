@@ -9,6 +9,7 @@ from pyfastcal import ops
 
 from . import data, floors, products
 from .harness import Case, Floor
+from .peaks import Cost
 
 SIZES = ((50_000, 512, 1000),)
 QUICK = ((500, 64, 100),)
@@ -43,6 +44,7 @@ def case(size: tuple, device: str = "cpu") -> Case:
         (image, text),
         lambda ours, theirs: assert_close(ours, theirs.float(), rtol=0, atol=atol),
         floors=bounds,
+        cost=Cost(2.0 * n * dim * n_classes, image.nbytes + text.nbytes + 4 * n * n_classes),
         variants=products.variants(ours, dim, device) if dtype else {},
         same=lambda a, b: assert_close(a, b, rtol=0, atol=2e-6),
         device=device,

@@ -9,6 +9,7 @@ import pyfastcal as fc
 
 from . import data, floors, products
 from .harness import Case, Floor
+from .peaks import Cost
 
 SIZES = ((50_000, 512, 1000), (256, 512, 1000))
 QUICK = ((500, 64, 100),)
@@ -51,6 +52,7 @@ def case(size: tuple, device: str = "cpu") -> Case:
         tolerance,
         floors=floor,
         variants=products.variants(ours, dim, device) if rest else {},
+        cost=Cost(2.0 * n * dim * n_classes, image.nbytes + text.nbytes),
         same=agree,
         memory=not rest and size != SIZES[1],
         device=device,

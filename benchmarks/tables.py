@@ -12,7 +12,8 @@ from .targets import TARGETS
 
 CAPTION = (
     "figure: the time of a peer, or of one product, over ours; ours over that of a floor; memory beyond the inputs. "
-    "CPU figure: the same in CPU time, all threads together: steadier on a busy machine."
+    "CPU figure: the same in CPU time, all threads together: steadier on a busy machine. Of the processor's peak: the "
+    "least that the work must do, at the rate that this run does it, of what all threads can do together."
 )
 GEMM = "GEMM rate"
 
@@ -39,6 +40,9 @@ def terminal(rows: list[Row]) -> Table:
     table.add_column("")
     for name in ("time", "figure", "CPU figure", "target"):
         table.add_column(name, justify="right", no_wrap=True)
+    with_peaks = any(row.peaks for row in rows)
+    if with_peaks:
+        table.add_column("of the processor's peak", justify="right")
     table.add_column("holds")
     for work, group in itertools.groupby(rows, key=lambda row: row.work):
         table.add_section()
@@ -50,6 +54,7 @@ def terminal(rows: list[Row]) -> Table:
                 figure(row, row.figure),
                 figure(row, row.cpu_figure),
                 str(row.target or ""),
+                *([peaks(row)] if with_peaks else []),
                 {True: "[green]yes[/]", False: "[red]no[/]", None: row.note or shares(row)}[row.holds],
             )
     return table
@@ -57,6 +62,11 @@ def terminal(rows: list[Row]) -> Table:
 
 def shares(row: Row) -> str:
     return "; ".join(f"{share:.0%} of {floor}" for floor, share in row.shares.items())
+
+
+def peaks(row: Row) -> str:
+    """Of fp32's, bf16's (AMX's, where there is one) and the memory's, those that the work needs."""
+    return ", ".join(f"{name.removesuffix(' peak')} {share:.0%}" for name, share in row.peaks.items())
 
 
 def short(rows: list[Row]) -> str:

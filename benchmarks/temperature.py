@@ -12,6 +12,7 @@ import pyfastcal as fc
 
 from . import data
 from .harness import Case, Floor
+from .peaks import Cost
 
 SIZES = ((20_000, 1000),)
 QUICK = ((500, 50),)
@@ -31,6 +32,7 @@ def case(size: tuple[int, int], device: str = "cpu") -> Case:
         (logits, labels),
         lambda ours, theirs: assert_close(ours, theirs.double(), rtol=1e-4, atol=0),
         floors={"logits.sum()": Floor(logits.sum)},
+        cost=Cost(n_bytes=logits.nbytes),
     )
 
 

@@ -5,6 +5,6 @@ import torch
 from benchmarks import harness
 
 
-def case(idiom) -> harness.Case:
+def case(idiom, **more) -> harness.Case:
     x = torch.arange(4.0)
-    return harness.Case(lambda: x * 2, idiom, (x,), lambda a, b: torch.testing.assert_close(a, b))
+    return harness.Case(lambda: x * 2, idiom, (x,), lambda a, b: torch.testing.assert_close(a, b), **more)

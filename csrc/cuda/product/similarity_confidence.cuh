@@ -62,7 +62,7 @@ class SimilarityConfidencePlan {
     const int64_t row_tiles = (s.image.rows + kTileRows - 1) / kTileRows;
     const int64_t col_tiles = (s.text.rows + kTileCols - 1) / kTileCols;
     if (s.image.rows > INT_MAX - kTileRows || s.text.rows > INT_MAX - kTileCols ||
-        (row_tiles / device.multiprocessors + 1) * col_tiles > INT_MAX / 2)
+        (row_tiles / device.multiprocessors + 1) * col_tiles > INT_MAX / 4)  // of half as wide tiles, swept twice
       return cudaErrorInvalidValue;
     row_tiles_ = int(row_tiles);
     col_tiles_ = int(col_tiles);

@@ -67,6 +67,9 @@ else:
 FLAGS += ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]  # what GCC 12 says of its own AVX-512 header
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"]
+AVX512_BF16 = [*AVX512, "-mavx512bf16"]
+AMX_BF16 = [*AVX512_BF16, "-mamx-tile", "-mamx-bf16"]
+X86 = {"avx2": AVX2, "avx512": AVX512, "avx512_bf16": AVX512_BF16, "amx_bf16": AMX_BF16}
 NVCC_FLAGS = ["-std=c++20", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-fvisibility-inlines-hidden"]
 
 
@@ -115,9 +118,9 @@ def cpu_sources() -> dict[str, list[str]]:
     sources: dict[str, list[str]] = {str(p.relative_to(ROOT)): [] for p in sorted(ROOT.glob("csrc/*.cpp"))}
     for path in sorted(ROOT.glob("csrc/cpu/*.cpp")):
         variant = path.stem.removeprefix("variant_")
-        if variant in ("avx2", "avx512") and platform.machine().lower() not in ("x86_64", "amd64"):
+        if variant in X86 and platform.machine().lower() not in ("x86_64", "amd64"):
             continue
-        sources[str(path.relative_to(ROOT))] = {"avx2": AVX2, "avx512": AVX512}.get(variant, [])
+        sources[str(path.relative_to(ROOT))] = X86.get(variant, [])
     return sources
 
 

@@ -42,8 +42,9 @@ inline bool same_rows(const Matrix& a, const Matrix& b) {
   return a.data == b.data && a.dtype == b.dtype && a.cols == b.cols && a.stride == b.stride;
 }
 
-// The classes as (normalised text - normalised zero-shot text): x.t - x.t0 = x.(t - t0), one product instead of two.
-inline Packed pack_difference(const Matrix& text, const Matrix& text0, bool normalize, float* difference) {
+// The classes as (normalised text - normalised zero-shot text): x.t - x.t0 = x.(t - t0), one product instead of two. Of
+// bf16 the difference would be no bf16 number, so there are two, which are faster than one in fp32.
+inline FloatText pack_difference(const Matrix& text, const Matrix& text0, bool normalize, float* difference) {
   const int64_t d = text.cols;
   parallel_tasks(text.rows, [&](int64_t c) {
     Buffer<float> scratch(2 * d);
@@ -52,24 +53,30 @@ inline Packed pack_difference(const Matrix& text, const Matrix& text0, bool norm
                  scale_b = normalize ? inverse_norm(norm(b, d)) : 1.0;
     for (int64_t k = 0; k < d; ++k) difference[c * d + k] = float(a[k] * scale_a - b[k] * scale_b);
   });
-  return Packed({difference, Dtype::kFloat, text.rows, d, d}, [](int64_t, const float*) { return 1.0; });
+  return FloatText(Matrix{difference, Dtype::kFloat, text.rows, d, d});
 }
 
-inline void contrast_distance(const Matrix& image, const Matrix& text, const Matrix& image0, const Matrix& text0,
-                              bool probability, float logit_scale, bool normalize, float* z) {
-  const bool one_product = !probability && same_rows(image, image0);
+template <class Block>
+inline void contrast_of_blocks(const Matrix& image, const Matrix& text, const Matrix& image0, const Matrix& text0,
+                               bool probability, float logit_scale, bool normalize, float* z) {
+  using Text = typename Block::Text;
+  const bool one_product = std::is_same_v<Text, FloatText> && !probability && same_rows(image, image0);
   Buffer<float> difference(one_product ? text.rows * text.cols : 0);
-  const Packed tuned = one_product ? pack_difference(text, text0, normalize, difference) : pack_text(text, normalize);
-  std::optional<Packed> zeroshot;
-  if (!one_product) zeroshot.emplace(text0, text_scale(text0, normalize));
+  const Text tuned = [&] {
+    if constexpr (std::is_same_v<Text, FloatText>)
+      if (one_product) return pack_difference(text, text0, normalize, difference);
+    return Text(text, normalize);
+  }();
+  std::optional<Text> zeroshot;
+  if (!one_product) zeroshot.emplace(text0, normalize);
   const int64_t n = image.rows, classes = text.rows;
   // Probabilities need the whole row; similarities are summed tile by tile, so that any number of classes fits.
   const int64_t tile = probability ? classes : min(classes, 4096), width = panels(tile) * kPanel;
-  const int64_t rows = block_rows(n, 2 * max(image.cols, image0.cols), 2 * width);
+  const int64_t rows = Block::rows(n, 2 * max(image.cols, image0.cols), 2 * width);
   parallel_tasks((n + rows - 1) / rows, [&](int64_t task) {
     const int64_t begin = task * rows, count = min(rows, n - begin);
-    ScoreBlock s(image, tuned, normalize, rows, width);
-    std::optional<ScoreBlock> s0;
+    Block s(image, tuned, normalize, rows, width);
+    std::optional<Block> s0;
     s.load(begin, count);
     if (zeroshot) s0.emplace(image0, *zeroshot, normalize, rows, width).load(begin, count);
     Buffer<double> sum(count);
@@ -90,6 +97,13 @@ inline void contrast_distance(const Matrix& image, const Matrix& text, const Mat
       }
     }
     for (int64_t i = 0; i < count; ++i) z[begin + i] = float(sum[i] / double(classes));
+  });
+}
+
+inline void contrast_distance(const Matrix& image, const Matrix& text, const Matrix& image0, const Matrix& text0,
+                              bool probability, float logit_scale, bool normalize, float* z) {
+  with_block({&image, &text, &image0, &text0}, [&]<class Block>(Block*) {
+    contrast_of_blocks<Block>(image, text, image0, text0, probability, logit_scale, normalize, z);
   });
 }
 

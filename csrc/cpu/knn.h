@@ -1,16 +1,16 @@
 // knn: the k nearest bank rows of every query.
 //
-// Two stages. A filter in fp32: scores q.b - |b|^2/2 (larger is nearer) tile by tile in registers, each compared with
-// the k-th best score that its query has so far, less a slack; almost everything is rejected there by one vector
+// Two stages. A filter in fp32 or bf16: scores q.b - |b|^2/2 (larger is nearer) tile by tile in registers, each compared
+// with the k-th best score that its query has so far, less a slack; almost everything is rejected there by one vector
 // compare. Then the survivors' distances by direct differences in double. The slack is twice the proven bound of a
-// score's rounding error, so no true neighbour is lost, and near-duplicates, whose distance q.q + b.b - 2 q.b would
-// lose to cancellation, are exact.
+// score's error (knn_filter.h), so no true neighbour is lost, and near-duplicates, whose distance q.q + b.b - 2 q.b
+// would lose to cancellation, are exact.
 #pragma once
 #include <algorithm>
 #include <vector>
 
 #include "../common/topk.h"
-#include "gemm.h"
+#include "knn_filter.h"
 
 namespace pyfastcal::PYFASTCAL_VARIANT {
 
@@ -71,16 +71,18 @@ class NearestNeighbours {
         distances_(distances),
         indices_(indices),
         query_norm_(queries.rows),
+        query_facts_(queries.rows),
         bank_scale_(scales_kept() ? bank.rows : 0),
-        packed_(queries, [this](int64_t i, const float* row) { return query_scale(i, row); }) {}
+        filter_(queries, query_facts_, [this](int64_t i, const float* row) { return query_scale(i, row); }) {}
 
   void run() {
     if (!queries_.rows) return;
     // A block of queries stays in L2 while the bank streams past; few queries: the bank is split among threads.
-    const int64_t all = panels(queries_.rows), fit = min(max((192 << 10) / (4 * kPanel * queries_.cols), 1), 16);
+    const int64_t all = panels(queries_.rows), threads = thread_count();
+    const int64_t share = max((all + 4 * threads - 1) / (4 * threads), 8), fit = min(queries_in_cache(), share);
     const int64_t blocks = (all + fit - 1) / fit;
-    const int64_t wanted = (4 * thread_count() + blocks - 1) / blocks, most = 1 + bank_.rows / (64 * k_ + 2048);
-    const int64_t splits = blocks >= 4 * thread_count() ? 1 : min(wanted, most);
+    const int64_t wanted = (4 * threads + blocks - 1) / blocks, most = 1 + bank_.rows / (64 * k_ + 2048);
+    const int64_t splits = blocks >= 4 * threads ? 1 : min(wanted, most);
     if (scales_kept())
       parallel_tasks((bank_.rows + 255) / 256, [&](int64_t task) {
         Buffer<float> scratch(bank_.cols);
@@ -108,12 +110,17 @@ class NearestNeighbours {
   }
 
  private:
+  // Panels of them that stay in L2.
+  int64_t queries_in_cache() const {
+    return min(max(kQueryBytes / (kOperandBytes * kPanel * queries_.cols), 1), kQueryPanels);
+  }
+
   // A block of queries against a part of the bank.
   struct Scan {
     int64_t first_panel = 0, last_panel = 0;
     std::vector<Shortlist> lists;  // per query
     std::vector<Candidate> odd;    // bank rows that fp32 scores cannot judge: candidates of every query
-    double largest = 0;            // norm of a bank row
+    double largest = 0, residual = 0;  // norm of a bank row and relative rounding error of one
     int64_t first_query() const { return first_panel * kPanel; }
   };
   int64_t last_query(const Scan& scan) const { return min(scan.last_panel * kPanel, queries_.rows); }
@@ -123,58 +130,59 @@ class NearestNeighbours {
 
   double query_scale(int64_t i, const float* row) {
     const double length = query_norm_[i] = norm(row, queries_.cols);
-    if (!judged_by_score(i)) return 0;  // kept out of the products; finish() looks at the whole bank
-    return normalize_ ? inverse_norm(length) : 1.0;
+    double scale = 0;  // kept out of the products; finish() looks at the whole bank
+    if (judged_by_score(i)) scale = normalize_ ? inverse_norm(length) : 1.0;
+    // bf16 stays exact times a power of two, and the order of scores does not hang on the query's length
+    if (kBf16Products && normalize_ && queries_.dtype == Dtype::kBFloat16 && scale)
+      scale = std::ldexp(1.0, std::ilogb(scale));
+    query_facts_[i].length = length * scale;
+    return scale;
   }
   bool judged_by_score(int64_t query) const {
     return normalize_ ? query_norm_[query] < double(kInfinity) : in_float_range(query_norm_[query]);
   }
 
-  // Twice the error bound of a score: gamma_D |q||b| for the dot product of D terms with unit roundoff u (Higham,
-  // Accuracy and Stability of Numerical Algorithms, section 3.1), half of gamma_D |b|^2 for the squared norm (of
-  // gamma_D |q||b| where the score is divided by the norm instead), and a few roundings more.
-  float slack(double query_norm, double largest_bank_norm) const {
-    const double d = (queries_.cols + 8) * 0x1p-24, gamma = d / (1 - d);
-    const double dot = normalize_ ? 1.0 : query_norm * largest_bank_norm;
-    const double square = normalize_ ? 1.0 : largest_bank_norm * largest_bank_norm;
-    return float(2 * gamma * (dot + square));
+  float slack(int64_t query, double largest, double residual) const {
+    return filter_slack(query_facts_[query], largest, residual, normalize_, filter_.roundings());
   }
 
   void run_scan(Scan& scan, int64_t begin, int64_t end) const {
-    constexpr int64_t kRows = 4 * kTileRows;
+    constexpr int64_t kRows = FilterRows::kRows;
     const int64_t first = scan.first_query(), width = (scan.last_panel - scan.first_panel) * kPanel;
-    Buffer<float> scratch(kRows * bank_.cols), threshold(width), slacks(width);
-    float factor[kRows], half[kRows];  // score = dot * factor - half
+    FilterRows rows(bank_);
+    Buffer<float> threshold(width), slacks(width);
+    float square[kRows], factor[kRows], half[kRows];  // score = dot * factor - half
     scan.lists.resize(width);
     for (int64_t j = 0; j < width; ++j) {
       const bool wanted = first + j < queries_.rows && judged_by_score(first + j);
       if (wanted) scan.lists[j].reset(k_);
-      slacks[j] = wanted ? slack(query_norm_[first + j], 0) : 0;
+      slacks[j] = 0;
       threshold[j] = wanted ? -kInfinity : kInfinity;
     }
     for (int64_t row0 = begin; row0 < end; row0 += kRows) {
       const int64_t n = min(kRows, end - row0);
-      const FloatRows rows = float_rows(bank_, row0, n, scratch);
-      double largest = scan.largest;
+      const double residual = rows.load(row0, n, square);
+      double largest = 0;
       for (int64_t r = 0; r < n; ++r) {
-        const float square = square_norm(rows.data + r * rows.stride, bank_.cols);
-        const bool odd = !(square > 1e-30f && square < 1e30f);
+        const bool odd = !(square[r] > kSmallestSquare && square[r] < kLargestSquare);
         if (odd) scan.odd.push_back({0, row0 + r});
-        factor[r] = odd ? 0.0f : normalize_ ? 1.0f / std::sqrt(square) : 1.0f;
-        half[r] = odd ? kInfinity : normalize_ ? 0.0f : 0.5f * square;
-        if (!odd && std::sqrt(double(square)) > largest) largest = std::sqrt(double(square));
+        factor[r] = odd ? 0.0f : normalize_ ? 1.0f / std::sqrt(square[r]) : 1.0f;
+        half[r] = odd ? kInfinity : normalize_ ? 0.0f : 0.5f * square[r];
+        if (!odd && std::sqrt(double(square[r])) > largest) largest = std::sqrt(double(square[r]));
       }
-      if (largest > scan.largest) {
-        scan.largest = largest;
-        for (int64_t j = 0; j < width && !normalize_; ++j) {
+      if (largest > scan.largest || residual > scan.residual) {
+        scan.largest = std::fmax(scan.largest, largest), scan.residual = std::fmax(scan.residual, residual);
+        for (int64_t j = 0; j < width; ++j) {
           if (threshold[j] == kInfinity) continue;
-          slacks[j] = slack(query_norm_[first + j], largest);
+          slacks[j] = slack(first + j, scan.largest, scan.residual);
           threshold[j] = scan.lists[j].threshold(slacks[j]);
         }
       }
       for (int64_t p = scan.first_panel; p < scan.last_panel; ++p) {
         const int64_t j0 = (p - scan.first_panel) * kPanel;
-        multiply_panel(rows.data, rows.stride, n, packed_.panel(p), packed_.depth, [&](int64_t r0, auto& acc) {
+        prefetch_rows(bank_, min(row0 + kRows + kRows * j0 / width, end),
+                      min(row0 + kRows + kRows * (j0 + kPanel) / width, end));
+        rows.multiply(n, filter_, p, [&](int64_t r0, auto& acc) {
           constexpr int64_t tile_rows = sizeof(acc) / sizeof(acc[0]);
           PYFASTCAL_UNROLL
           for (int64_t r = 0; r < tile_rows; ++r) {
@@ -230,15 +238,18 @@ class NearestNeighbours {
     if (judged_by_score(q)) {
       Shortlist all;
       all.reset(k_);
-      double largest = 0;
+      double largest = 0, residual = 0;
       for (int64_t s = 0; s < n; ++s) {
         const std::vector<Candidate>& items = scans[s].lists[q - scans[s].first_query()].items;
         all.items.insert(all.items.end(), items.begin(), items.end());
         for (const Candidate& odd : scans[s].odd) examine(odd.index);
-        if (scans[s].largest > largest) largest = scans[s].largest;
+        largest = std::fmax(largest, scans[s].largest), residual = std::fmax(residual, scans[s].residual);
       }
-      all.prune(slack(query_norm_[q], largest));
-      for (const Candidate& candidate : all.items) examine(candidate.index);
+      all.prune(slack(q, largest, residual));
+      for (size_t i = 0; i < all.items.size(); ++i) {
+        if (i + 2 < all.items.size()) prefetch_rows(bank_, all.items[i + 2].index, all.items[i + 2].index + 1);
+        examine(all.items[i].index);
+      }
     } else {
       for (int64_t row = 0; row < bank_.rows; ++row) examine(row);
     }
@@ -256,8 +267,10 @@ class NearestNeighbours {
   const bool exclude_self_, normalize_;
   float* const distances_;
   int64_t* const indices_;
-  Buffer<double> query_norm_, bank_scale_;
-  const Packed packed_;
+  Buffer<double> query_norm_;
+  Buffer<FilterQuery> query_facts_;
+  Buffer<double> bank_scale_;
+  const FilterQueries filter_;
 };
 
 inline void knn(const Matrix& queries, const Matrix& bank, int64_t k, bool exclude_self, bool normalize,

@@ -60,6 +60,16 @@ inline FloatRows float_rows(const Matrix& m, int64_t begin, int64_t n, float* sc
   return out;
 }
 
+// Asks for rows [begin, end) to be brought into L2.
+inline void prefetch_rows(const Matrix& m, int64_t begin, int64_t end) {
+  with_type(m, [&](auto* data) {
+    constexpr int64_t kLine = 64 / sizeof(*data);
+    asm volatile("");  // GCC drops a function that does nothing but prefetch
+    for (int64_t i = begin; i < end; ++i)
+      for (int64_t k = 0; k < m.cols; k += kLine) __builtin_prefetch(data + i * m.stride + k, 0, 2);
+  });
+}
+
 // add(i, sum) over i in [0, n), in sixteen interleaved partial sums: vectorises without reordering.
 template <class F>
 inline double accumulate_in_lanes(int64_t n, const F& add) {

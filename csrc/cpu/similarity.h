@@ -4,14 +4,14 @@
 
 namespace pyfastcal::PYFASTCAL_VARIANT {
 
-// out: (image.rows, text.rows)
-inline void similarity(const Matrix& image, const Matrix& text, bool normalize, float* out) {
-  const Packed packed = pack_text(text, normalize);
+template <class Block>
+inline void similarity_of_blocks(const Matrix& image, const Matrix& text, bool normalize, float* out) {
+  const typename Block::Text packed(text, normalize);
   const int64_t n = image.rows, classes = text.rows, tile = min(classes, kClassTile), width = panels(tile) * kPanel;
-  const int64_t rows = block_rows(n, image.cols, width);
+  const int64_t rows = Block::rows(n, image.cols, width);
   parallel_tasks((n + rows - 1) / rows, [&](int64_t task) {
     const int64_t begin = task * rows, count = min(rows, n - begin);
-    ScoreBlock s(image, packed, normalize, rows, width);
+    Block s(image, packed, normalize, rows, width);
     s.load(begin, count);
     for (int64_t c = 0; c < classes; c += tile) {
       const int64_t m = min(tile, classes - c);
@@ -23,6 +23,11 @@ inline void similarity(const Matrix& image, const Matrix& text, bool normalize, 
       }
     }
   });
+}
+
+// out: (image.rows, text.rows)
+inline void similarity(const Matrix& image, const Matrix& text, bool normalize, float* out) {
+  with_block({&image, &text}, [&]<class Block>(Block*) { similarity_of_blocks<Block>(image, text, normalize, out); });
 }
 
 }  // namespace pyfastcal::PYFASTCAL_VARIANT

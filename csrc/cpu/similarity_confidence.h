@@ -1,6 +1,7 @@
 // similarity_confidence: cosine similarities and their confidence, a block of rows at a time: the block's scores
 // stay in L2 between the product and the softmax, and nothing of size N x C is ever made.
 #pragma once
+#include "bf16_scores.h"
 #include "confidence.h"
 #include "gemm.h"
 
@@ -8,9 +9,21 @@ namespace pyfastcal::PYFASTCAL_VARIANT {
 
 inline constexpr int64_t kClassTile = 1 << 16;  // more classes than this are swept twice, tile by tile
 
+inline auto text_scale(const Matrix& text, bool normalize) {
+  return [d = text.cols, normalize](int64_t, const float* row) { return normalize ? inverse_norm(norm(row, d)) : 1.0; };
+}
+
+// Classes, packed and scaled.
+struct FloatText : Packed {
+  FloatText(const Matrix& text, bool normalize) : Packed(text, text_scale(text, normalize)) {}
+  explicit FloatText(const Matrix& difference) : Packed(difference, [](int64_t, const float*) { return 1.0; }) {}
+};
+
 // A block of image rows and their scores against panels of classes.
 struct ScoreBlock {
-  ScoreBlock(const Matrix& image, const Packed& text, bool normalize, int64_t rows, int64_t width)
+  using Text = FloatText;
+
+  ScoreBlock(const Matrix& image, const Text& text, bool normalize, int64_t rows, int64_t width)
       : width(width),
         scores(rows * width),
         scale(rows),
@@ -28,6 +41,8 @@ struct ScoreBlock {
 
   // scores[i * width + j]: row i against class j of the panels [first, last)
   void multiply(int64_t first, int64_t last) { multiply_block(rows_, n_, text_, first, last, scores, width); }
+
+  static int64_t rows(int64_t n, int64_t depth, int64_t width) { return block_rows(n, depth, width); }
 
   const int64_t width;
   Buffer<float> scores, scale;
@@ -48,31 +63,38 @@ struct ScoreBlock {
   }
 
   const Matrix& image_;
-  const Packed& text_;
+  const Text& text_;
   const bool normalize_;
   Buffer<float> scratch_;
   FloatRows rows_{};
   int64_t n_ = 0;
 };
 
-inline auto text_scale(const Matrix& text, bool normalize) {
-  return [d = text.cols, normalize](int64_t, const float* row) { return normalize ? inverse_norm(norm(row, d)) : 1.0; };
+// f(a null pointer of the kind of block that multiplies these matrices)
+template <class F>
+inline void with_block(std::initializer_list<const Matrix*> matrices, const F& f) {
+#if defined(PYFASTCAL_BF16)
+  bool bf16 = true;
+  for (const Matrix* m : matrices) bf16 &= m->dtype == Dtype::kBFloat16;
+  if (bf16) return f(static_cast<Bf16ScoreBlock*>(nullptr));
+#endif
+  f(static_cast<ScoreBlock*>(nullptr));
 }
-inline Packed pack_text(const Matrix& text, bool normalize) { return Packed(text, text_scale(text, normalize)); }
 
 inline void add_bias(float* row, int64_t n, float scale, const float* bias) {
   for (int64_t c = 0; c < n; ++c) row[c] = row[c] * scale + bias[c];
 }
 
-inline void similarity_confidence(const Matrix& image, const Matrix& text, float logit_scale, const float* bias,
-                                  const Factors& factors, bool normalize, float* confidence, int64_t* prediction) {
-  const Packed packed = pack_text(text, normalize);
+template <class Block>
+inline void confidence_of_blocks(const Matrix& image, const Matrix& text, float logit_scale, const float* bias,
+                                 const Factors& factors, bool normalize, float* confidence, int64_t* prediction) {
+  const typename Block::Text packed(text, normalize);
   const int64_t n = image.rows, classes = text.rows, tile = min(classes, kClassTile);
   const int64_t width = panels(tile) * kPanel, step = width / kPanel;
-  const int64_t rows = block_rows(n, image.cols, width);
+  const int64_t rows = Block::rows(n, image.cols, width);
   parallel_tasks((n + rows - 1) / rows, [&](int64_t task) {
     const int64_t begin = task * rows, count = min(rows, n - begin);
-    ScoreBlock s(image, packed, normalize, rows, width);
+    Block s(image, packed, normalize, rows, width);
     s.load(begin, count);
     // logits = scale * score, or already in place where a bias had to be added
     const auto finish = [&](float* row, int64_t i, int64_t first_class, int64_t m) {
@@ -118,6 +140,13 @@ inline void similarity_confidence(const Matrix& image, const Matrix& text, float
       confidence[begin + i] = float(1.0 / sum[i]);
       prediction[begin + i] = peak[i].index;
     }
+  });
+}
+
+inline void similarity_confidence(const Matrix& image, const Matrix& text, float logit_scale, const float* bias,
+                                  const Factors& factors, bool normalize, float* confidence, int64_t* prediction) {
+  with_block({&image, &text}, [&]<class Block>(Block*) {
+    confidence_of_blocks<Block>(image, text, logit_scale, bias, factors, normalize, confidence, prediction);
   });
 }
 

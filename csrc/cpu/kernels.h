@@ -1,4 +1,4 @@
-// The face of the CPU kernels: plain pointers, no torch. One table of them per variant (scalar, AVX2, AVX-512).
+// The face of the CPU kernels: plain pointers, no torch. One table of them per variant (scalar, AVX2, AVX-512, NEON).
 // What the functions compute is defined in pyfastcal/reference; arguments were checked in pyfastcal/ops/.
 #pragma once
 #include "../common/arguments.h"
@@ -35,6 +35,8 @@ struct Kernels {
 extern const Kernels kScalarKernels;
 #if defined(__x86_64__)
 extern const Kernels kAvx2Kernels, kAvx512Kernels;
+#elif defined(__aarch64__)
+extern const Kernels kNeonKernels;
 #endif
 
 // The table in use: the best that this processor runs, or the one that was selected by name.

@@ -69,7 +69,17 @@ AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"]
 AVX512_BF16 = [*AVX512, "-mavx512bf16"]
 AMX_BF16 = [*AVX512_BF16, "-mamx-tile", "-mamx-bf16"]
-X86 = {"avx2": AVX2, "avx512": AVX512, "avx512_bf16": AVX512_BF16, "amx_bf16": AMX_BF16}
+NEON = ["-fno-schedule-insns"]  # GCC would move a tile's loads up until its 32 registers do not suffice
+VARIANTS = {
+    "avx2": ("x86_64", AVX2),
+    "avx512": ("x86_64", AVX512),
+    "avx512_bf16": ("x86_64", AVX512_BF16),
+    "amx_bf16": ("x86_64", AMX_BF16),
+    "neon": ("aarch64", NEON),
+}
+MACHINE = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
+if sys.platform == "darwin":  # not for both processors of a universal Python: torch is for this one
+    os.environ.setdefault("ARCHFLAGS", f"-arch {platform.machine()}")
 NVCC_FLAGS = ["-std=c++20", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden,-fvisibility-inlines-hidden"]
 
 
@@ -117,10 +127,9 @@ def cpu_sources() -> dict[str, list[str]]:
     """Each source with the flags that it alone needs. CMakeLists.txt builds the same ones."""
     sources: dict[str, list[str]] = {str(p.relative_to(ROOT)): [] for p in sorted(ROOT.glob("csrc/*.cpp"))}
     for path in sorted(ROOT.glob("csrc/cpu/*.cpp")):
-        variant = path.stem.removeprefix("variant_")
-        if variant in X86 and platform.machine().lower() not in ("x86_64", "amd64"):
-            continue
-        sources[str(path.relative_to(ROOT))] = X86.get(variant, [])
+        machine, flags = VARIANTS.get(path.stem.removeprefix("variant_"), (MACHINE, []))
+        if machine == MACHINE:
+            sources[str(path.relative_to(ROOT))] = flags
     return sources
 
 

@@ -47,6 +47,7 @@ DEVICES = [f"cpu-{name}" for name in CAPABILITIES] + ["cuda"] * torch.cuda.is_av
 SLOW = (
     "tests/cuda_model/test_kernels.py",
     "tests/cuda_model/test_check.py",
+    "tests/cpu_kernels/test_kernels.py",
     "tests/scripts/test_torch_versions.py",
     "tests/package/test_sdist.py",
 )

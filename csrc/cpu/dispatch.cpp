@@ -53,6 +53,9 @@ static const Kernels* const kAll[] = {
     &kAmxBf16Kernels,
 #endif
     &kAvx512Bf16Kernels, &kAvx512Kernels, &kAvx2Kernels, &kScalarKernels};
+#elif defined(__aarch64__)
+static bool runs(const Kernels&) { return true; }  // NEON is part of the architecture
+static const Kernels* const kAll[] = {&kNeonKernels, &kScalarKernels};
 #else
 static bool runs(const Kernels&) { return true; }
 static const Kernels* const kAll[] = {&kScalarKernels};

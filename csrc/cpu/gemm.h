@@ -12,7 +12,7 @@ namespace pyfastcal::PYFASTCAL_VARIANT {
 #if defined(PYFASTCAL_AVX512)
 inline constexpr int64_t kTileRows = 12, kTileVecs = 2;  // 24 of 32 registers accumulate
 #else
-inline constexpr int64_t kTileRows = 6, kTileVecs = 1;  // 12 of 16
+inline constexpr int64_t kTileRows = 6, kTileVecs = 1;  // 12 of 16, or with NEON 24 of 32
 #endif
 inline constexpr int64_t kPanel = kTileVecs * kLanes;
 

@@ -1,22 +1,27 @@
-// Sixteen fp32 lanes, the same in every variant: one AVX-512 register, two AVX2 registers or a plain array.
+// Sixteen fp32 lanes, the same in every variant: one AVX-512 register, two of AVX2, four of NEON or a plain array.
 // Everything above this file is written once over Vec and compiled once per variant, inside the variant's own
 // namespace, so that no function of one variant can be linked into another.
 //
-// Lane order and the order of every reduction are fixed, so AVX2 and AVX-512 give the same bits.
+// Lane order and the order of every reduction are fixed, so AVX2, AVX-512 and NEON give the same bits. max and min
+// give b where b is NaN; where a alone is, NEON gives NaN and the others b.
 #pragma once
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <limits>
-#if defined(PYFASTCAL_AVX2) || defined(PYFASTCAL_AVX512)
-#include <immintrin.h>
+#if defined(PYFASTCAL_AVX512)
+#include "vec/avx512.h"
+#elif defined(PYFASTCAL_AVX2)
+#include "vec/avx2.h"
+#elif defined(PYFASTCAL_NEON)
+#include "vec/neon.h"
+#else
+#include "vec/scalar.h"
 #endif
 
 #define PYFASTCAL_UNROLL _Pragma("GCC unroll 32")
 
 namespace pyfastcal::PYFASTCAL_VARIANT {
 
-inline constexpr int64_t kLanes = 16;
 inline constexpr float kInfinity = std::numeric_limits<float>::infinity();
 inline constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
@@ -25,195 +30,12 @@ inline int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // a * b + c, in one rounding where the processor has it in one instruction.
 inline double multiply_add(double a, double b, double c) {
-#if defined(PYFASTCAL_AVX2) || defined(PYFASTCAL_AVX512)
+#if defined(PYFASTCAL_AVX2) || defined(PYFASTCAL_AVX512) || defined(PYFASTCAL_NEON)
   return __builtin_fma(a, b, c);
 #else
   return a * b + c;
 #endif
 }
-
-// Storage types: the 16 bits of torch.float16 and torch.bfloat16.
-struct Half {
-  uint16_t bits;
-};
-struct BFloat16 {
-  uint16_t bits;
-};
-
-inline float to_float(float x) { return x; }
-
-inline float to_float(BFloat16 x) {
-  const uint32_t bits = uint32_t(x.bits) << 16;
-  float out;
-  std::memcpy(&out, &bits, 4);
-  return out;
-}
-
-inline float to_float(Half x) {
-  const uint32_t sign = uint32_t(x.bits & 0x8000u) << 16, magnitude = x.bits & 0x7fffu;
-  float out;
-  if (magnitude >= 0x7c00u) {  // infinity or NaN
-    const uint32_t bits = sign | 0x7f800000u | (magnitude & 0x3ffu) << 13;
-    std::memcpy(&out, &bits, 4);
-    return out;
-  }
-  const uint32_t bits = magnitude << 13;  // as an fp32 of exponent 2^-112 too small: exact for subnormals too
-  std::memcpy(&out, &bits, 4);
-  out *= 0x1p112f;
-  return sign ? -out : out;
-}
-
-#if defined(PYFASTCAL_AVX512)
-
-struct Vec {
-  __m512 v;
-};
-inline Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
-inline Vec load(const Half* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p))}; }
-inline Vec load(const BFloat16* p) {
-  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p));
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
-}
-inline void store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
-inline Vec set1(float x) { return {_mm512_set1_ps(x)}; }
-// set1 that the compiler keeps in a register: as an operand in memory it would be loaded at every use
-inline Vec constant(float x) {
-  __m512 r = _mm512_set1_ps(x);
-  asm("" : "+v"(r));
-  return {r};
-}
-inline Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
-inline Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
-inline Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
-inline Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
-inline Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }  // b where either is NaN
-inline Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }  // b where either is NaN
-inline Vec abs(Vec a) { return {_mm512_abs_ps(a.v)}; }
-inline void store_truncated(int32_t* p, Vec a) { _mm512_storeu_si512(p, _mm512_cvttps_epi32(a.v)); }
-inline uint32_t equal(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ); }
-inline uint32_t not_less(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_NLT_UQ); }  // true for NaN
-inline Vec low_bits_as_exponent(Vec n) {
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(n.v), 23))};
-}
-
-#elif defined(PYFASTCAL_AVX2)
-
-struct Vec {
-  __m256 lo, hi;
-};
-inline Vec load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
-inline Vec load(const Half* p) {
-  return {_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)),
-          _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)(p + 8)))};
-}
-inline __m256 widen(__m128i bf16) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bf16), 16)); }
-inline Vec load(const BFloat16* p) {
-  return {widen(_mm_loadu_si128((const __m128i*)p)), widen(_mm_loadu_si128((const __m128i*)(p + 8)))};
-}
-inline void store(float* p, Vec a) {
-  _mm256_storeu_ps(p, a.lo);
-  _mm256_storeu_ps(p + 8, a.hi);
-}
-inline Vec set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
-inline Vec constant(float x) {  // see above
-  __m256 r = _mm256_set1_ps(x);
-  asm("" : "+x"(r));
-  return {r, r};
-}
-inline Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
-inline Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
-inline Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
-inline Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)}; }
-inline Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
-inline Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
-inline Vec abs(Vec a) {
-  const __m256 sign = _mm256_set1_ps(-0.0f);
-  return {_mm256_andnot_ps(sign, a.lo), _mm256_andnot_ps(sign, a.hi)};
-}
-inline void store_truncated(int32_t* p, Vec a) {
-  _mm256_storeu_si256((__m256i*)p, _mm256_cvttps_epi32(a.lo));
-  _mm256_storeu_si256((__m256i*)(p + 8), _mm256_cvttps_epi32(a.hi));
-}
-inline uint32_t equal(Vec a, Vec b) {
-  return _mm256_movemask_ps(_mm256_cmp_ps(a.lo, b.lo, _CMP_EQ_OQ)) |
-         _mm256_movemask_ps(_mm256_cmp_ps(a.hi, b.hi, _CMP_EQ_OQ)) << 8;
-}
-inline uint32_t not_less(Vec a, Vec b) {
-  return _mm256_movemask_ps(_mm256_cmp_ps(a.lo, b.lo, _CMP_NLT_UQ)) |
-         _mm256_movemask_ps(_mm256_cmp_ps(a.hi, b.hi, _CMP_NLT_UQ)) << 8;
-}
-inline __m256 low_bits_as_exponent(__m256 n) {
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(n), 23));
-}
-inline Vec low_bits_as_exponent(Vec n) { return {low_bits_as_exponent(n.lo), low_bits_as_exponent(n.hi)}; }
-
-#else  // scalar: plain loops, which the compiler may still vectorise for the baseline of its target
-
-struct Vec {
-  float v[kLanes];
-};
-template <class F>
-inline Vec lanes(F f) {
-  Vec out;
-  for (int i = 0; i < kLanes; ++i) out.v[i] = f(i);
-  return out;
-}
-template <class T>
-inline Vec load(const T* p) {
-  return lanes([&](int i) { return to_float(p[i]); });
-}
-inline void store(float* p, Vec a) { std::memcpy(p, a.v, sizeof a.v); }
-inline Vec set1(float x) {
-  return lanes([&](int) { return x; });
-}
-inline Vec constant(float x) { return set1(x); }
-inline Vec operator+(Vec a, Vec b) {
-  return lanes([&](int i) { return a.v[i] + b.v[i]; });
-}
-inline Vec operator-(Vec a, Vec b) {
-  return lanes([&](int i) { return a.v[i] - b.v[i]; });
-}
-inline Vec operator*(Vec a, Vec b) {
-  return lanes([&](int i) { return a.v[i] * b.v[i]; });
-}
-// The product is exact in double; only the last rounding can (very rarely) differ from a true fused one.
-inline Vec fma(Vec a, Vec b, Vec c) {
-  return lanes([&](int i) { return float(double(a.v[i]) * double(b.v[i]) + double(c.v[i])); });
-}
-inline Vec max(Vec a, Vec b) {
-  return lanes([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
-}
-inline Vec min(Vec a, Vec b) {
-  return lanes([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
-}
-inline Vec abs(Vec a) {
-  return lanes([&](int i) { return std::fabs(a.v[i]); });
-}
-inline void store_truncated(int32_t* p, Vec a) {
-  for (int i = 0; i < kLanes; ++i) p[i] = int32_t(a.v[i]);
-}
-inline uint32_t equal(Vec a, Vec b) {
-  uint32_t mask = 0;
-  for (int i = 0; i < kLanes; ++i) mask |= uint32_t(a.v[i] == b.v[i]) << i;
-  return mask;
-}
-inline uint32_t not_less(Vec a, Vec b) {
-  uint32_t mask = 0;
-  for (int i = 0; i < kLanes; ++i) mask |= uint32_t(!(a.v[i] < b.v[i])) << i;
-  return mask;
-}
-inline Vec low_bits_as_exponent(Vec n) {
-  return lanes([&](int i) {
-    uint32_t bits;
-    std::memcpy(&bits, &n.v[i], 4);
-    bits <<= 23;
-    float out;
-    std::memcpy(&out, &bits, 4);
-    return out;
-  });
-}
-
-#endif
 
 // The first n lanes from p, the others `fill`.
 template <class T>

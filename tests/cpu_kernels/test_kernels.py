@@ -1,0 +1,76 @@
+"""The CPU kernels without torch: this processor's, and those of 64-bit Arm where they can be compiled and run."""
+
+import platform
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from scripts import ROOT
+
+MACHINE = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
+
+
+def missing(*tools: str) -> list[str]:
+    return [tool for tool in tools if shutil.which(tool) is None]
+
+
+needs_compiler = pytest.mark.skipif(
+    platform.system() != "Linux" or bool(missing("make", "g++")), reason="needs Linux, make and g++"
+)
+needs_arm = pytest.mark.skipif(
+    bool(missing("aarch64-linux-gnu-g++", "qemu-aarch64")),
+    reason="needs aarch64-linux-gnu-g++ and qemu-aarch64: apt-get install g++-aarch64-linux-gnu qemu-user",
+)
+
+
+def bits_of(target: str) -> dict[str, dict[str, str]]:
+    """Builds and runs the program for a target; by variant and case what its kernels returned, to the bit."""
+    # ARGS empty: a `make test ARGS=...` above hands its own on
+    done = subprocess.run(
+        ["make", "-C", ROOT / "tests/cpu_kernels", "-j", "2", target, "ARGS="],
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    found: dict[str, dict[str, str]] = {}
+    for line in (ROOT / "build/cpu_kernels" / target / "bits.txt").read_text().splitlines():
+        variant, _, rest = line.partition(" ")
+        case, _, bits = rest.rpartition(" ")
+        found.setdefault(variant, {})[case] = bits
+    return found
+
+
+@needs_compiler
+def test_kernels_of_this_processor():
+    found = bits_of("native")
+    assert all(len(cases) > 1000 for cases in found.values())
+    assert "scalar" in found and (MACHINE != "aarch64" or "neon" in found)
+
+
+@needs_compiler
+@needs_arm
+def test_kernels_of_arm():
+    arm, native = bits_of("aarch64"), bits_of("native")
+    assert set(arm) == {"scalar", "neon"} and all(len(cases) > 1000 for cases in arm.values())
+    # multiply-adds in one rounding, in the same order: NEON's bits are those of AVX2
+    for variant in {"avx2", "neon"} & set(native):
+        assert [case for case in native[variant] if native[variant][case] != arm["neon"].get(case)] == []
+
+
+def test_flags_are_those_of_the_package():
+    makefile = (ROOT / "tests/cpu_kernels/Makefile").read_text()
+    setup, cmake = (ROOT / "setup.py").read_text(), (ROOT / "CMakeLists.txt").read_text()
+    for variant in ("avx2", "avx512", "neon"):
+        flags = re.search(rf"^{variant}_FLAGS := (.*)$", makefile, re.MULTILINE)[1].split()
+        own = re.search(rf"^{variant.upper()} = \[(.*?)\]", setup, re.MULTILINE)[1]
+        inherited = re.search(r"^AVX2 = \[(.*?)\]", setup, re.MULTILINE)[1] if "*AVX2" in own else ""
+        wanted = re.findall(r'"(-[^"]+)"', inherited + own)
+        assert [flag for flag in flags if not flag.startswith("-D")] == wanted
+        assert all(flag in cmake for flag in wanted)
+    assert sorted(p.stem for p in Path(ROOT, "csrc/cpu").glob("variant_*.cpp")) == sorted(
+        f"variant_{variant}" for variant in ("scalar", "avx2", "avx512", "neon")
+    )

@@ -2,7 +2,7 @@
 // stay in L2 between the product and the softmax, and nothing of size N x C is ever made.
 #pragma once
 #include "confidence.h"
-#include "gemm.h"
+#include "few_rows.h"
 
 namespace pyfastcal::PYFASTCAL_VARIANT {
 
@@ -11,6 +11,9 @@ inline constexpr int64_t kClassTile = 1 << 16;  // more classes than this are sw
 // A block of image rows and their scores against panels of classes.
 struct ScoreBlock {
   ScoreBlock(const Matrix& image, const Packed& text, bool normalize, int64_t rows, int64_t width)
+      : ScoreBlock(image, normalize, rows, width, &text) {}
+  // Without classes: each panel of them is given to multiply.
+  ScoreBlock(const Matrix& image, bool normalize, int64_t rows, int64_t width, const Packed* text = nullptr)
       : width(width),
         scores(rows * width),
         scale(rows),
@@ -27,7 +30,10 @@ struct ScoreBlock {
   }
 
   // scores[i * width + j]: row i against class j of the panels [first, last)
-  void multiply(int64_t first, int64_t last) { multiply_block(rows_, n_, text_, first, last, scores, width); }
+  void multiply(int64_t first, int64_t last) { multiply_block(rows_, n_, *text_, first, last, scores, width); }
+  void multiply(const float* panel, int64_t p) const {
+    store_products(rows_, n_, panel, image_.cols, scores + p * kPanel, width);
+  }
 
   const int64_t width;
   Buffer<float> scores, scale;
@@ -48,7 +54,7 @@ struct ScoreBlock {
   }
 
   const Matrix& image_;
-  const Packed& text_;
+  const Packed* const text_;
   const bool normalize_;
   Buffer<float> scratch_;
   FloatRows rows_{};
@@ -66,29 +72,36 @@ inline void add_bias(float* row, int64_t n, float scale, const float* bias) {
 
 inline void similarity_confidence(const Matrix& image, const Matrix& text, float logit_scale, const float* bias,
                                   const Factors& factors, bool normalize, float* confidence, int64_t* prediction) {
-  const Packed packed = pack_text(text, normalize);
   const int64_t n = image.rows, classes = text.rows, tile = min(classes, kClassTile);
   const int64_t width = panels(tile) * kPanel, step = width / kPanel;
+  // logits = scale * score, or already in place where a bias had to be added
+  const auto finish = [&](const ScoreBlock& s, int64_t i, int64_t first_class, int64_t m) {
+    const float scale = logit_scale * s.scale[i];
+    if (!bias) return scale;
+    add_bias(s.scores + i * width, m, scale, bias + first_class);
+    return 1.0f;
+  };
+  const auto whole_row = [&](const ScoreBlock& s, int64_t i, int64_t begin) {
+    const float scale = finish(s, i, 0, classes);
+    row_confidence(s.scores + i * width, classes, scale, factors, begin + i, static_cast<float*>(nullptr),
+                   confidence[begin + i], prediction[begin + i]);
+  };
+  if (classes == tile && are_few_rows(n, classes)) {
+    ScoreBlock s(image, normalize, n, width);
+    s.load(0, n);
+    for_each_panel(text, n, text_scale(text, normalize), [&](const float* panel, int64_t p) { s.multiply(panel, p); });
+    for_each_row(n, width, [&](int64_t i) { whole_row(s, i, 0); });
+    return;
+  }
+  const Packed packed = pack_text(text, normalize);
   const int64_t rows = block_rows(n, image.cols, width);
   parallel_tasks((n + rows - 1) / rows, [&](int64_t task) {
     const int64_t begin = task * rows, count = min(rows, n - begin);
     ScoreBlock s(image, packed, normalize, rows, width);
     s.load(begin, count);
-    // logits = scale * score, or already in place where a bias had to be added
-    const auto finish = [&](float* row, int64_t i, int64_t first_class, int64_t m) {
-      const float scale = logit_scale * s.scale[i];
-      if (!bias) return scale;
-      add_bias(row, m, scale, bias + first_class);
-      return 1.0f;
-    };
     if (classes == tile) {
       s.multiply(0, step);
-      for (int64_t i = 0; i < count; ++i) {
-        float* row = s.scores + i * width;
-        const float scale = finish(row, i, 0, classes);
-        row_confidence(row, classes, scale, factors, begin + i, static_cast<float*>(nullptr), confidence[begin + i],
-                       prediction[begin + i]);
-      }
+      for (int64_t i = 0; i < count; ++i) whole_row(s, i, begin);
       return;
     }
     // The factor is known only when the maximum is: find it in a first sweep, add the exponentials in a second.
@@ -101,7 +114,7 @@ inline void similarity_confidence(const Matrix& image, const Matrix& text, float
         s.multiply(c / kPanel, c / kPanel + panels(m));
         for (int64_t i = 0; i < count; ++i) {
           float* row = s.scores + i * width;
-          float scale = finish(row, i, c, m);
+          float scale = finish(s, i, c, m);
           if (sweep == 0) {
             const Peak here = find_peak(row, m);
             if (here.max > peak[i].max) peak[i].max = here.max, peak[i].index = c + here.index;

@@ -64,9 +64,10 @@ def are_plain(*tensors: Tensor | None) -> bool:
     if _transform() is not None:
         return False
     for x in tensors:
-        if x is not None:
-            if type(x) is not Tensor or not x.is_cpu or (x.requires_grad and torch.is_grad_enabled()):
-                return False
+        if x is None:
+            continue
+        if type(x) is not Tensor or not x.is_cpu or (x.requires_grad and torch.is_grad_enabled()):
+            return False
     return True
 
 

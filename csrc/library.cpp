@@ -23,6 +23,15 @@ STABLE_TORCH_LIBRARY(pyfastcal, m) {
   m.def(
       "bin_counts(Tensor confidence, Tensor correct, Tensor? edges, int n_bins, Tensor? group, int n_groups, "
       "bool closed_right) -> (Tensor totals, Tensor invalid)");
+  // The same with the entries' checks of values in the call, on the CPU: an error where these cannot tell that all is
+  // sound, and the entry is to look at it. One image, (C,) or (D,), too.
+  m.def(
+      "checked_confidence(Tensor logits, Tensor? class_weight, Tensor? sample_weight) -> (Tensor confidence, Tensor "
+      "prediction)");
+  m.def(
+      "checked_similarity_confidence(Tensor image_features, Tensor text_features, float logit_scale, Tensor? "
+      "logit_bias, Tensor? class_weight, Tensor? sample_weight, bool normalize) -> (Tensor confidence, Tensor "
+      "prediction)");
   // (3,) fp64: the mean negative log-likelihood of softmax(beta * logits), its first and second derivative by beta
   m.def("nll(Tensor logits, Tensor labels, float beta) -> Tensor");
   // (images, classes) fp32

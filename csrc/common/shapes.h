@@ -35,6 +35,7 @@ inline bool is_narrow_float(const Tensor& x) {
 class Call {
  public:
   Call(const char* op, const Tensor& first) : op_(op), first_(first) {}
+  const char* op() const { return op_; }
 
   // Rows of fp32, fp16 or bf16 numbers, at least one in each; `cols`, `rows`: as many, where they are given.
   void matrix(const char* name, const Tensor& x, int64_t cols = -1, int64_t rows = -1) const {
@@ -73,8 +74,8 @@ class Call {
 };
 
 inline void check_confidence(const Tensor& logits, const std::optional<Tensor>& class_weight,
-                             const std::optional<Tensor>& sample_weight) {
-  const Call call("pyfastcal::confidence", logits);
+                             const std::optional<Tensor>& sample_weight, const char* op = "pyfastcal::confidence") {
+  const Call call(op, logits);
   call.matrix("logits", logits);
   call.vector("class_weight", class_weight, ScalarType::Float, logits.size(1));
   call.vector("sample_weight", sample_weight, ScalarType::Float, logits.size(0));
@@ -94,8 +95,9 @@ inline void check_similarity(const Tensor& image, const Tensor& text) {
 
 inline void check_similarity_confidence(const Tensor& image, const Tensor& text, const std::optional<Tensor>& bias,
                                         const std::optional<Tensor>& class_weight,
-                                        const std::optional<Tensor>& sample_weight) {
-  const Call call("pyfastcal::similarity_confidence", image);
+                                        const std::optional<Tensor>& sample_weight,
+                                        const char* op = "pyfastcal::similarity_confidence") {
+  const Call call(op, image);
   check_features(call, "image_features", image, "text_features", text);
   call.vector("logit_bias", bias, ScalarType::Float, text.size(0));
   call.vector("class_weight", class_weight, ScalarType::Float, text.size(0));

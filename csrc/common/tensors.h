@@ -40,17 +40,28 @@ struct Rows : Matrix {
 // An optional fp32 vector (pyfastcal/ops/ made it so); null where there is none.
 struct OptionalVector {
   explicit OptionalVector(const std::optional<Tensor>& x) {
-    if (x) owner = torch::stable::contiguous(*x);
+    if (x) owner = x->is_contiguous() ? *x : torch::stable::contiguous(*x);
   }
   const float* get() const { return owner ? owner->const_data_ptr<float>() : nullptr; }
   std::optional<Tensor> owner;
 };
 
+// An uninitialised tensor on the device of `like`. On the CPU past the dispatcher, which takes longer than a small op.
+inline Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> sizes, ScalarType type) {
+  if (!like.is_cpu()) return torch::stable::new_empty(like, sizes, type);
+  int64_t strides[3], stride = 1;
+  for (auto i = sizes.size(); i-- > 0; stride *= sizes.begin()[i]) strides[i] = stride;
+  AtenTensorHandle made;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      int64_t(sizes.size()), sizes.begin(), strides,
+      torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)), aoti_torch_device_type_cpu(), 0, &made));
+  return Tensor(made);
+}
 inline Tensor new_float(const Tensor& like, std::initializer_list<int64_t> sizes) {
-  return torch::stable::new_empty(like, sizes, ScalarType::Float);
+  return new_tensor(like, sizes, ScalarType::Float);
 }
 inline Tensor new_long(const Tensor& like, std::initializer_list<int64_t> sizes) {
-  return torch::stable::new_empty(like, sizes, ScalarType::Long);
+  return new_tensor(like, sizes, ScalarType::Long);
 }
 
 }  // namespace pyfastcal

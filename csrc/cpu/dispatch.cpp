@@ -96,6 +96,10 @@ bool select_kernels(const char* name) {
 int64_t thread_count() { return torch::stable::get_num_threads(); }
 
 void run_tasks(int64_t n, void (*f)(int64_t task, void* context), void* context) {
+  if (n <= 1) {  // no other thread is asked, nor torch how many there are
+    if (n == 1) f(0, context);
+    return;
+  }
   std::atomic<int64_t> next{0};
   const int64_t threads = n < thread_count() ? n : thread_count();
   torch::stable::parallel_for(0, threads, 1, [&](int64_t, int64_t) {

@@ -5,7 +5,7 @@
 //
 // Operands: `a` rows are read where they lie; `b` is packed once, 16 or 32 columns to a panel, k by k.
 #pragma once
-#include "rows.h"
+#include "transpose.h"
 
 namespace pyfastcal::PYFASTCAL_VARIANT {
 
@@ -55,53 +55,72 @@ inline void multiply_panel(const float* a, int64_t stride, int64_t rows, const f
   for (; row < rows; ++row) run(std::integral_constant<int64_t, 1>(), row);
 }
 
+// A panel of n rows, each multiplied by its factor, as columns; columns past those hold zeros.
+inline void pack_columns(FloatRows rows, int64_t n, int64_t depth, const double* factor, float* out) {
+  for (int64_t j0 = 0; j0 < kPanel; j0 += kLanes)
+    for (int64_t k0 = 0; k0 < depth; k0 += kLanes) {
+      const int64_t width = min(kLanes, depth - k0);
+      Vec block[kLanes];
+      PYFASTCAL_UNROLL
+      for (int64_t j = 0; j < kLanes; ++j) {
+        block[j] = set1(0.0f);
+        if (j0 + j >= n) continue;
+        const float* x = rows.data + (j0 + j) * rows.stride + k0;
+        block[j] = width < kLanes ? load_first(x, width, 0.0f) : load(x);
+        if (factor[j0 + j] != 1.0) block[j] = times(block[j], factor[j0 + j]);
+      }
+      transpose(block);
+      for (int64_t k = 0; k < width; ++k) store(out + (k0 + k) * kPanel + j0, block[k]);
+    }
+}
+
+// Panel p of a matrix, see Packed; scratch holds a panel, unless the matrix is fp32.
+template <class F>
+inline void pack_panel(const Matrix& m, int64_t p, const F& scale, float* scratch, float* out) {
+  const int64_t begin = p * kPanel, n = min(kPanel, m.rows - begin);
+  const FloatRows rows = float_rows(m, begin, n, scratch);
+  double factor[kPanel];
+  for (int64_t j = 0; j < n; ++j) factor[j] = scale(begin + j, rows.data + j * rows.stride);
+  pack_columns(rows, n, m.cols, factor, out);
+}
+
 // A matrix as panels, each row multiplied by a factor of its own on the way.
 class Packed {
  public:
   // scale(i, values of row i as fp32) -> the factor (double)
   template <class F>
   Packed(const Matrix& m, const F& scale) : cols(m.rows), depth(m.cols), data_(panels(m.rows) * kPanel * m.cols) {
-    parallel_tasks(panels(cols), [&](int64_t p) { pack(m, p, scale); });
+    parallel_tasks(panels(cols), [&](int64_t p) {
+      const Buffer<float> scratch(m.dtype == Dtype::kFloat ? 0 : kPanel * depth);
+      pack_panel(m, p, scale, scratch, data_ + p * kPanel * depth);
+    });
   }
   const float* panel(int64_t p) const { return data_ + p * kPanel * depth; }
 
   const int64_t cols, depth;
 
  private:
-  template <class F>
-  void pack(const Matrix& m, int64_t p, const F& scale) {
-    const int64_t begin = p * kPanel, n = min(kPanel, cols - begin);
-    Buffer<float> scratch(n * depth);
-    const FloatRows rows = float_rows(m, begin, n, scratch);
-    double factor[kPanel];
-    for (int64_t j = 0; j < n; ++j) factor[j] = scale(begin + j, rows.data + j * rows.stride);
-    float* out = data_ + p * kPanel * depth;
-    constexpr int64_t kBlock = 64;  // of k: what is written stays in L1 between columns
-    for (int64_t k0 = 0; k0 < depth; k0 += kBlock) {
-      const int64_t k1 = min(k0 + kBlock, depth);
-      for (int64_t j = 0; j < kPanel; ++j) {
-        const float* row = rows.data + j * rows.stride;
-        for (int64_t k = k0; k < k1; ++k) out[k * kPanel + j] = j < n ? float(row[k] * factor[j]) : 0.0f;
-      }
-    }
-  }
-
   Buffer<float> data_;
 };
+
+// scores[i][c] = row i of a times column c of the panel, for n rows; scores rows are `width` apart.
+inline void store_products(FloatRows a, int64_t n, const float* panel, int64_t depth, float* scores, int64_t width) {
+  multiply_panel(a.data, a.stride, n, panel, depth, [&](int64_t row, auto& acc) {
+    constexpr int64_t rows = sizeof(acc) / sizeof(acc[0]);
+    float* out = scores + row * width;
+    PYFASTCAL_UNROLL
+    for (int64_t r = 0; r < rows; ++r) {
+      PYFASTCAL_UNROLL
+      for (int64_t v = 0; v < kTileVecs; ++v) store(out + r * width + v * kLanes, acc[r][v]);
+    }
+  });
+}
 
 // scores[i][c] = row i of a times column c of b, for n rows; scores rows are `width` apart, width a multiple of kPanel.
 inline void multiply_block(FloatRows a, int64_t n, const Packed& b, int64_t first_panel, int64_t last_panel,
                            float* scores, int64_t width) {
   for (int64_t p = first_panel; p < last_panel; ++p)
-    multiply_panel(a.data, a.stride, n, b.panel(p), b.depth, [&](int64_t row, auto& acc) {
-      constexpr int64_t rows = sizeof(acc) / sizeof(acc[0]);
-      float* out = scores + row * width + (p - first_panel) * kPanel;
-      PYFASTCAL_UNROLL
-      for (int64_t r = 0; r < rows; ++r) {
-        PYFASTCAL_UNROLL
-        for (int64_t v = 0; v < kTileVecs; ++v) store(out + r * width + v * kLanes, acc[r][v]);
-      }
-    });
+    store_products(a, n, b.panel(p), b.depth, scores + (p - first_panel) * kPanel, width);
 }
 
 // Rows per block: as many as keep their features and scores in a 512 KiB L2, a multiple of the tile, and no more than

@@ -3,7 +3,7 @@
 #pragma once
 #include "bf16_scores.h"
 #include "confidence.h"
-#include "gemm.h"
+#include "few_rows.h"
 
 namespace pyfastcal::PYFASTCAL_VARIANT {
 
@@ -24,6 +24,9 @@ struct ScoreBlock {
   using Text = FloatText;
 
   ScoreBlock(const Matrix& image, const Text& text, bool normalize, int64_t rows, int64_t width)
+      : ScoreBlock(image, normalize, rows, width, &text) {}
+  // Without classes: each panel of them is given to multiply.
+  ScoreBlock(const Matrix& image, bool normalize, int64_t rows, int64_t width, const Text* text = nullptr)
       : width(width),
         scores(rows * width),
         scale(rows),
@@ -40,7 +43,10 @@ struct ScoreBlock {
   }
 
   // scores[i * width + j]: row i against class j of the panels [first, last)
-  void multiply(int64_t first, int64_t last) { multiply_block(rows_, n_, text_, first, last, scores, width); }
+  void multiply(int64_t first, int64_t last) { multiply_block(rows_, n_, *text_, first, last, scores, width); }
+  void multiply(const float* panel, int64_t p) const {
+    store_products(rows_, n_, panel, image_.cols, scores + p * kPanel, width);
+  }
 
   static int64_t rows(int64_t n, int64_t depth, int64_t width) { return block_rows(n, depth, width); }
 
@@ -63,7 +69,7 @@ struct ScoreBlock {
   }
 
   const Matrix& image_;
-  const Text& text_;
+  const Text* const text_;
   const bool normalize_;
   Buffer<float> scratch_;
   FloatRows rows_{};
@@ -88,29 +94,38 @@ inline void add_bias(float* row, int64_t n, float scale, const float* bias) {
 template <class Block>
 inline void confidence_of_blocks(const Matrix& image, const Matrix& text, float logit_scale, const float* bias,
                                  const Factors& factors, bool normalize, float* confidence, int64_t* prediction) {
-  const typename Block::Text packed(text, normalize);
   const int64_t n = image.rows, classes = text.rows, tile = min(classes, kClassTile);
   const int64_t width = panels(tile) * kPanel, step = width / kPanel;
+  // logits = scale * score, or already in place where a bias had to be added
+  const auto finish = [&](const Block& s, int64_t i, int64_t first_class, int64_t m) {
+    const float scale = logit_scale * s.scale[i];
+    if (!bias) return scale;
+    add_bias(s.scores + i * width, m, scale, bias + first_class);
+    return 1.0f;
+  };
+  const auto whole_row = [&](const Block& s, int64_t i, int64_t begin) {
+    const float scale = finish(s, i, 0, classes);
+    row_confidence(s.scores + i * width, classes, scale, factors, begin + i, static_cast<float*>(nullptr),
+                   confidence[begin + i], prediction[begin + i]);
+  };
+  if constexpr (std::is_same_v<Block, ScoreBlock>)
+    if (classes == tile && are_few_rows(n, classes)) {
+      ScoreBlock s(image, normalize, n, width);
+      s.load(0, n);
+      for_each_panel(text, n, text_scale(text, normalize),
+                     [&](const float* panel, int64_t p) { s.multiply(panel, p); });
+      for_each_row(n, width, [&](int64_t i) { whole_row(s, i, 0); });
+      return;
+    }
+  const typename Block::Text packed(text, normalize);
   const int64_t rows = Block::rows(n, image.cols, width);
   parallel_tasks((n + rows - 1) / rows, [&](int64_t task) {
     const int64_t begin = task * rows, count = min(rows, n - begin);
     Block s(image, packed, normalize, rows, width);
     s.load(begin, count);
-    // logits = scale * score, or already in place where a bias had to be added
-    const auto finish = [&](float* row, int64_t i, int64_t first_class, int64_t m) {
-      const float scale = logit_scale * s.scale[i];
-      if (!bias) return scale;
-      add_bias(row, m, scale, bias + first_class);
-      return 1.0f;
-    };
     if (classes == tile) {
       s.multiply(0, step);
-      for (int64_t i = 0; i < count; ++i) {
-        float* row = s.scores + i * width;
-        const float scale = finish(row, i, 0, classes);
-        row_confidence(row, classes, scale, factors, begin + i, static_cast<float*>(nullptr), confidence[begin + i],
-                       prediction[begin + i]);
-      }
+      for (int64_t i = 0; i < count; ++i) whole_row(s, i, begin);
       return;
     }
     // The factor is known only when the maximum is: find it in a first sweep, add the exponentials in a second.
@@ -123,7 +138,7 @@ inline void confidence_of_blocks(const Matrix& image, const Matrix& text, float 
         s.multiply(c / kPanel, c / kPanel + panels(m));
         for (int64_t i = 0; i < count; ++i) {
           float* row = s.scores + i * width;
-          float scale = finish(row, i, c, m);
+          float scale = finish(s, i, c, m);
           if (sweep == 0) {
             const Peak here = find_peak(row, m);
             if (here.max > peak[i].max) peak[i].max = here.max, peak[i].index = c + here.index;

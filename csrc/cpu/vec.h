@@ -45,14 +45,51 @@ inline Vec load_first(const T* p, int64_t n, float fill) {
   return load(buffer);
 }
 
+#if defined(PYFASTCAL_AVX512) && !defined(__SANITIZE_ADDRESS__)  // which does not see loads under a mask
+inline __mmask16 first(int64_t n) { return __mmask16((1u << n) - 1); }
+inline Vec load_first(const float* p, int64_t n, float fill) {
+  return {_mm512_mask_loadu_ps(_mm512_set1_ps(fill), first(n), p)};
+}
+inline Vec keep_first(Vec a, int64_t n) { return {_mm512_maskz_mov_ps(first(n), a.v)}; }
+#else
 inline Vec keep_first(Vec a, int64_t n) {
   float buffer[kLanes];
   store(buffer, a);
   return load_first(buffer, n, 0.0f);
 }
+#endif
 
+// A fixed tree: lane i with i + 8, then 4, 2, 1. f of two arguments of as many lanes.
+#if defined(PYFASTCAL_AVX512) || defined(PYFASTCAL_AVX2)
+#if defined(PYFASTCAL_AVX512)
+inline __m256 low(Vec a) { return _mm512_castps512_ps256(a.v); }
+inline __m256 high(Vec a) { return _mm512_extractf32x8_ps(a.v, 1); }
+#else
+inline __m256 low(Vec a) { return a.lo; }
+inline __m256 high(Vec a) { return a.hi; }
+#endif
+template <class Eight, class Four>
+inline float reduce(Vec a, Eight eight, Four four) {
+  const __m256 b = eight(low(a), high(a));
+  __m128 c = four(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+  c = four(c, _mm_movehl_ps(c, c));
+  return _mm_cvtss_f32(four(c, _mm_shuffle_ps(c, c, 1)));
+}
+inline float reduce_add(Vec a) {
+  return reduce(
+      a, [](__m256 x, __m256 y) { return _mm256_add_ps(x, y); }, [](__m128 x, __m128 y) { return _mm_add_ps(x, y); });
+}
+inline float reduce_max(Vec a) {  // y where either is NaN, as in the loop below
+  return reduce(
+      a, [](__m256 x, __m256 y) { return _mm256_max_ps(x, y); }, [](__m128 x, __m128 y) { return _mm_max_ps(x, y); });
+}
+inline float reduce_min(Vec a) {
+  return reduce(
+      a, [](__m256 x, __m256 y) { return _mm256_min_ps(x, y); }, [](__m128 x, __m128 y) { return _mm_min_ps(x, y); });
+}
+#else
 template <class F>
-inline float reduce(Vec a, F f) {  // a fixed tree: lane i with i + 8, then 4, 2, 1
+inline float reduce(Vec a, F f) {
   float b[kLanes];
   store(b, a);
   for (int64_t half = kLanes / 2; half; half /= 2)
@@ -68,6 +105,7 @@ inline float reduce_max(Vec a) {
 inline float reduce_min(Vec a) {
   return reduce(a, [](float x, float y) { return x < y ? x : y; });
 }
+#endif
 
 // 2^t within 2 ulp for t in [-126, 126]; NaN where t is. Adding 1.5 * 2^23 + 127 rounds t to an integer and leaves it,
 // biased as an exponent is, in the low mantissa bits; a minimax polynomial on [-1/2, 1/2] does the rest. An object, so

@@ -5,11 +5,20 @@ from torch import Tensor
 
 from .. import reference
 from ..arguments import checks, ranges
-from .entry import entry, float32, looks_finite, run
-from .extension import fake
+from .entry import are_plain, entry, float32, looks_finite, run
+from .extension import checked, fake
 
 
-@entry(reference.confidence, row=("logits",), per_row=("sample_weight",))
+def _at_once(
+    logits: Tensor, *, class_weight: Tensor | None = None, sample_weight: Tensor | None = None
+) -> tuple[Tensor, Tensor] | None:
+    op = checked("confidence")
+    if op is None or not are_plain(logits, class_weight, sample_weight):
+        return None
+    return op(logits, class_weight, sample_weight)
+
+
+@entry(reference.confidence, row=("logits",), per_row=("sample_weight",), at_once=_at_once)
 def confidence(
     logits: Tensor, *, class_weight: Tensor | None = None, sample_weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -48,10 +57,15 @@ def confidence(
 
 
 def fake_confidence(rows: Tensor) -> tuple[Tensor, Tensor]:
-    n = rows.shape[0]
+    n = rows.shape[:-1]
     return rows.new_empty(n, dtype=torch.float32), rows.new_empty(n, dtype=torch.int64)
 
 
 @fake("confidence")
+def _(logits, class_weight, sample_weight):
+    return fake_confidence(logits)
+
+
+@fake("checked_confidence")
 def _(logits, class_weight, sample_weight):
     return fake_confidence(logits)

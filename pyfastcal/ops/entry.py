@@ -14,20 +14,61 @@ from ..arguments import checks
 from ..arguments.arrays import accepts_numpy
 from . import extension, gradients
 
+_transform = torch._C._functorch.peek_interpreter_stack
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def entry(definition: Callable, *, row: tuple[str, ...] = (), per_row: tuple[str, ...] = ()) -> Callable[[F], F]:
+def entry(
+    definition: Callable, *, row: tuple[str, ...] = (), per_row: tuple[str, ...] = (), at_once: Callable | None = None
+) -> Callable[[F], F]:
     """A public op: takes NumPy arrays too, says what its ``definition`` says, and takes one row for a batch of one.
 
     ``row``: the arguments that may be one row, all of them then; ``per_row``: those with an entry per row, of which
-    there is then one. The results lose the dimension of the batch again.
+    there is then one. The results lose the dimension of the batch again. ``at_once``: of the same arguments, what is
+    tried first (:func:`tried_first`).
     """
 
     def decorate(function: F) -> F:
-        return defined_by(definition)(accepts_numpy(_takes_one_row(function, row, per_row) if row else function))
+        whole = accepts_numpy(_takes_one_row(function, row, per_row) if row else function)
+        return defined_by(definition)(whole if at_once is None else tried_first(at_once)(whole))
 
     return decorate
+
+
+def tried_first(at_once: Callable) -> Callable[[F], F]:
+    """Has ``at_once``, of the same arguments, answer the calls that it can: small ones would spend most of their time
+    in checks. It gives the result, and raises or gives None for all that is not plain and sound, which is then the
+    function's to do or to refuse in its own words."""
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            if not torch.compiler.is_compiling():
+                try:
+                    found = at_once(*args, **kwargs)
+                except (AttributeError, RuntimeError, TypeError):
+                    found = None
+                if found is not None:
+                    return found
+            return function(*args, **kwargs)
+
+        return wrapper  # type: ignore[return-value]
+
+    return decorate
+
+
+def are_plain(*tensors: Tensor | None) -> bool:
+    """Whether these, None aside, are on the CPU, torch's own kind of tensor, whole (no vmap nor another transform is
+    under way), and no gradient is wanted of any."""
+    if _transform() is not None:
+        return False
+    for x in tensors:
+        if x is None:
+            continue
+        if type(x) is not Tensor or not x.is_cpu or (x.requires_grad and torch.is_grad_enabled()):
+            return False
+    return True
 
 
 def defined_by(definition: Callable) -> Callable[[F], F]:

@@ -176,6 +176,12 @@ def has_kernel(device: torch.device) -> bool:
     return _device_has_kernel(device.type, device.index)
 
 
+@functools.cache
+def checked(op: str) -> Callable | None:
+    """``pyfastcal::checked_<op>``, which on the CPU looks at values itself; None without kernels."""
+    return getattr(torch.ops.pyfastcal, f"checked_{op}").default if C is not None and _cpu_runs() else None
+
+
 def fake(op: str) -> Callable[[F], F]:
     """Registers what an op gives without computing it, shapes and dtypes: for ``torch.compile``, ``torch.export`` and
     the meta device. Without kernels there is no op to stand for."""

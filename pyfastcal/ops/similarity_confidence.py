@@ -6,11 +6,31 @@ from torch import Tensor
 from .. import reference
 from ..arguments import checks, ranges
 from .confidence import fake_confidence
-from .entry import check_result, entry, float32, run
-from .extension import fake
+from .entry import are_plain, check_result, entry, float32, run
+from .extension import checked, fake
 
 
-@entry(reference.similarity_confidence, row=("image_features",), per_row=("sample_weight",))
+def _at_once(
+    image_features: Tensor,
+    text_features: Tensor,
+    logit_scale: float | Tensor = 100.0,
+    *,
+    logit_bias: float | Tensor | None = None,
+    class_weight: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    normalize: bool = True,
+) -> tuple[Tensor, Tensor] | None:
+    op = checked("similarity_confidence")
+    if op is None or not are_plain(image_features, text_features, logit_bias, class_weight, sample_weight):
+        return None
+    if type(logit_scale) is not float:
+        if logit_scale is None or not are_plain(logit_scale) or logit_scale.ndim:
+            return None
+        logit_scale = logit_scale.item()
+    return op(image_features, text_features, logit_scale, logit_bias, class_weight, sample_weight, normalize)
+
+
+@entry(reference.similarity_confidence, row=("image_features",), per_row=("sample_weight",), at_once=_at_once)
 def similarity_confidence(
     image_features: Tensor,
     text_features: Tensor,
@@ -70,5 +90,10 @@ def similarity_confidence(
 
 
 @fake("similarity_confidence")
+def _(image_features, text_features, logit_scale, logit_bias, class_weight, sample_weight, normalize):
+    return fake_confidence(image_features)
+
+
+@fake("checked_similarity_confidence")
 def _(image_features, text_features, logit_scale, logit_bias, class_weight, sample_weight, normalize):
     return fake_confidence(image_features)

@@ -24,6 +24,7 @@ WRONG = {
 FINE = {  # what is no mistake, by the place of the argument: images, queries and points may be any number
     "knn": {(0, "a row less"), (0, "no rows"), (1, "a row less")},
     "similarity_confidence": {(0, "a row less"), (0, "no rows")},
+    "checked_similarity_confidence": {(0, "a row less"), (0, "no rows"), (0, "a dimension less")},
     "similarity": {(0, "a row less"), (0, "no rows"), (1, "a row less")},
     "log_density": {(0, "a row less"), (0, "no rows"), (1, "a row less")},
     "bin_counts": {(0, "float64")},

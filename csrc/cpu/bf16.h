@@ -98,8 +98,7 @@ class Bf16Packed {
       const int64_t begin = p * kPanel, n = min(kPanel, cols - begin), pairs = this->depth / 2;
       Buffer<BFloat16> rows(kPanel * this->depth);
       std::memset(rows + n * this->depth, 0, sizeof(BFloat16) * (kPanel - n) * this->depth);
-      for (int64_t j = 0; j < n; ++j)
-        fill(begin + j, [&, row = rows + j * this->depth](int64_t k) { return row + k; });
+      for (int64_t j = 0; j < n; ++j) fill(begin + j, [&, row = rows + j * this->depth](int64_t k) { return row + k; });
       Pair* out = data_ + p * kPanel * pairs;
       constexpr int64_t kBlock = 16;  // of pairs: what is written stays in L1 between columns
       for (int64_t k0 = 0; k0 < pairs; k0 += kBlock)

@@ -1,6 +1,7 @@
 // The scores of images against classes where both are bf16 numbers and the processor multiplies those: the features go
-// into the product as they are, and what scales them is multiplied in afterwards, in fp32. Only rows that are normalised
-// and whose products would overflow or vanish are multiplied by a power of two before, which changes no digit.
+// into the product as they are, and what scales them is multiplied in afterwards, in fp32. Only rows that are
+// normalised and whose products would overflow or vanish are multiplied by a power of two before, which changes no
+// digit.
 #pragma once
 #include "bf16.h"
 

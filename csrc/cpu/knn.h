@@ -1,15 +1,12 @@
 // knn: the k nearest bank rows of every query.
 //
-// Two stages. A filter in fp32 or bf16: scores q.b - |b|^2/2 (larger is nearer) tile by tile in registers, each compared
-// with the k-th best score that its query has so far, less a slack; almost everything is rejected there by one vector
-// compare. Then the survivors' distances by direct differences in double. The slack is twice the proven bound of a
-// score's error (knn_filter.h), so no true neighbour is lost, and near-duplicates, whose distance q.q + b.b - 2 q.b
+// Two stages. A filter in fp32 or bf16: scores q.b - |b|^2/2 (larger is nearer) tile by tile in registers, each
+// compared with the k-th best score that its query has so far, less a slack; almost everything is rejected there by one
+// vector compare. Then the survivors' distances by direct differences in double. The slack is twice the proven bound of
+// a score's error (knn_filter.h), so no true neighbour is lost, and near-duplicates, whose distance q.q + b.b - 2 q.b
 // would lose to cancellation, are exact.
 #pragma once
-#include <algorithm>
-#include <vector>
-
-#include "../common/topk.h"
+#include "knn_direct.h"
 #include "knn_filter.h"
 
 namespace pyfastcal::PYFASTCAL_VARIANT {
@@ -18,7 +15,6 @@ struct Candidate {
   float score;
   int64_t index;
 };
-struct Exact : Neighbour {};  // of this namespace, as is every type that a std template is made with: see vec.h
 
 // The candidates of one query among the bank rows seen so far.
 class Shortlist {
@@ -118,8 +114,8 @@ class NearestNeighbours {
   // A block of queries against a part of the bank.
   struct Scan {
     int64_t first_panel = 0, last_panel = 0;
-    std::vector<Shortlist> lists;  // per query
-    std::vector<Candidate> odd;    // bank rows that fp32 scores cannot judge: candidates of every query
+    std::vector<Shortlist> lists;      // per query
+    std::vector<Candidate> odd;        // bank rows that fp32 scores cannot judge: candidates of every query
     double largest = 0, residual = 0;  // norm of a bank row and relative rounding error of one
     int64_t first_query() const { return first_panel * kPanel; }
   };
@@ -227,11 +223,7 @@ class NearestNeighbours {
       if (exclude_self_ && row == q) return;
       const float* b = float_rows(bank_, row, 1, bank_scratch).data;
       const double bank_scale = !normalize_ ? 1.0 : scales_kept() ? bank_scale_[row] : inverse_norm(norm(b, d));
-      // (b * scale - query)^2: exact 0 for equal rows, because b * scale is rounded as query was
-      const double square = accumulate_in_lanes(d, [=](int64_t i, double sum) {
-        const double difference = b[i] * bank_scale - query[i];
-        return multiply_add(difference, difference, sum);
-      });
+      const double square = square_distance(b, bank_scale, query, d);
       finite &= square < double(kInfinity);
       found.push_back({{square, row}});
     };
@@ -253,13 +245,7 @@ class NearestNeighbours {
     } else {
       for (int64_t row = 0; row < bank_.rows; ++row) examine(row);
     }
-    if (finite)
-      std::partial_sort(found.begin(), found.begin() + k_, found.end(),
-                        [](const Exact& a, const Exact& b) { return nearer(a, b); });
-    for (int64_t i = 0; i < k_; ++i) {
-      distances_[q * k_ + i] = finite ? float(std::sqrt(found[i].distance)) : kNaN;
-      indices_[q * k_ + i] = finite ? found[i].index : 0;
-    }
+    write_nearest(found, k_, finite, distances_ + q * k_, indices_ + q * k_);
   }
 
   const Matrix &queries_, &bank_;
@@ -275,6 +261,7 @@ class NearestNeighbours {
 
 inline void knn(const Matrix& queries, const Matrix& bank, int64_t k, bool exclude_self, bool normalize,
                 float* distances, int64_t* indices) {
+  if (6 * k >= bank.rows) return knn_direct(queries, bank, k, exclude_self, normalize, distances, indices);
   NearestNeighbours(queries, bank, k, exclude_self, normalize, distances, indices).run();
 }
 

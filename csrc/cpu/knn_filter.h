@@ -61,10 +61,11 @@ class FilterRows {
     double residual = 0;
     with_type(bank_, [&](auto* data) {
       for (int64_t r = 0; r < n; ++r) {
-        const Rounded z = round_row(data + (row0 + r) * bank_.stride, bank_.cols,
-                                    [&](int64_t k) { return rows_.chunk(r, k); });
+        const Rounded z =
+            round_row(data + (row0 + r) * bank_.stride, bank_.cols, [&](int64_t k) { return rows_.chunk(r, k); });
         square[r] = z.square;
-        if (z.square > kSmallestSquare && z.square < kLargestSquare) residual = std::fmax(residual, relative_residual(z));
+        if (z.square > kSmallestSquare && z.square < kLargestSquare)
+          residual = std::fmax(residual, relative_residual(z));
       }
     });
     return residual;

@@ -9,7 +9,7 @@ from pyfastcal import reference
 from pyfastcal.ops import contrast_distance
 
 from ..devices import kernels_only, run_on
-from .cases import assert_within_budget, dtypes, normal, seeds, sizes
+from .cases import KERNEL_DTYPES, assert_within_budget, dtypes, normal, seeds, sizes
 
 ON = ("similarity", "probability")
 
@@ -49,16 +49,18 @@ def test_equal_models_do_not_differ(device, on):
     assert (run_on(device, contrast_distance)(image, text, image.clone(), text.clone(), on=on) == 0).all()
 
 
-def test_shared_image_features_are_like_copies(device):
+@pytest.mark.parametrize("dtype", KERNEL_DTYPES)
+def test_shared_image_features_are_like_copies(device, dtype):
     """Prompt learners of the text side leave the images alone: one product does for both models."""
-    image, text, text0 = (normal(i, n, 64).to(device) for i, n in enumerate((50, 33, 33)))
+    image, text, text0 = (normal(i, n, 64, dtype=dtype).to(device) for i, n in enumerate((50, 33, 33)))
     shared, copies = (contrast_distance(image, text, x, text0) for x in (image, image.clone()))
     torch.testing.assert_close(shared, copies, rtol=2e-6, atol=1e-8)
 
 
 @kernels_only
-def test_same_bits_on_any_number_of_threads(device, threads):
-    features = normal(0, 200, 24), normal(1, 40, 24), normal(2, 200, 24), normal(3, 40, 24)
+@pytest.mark.parametrize("dtype", KERNEL_DTYPES)
+def test_same_bits_on_any_number_of_threads(device, threads, dtype):
+    features = [normal(i, n, 24, dtype=dtype) for i, n in enumerate((200, 40, 200, 40))]
     expected = run_on(device, contrast_distance)(*features)
     for n in (1, 2, 3):
         threads(n)

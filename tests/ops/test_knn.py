@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 import pyfastcal as fc
 from pyfastcal import reference
+from pyfastcal.ops import extension
 
-from ..devices import run_on
+from ..conftest import use_capability
+from ..devices import kernels_only, run_on
 from .cases import dtypes, normal, seeds, sizes
 
 
@@ -89,6 +91,36 @@ def test_many_bank_rows_within_rounding_of_each_other(device, normalize):
     ours = run_on(device, fc.knn)(queries, bank, 7, normalize=normalize)
     agree(ours, queries, bank, 7, normalize=normalize)
     assert torch.equal(ours[1], reference.knn(queries.double(), bank.double(), 7, normalize=normalize)[1])
+
+
+@kernels_only
+@pytest.mark.parametrize("normalize", [True, False])
+@given(gap=st.sampled_from((0.3, 0.03, 3e-3, 1e-3, 1e-4, 1e-6)), k=st.integers(1, 20), dtype=dtypes, seed=seeds)
+def test_no_neighbour_is_lost_where_rows_differ_by_a_rounding(device, normalize, gap, k, dtype, seed):
+    """Of bf16, fp16 and fp32: whatever a filter multiplies, some of these banks it cannot tell apart."""
+    centre = normal(seed, 1, 70, dtype=torch.float32)
+    bank = (centre + gap * normal(seed + 1, 600, 70)).to(dtype)
+    queries = (centre + gap * normal(seed + 2, 3, 70)).to(dtype)
+    ours = run_on(device, fc.knn)(queries, bank, k, normalize=normalize)
+    exact = reference.knn(queries.double(), bank.double(), k, normalize=normalize)
+    torch.testing.assert_close(ours[0].double(), exact[0], rtol=3e-7, atol=1e-12)
+
+
+@pytest.mark.skipif(extension.C is None, reason="built without the compiled kernels")
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("k", [1, 10, 200, 900])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_all_variants_with_fused_multiply_adds_give_the_same_bits(dtype, k, normalize):
+    scale = 10.0 ** torch.linspace(-3, 3, 900)[:, None]  # longer and longer rows
+    queries, bank = normal(0, 150, 77, dtype=dtype), (scale * normal(1, 900, 77)).to(dtype)
+    found = {}
+    for name in extension.C.cpu_capabilities():
+        if name != "scalar":
+            with use_capability(name):
+                found[name] = fc.knn(queries, bank, k, normalize=normalize)
+    first = next(iter(found.values()), None)
+    for name, (distances, indices) in found.items():
+        assert torch.equal(distances, first[0]) and torch.equal(indices, first[1]), name
 
 
 def test_exclude_self(device):

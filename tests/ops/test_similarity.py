@@ -9,7 +9,7 @@ import pyfastcal as fc
 from pyfastcal import ops, reference
 
 from ..devices import kernels_only, run_on
-from .cases import assert_within_budget, dtypes, normal, scales, seeds, sizes
+from .cases import KERNEL_DTYPES, assert_within_budget, dtypes, normal, scales, seeds, sizes
 
 
 @given(
@@ -45,8 +45,9 @@ def test_is_what_similarity_confidence_consumes(device):
 
 
 @kernels_only
-def test_same_bits_for_any_batch_or_thread_count(device, threads):
-    image, text = normal(5, 501, 70), normal(6, 33, 70)
+@pytest.mark.parametrize("dtype", KERNEL_DTYPES)
+def test_same_bits_for_any_batch_or_thread_count(device, threads, dtype):
+    image, text = normal(5, 501, 70, dtype=dtype), normal(6, 33, 70, dtype=dtype)
     similarity = run_on(device, ops.similarity)
     expected = similarity(image, text)
     assert torch.equal(torch.cat([similarity(part, text) for part in image.split(37)]), expected)
@@ -58,8 +59,9 @@ def test_same_bits_for_any_batch_or_thread_count(device, threads):
 
 
 @kernels_only
-def test_layouts(device):
-    image, text = normal(0, 30, 64).to(device), normal(1, 20, 64).to(device)
+@pytest.mark.parametrize("dtype", KERNEL_DTYPES)
+def test_layouts(device, dtype):
+    image, text = normal(0, 30, 64, dtype=dtype).to(device), normal(1, 20, 64, dtype=dtype).to(device)
     expected = ops.similarity(image[::2, ::2].contiguous(), text[:, ::2].contiguous())
     assert torch.equal(ops.similarity(image[::2, ::2], text[:, ::2]), expected)
 

@@ -130,10 +130,22 @@ def test_zero_features_are_undecided(device):
     assert prediction.tolist() == [0, 0] and confidence.tolist() == [0.25, 0.25]
 
 
+@pytest.mark.parametrize("exponent", [-125, -60, 60, 120])
+def test_length_of_bf16_features_does_not_matter(device, exponent):
+    """Down to numbers that bf16 instructions take for zero."""
+    image, text = normal(0, 40, 50, dtype=torch.bfloat16), normal(1, 7, 50, dtype=torch.bfloat16)
+    image[5:] *= 2.0**exponent
+    text[3:] *= 2.0**exponent
+    ours = run_on(device, fc.similarity_confidence)(image, text)
+    exact, prediction = reference.similarity_confidence(image.double(), text.double())
+    torch.testing.assert_close(ours[0], exact.float(), rtol=2e-5, atol=0)
+    assert exponent < 0 or torch.equal(ours[1], prediction)  # products of such may round to 0
+
+
 @kernels_only
-@given(n=st.integers(1, 130), seed=seeds)
-def test_a_row_does_not_depend_on_its_batch(device, n, seed):
-    image, text = normal(seed, 130, 40), normal(seed + 1, 33, 40)
+@given(n=st.integers(1, 130), seed=seeds, dtype=dtypes)
+def test_a_row_does_not_depend_on_its_batch(device, n, seed, dtype):
+    image, text = normal(seed, 130, 40, dtype=dtype), normal(seed + 1, 33, 40, dtype=dtype)
     whole = run_on(device, fc.similarity_confidence)(image, text, 50.0)
     part = run_on(device, fc.similarity_confidence)(image[-n:], text, 50.0)
     assert torch.equal(whole[0][-n:], part[0]) and torch.equal(whole[1][-n:], part[1])

@@ -7,7 +7,7 @@ OUT ?= out
 
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: demo test bench lint sanitize emulate mutate cuda-check gpu clean
+.PHONY: demo test bench lint sanitize arm-tools arm emulate mutate cuda-check gpu clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.built
@@ -22,6 +22,15 @@ bench: $(VENV)/.built-dev
 # The tests of the CPU kernels, built with g++'s address and undefined-behaviour sanitizers, for each instruction set.
 sanitize: $(VENV)/.requirements-dev
 	$(BIN)/python -m scripts.checks.sanitize $(ARGS)
+
+# The kernels for 64-bit Arm on another processor: compiled by Debian's cross-compiler and run under qemu. arm-tools
+# installs both, as root or by sudo, where apt-get is; `make test` skips what needs them without.
+arm:
+	$(MAKE) --no-print-directory -C tests/cpu_kernels -j $(shell nproc) aarch64 ARGS="$(ARGS)"
+
+arm-tools:
+	{ command -v aarch64-linux-gnu-g++ && command -v qemu-aarch64; } || { SUDO=$$([ "$$(id -u)" = 0 ] || echo "sudo -n"); \
+	$$SUDO apt-get update -qq && $$SUDO apt-get install -y -qq --no-install-recommends g++-aarch64-linux-gnu qemu-user; }
 
 # The CUDA half without a GPU. emulate: its kernels on a CPU model of CUDA, plain and under sanitizers; mutate: how many
 # seeded bugs that notices; cuda-check: compiles for every architecture, prints what kernels use, fails on spills and on
@@ -42,7 +51,7 @@ gpu:
 
 lint: $(VENV)/.built-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $$(find csrc tests/cuda_model benchmarks -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+	$(BIN)/clang-format --dry-run --Werror $$(find csrc tests/cpu_kernels tests/cuda_model benchmarks -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -152,7 +152,7 @@ inline int64_t clamp_block(const T* confidence, int64_t n, float* x) {
   for (int64_t i = 0; i < n; i += kLanes) {
     const int64_t count = min(kLanes, n - i);
     const Vec value = count < kLanes ? load_first(confidence + i, count, 0.0f) : load(confidence + i);
-    const Vec clamped = min(max(value, set1(0.0f)), set1(kMostConfidence));  // -0 becomes 0, and so does NaN, but with NEON
+    const Vec clamped = min(max(value, set1(0.0f)), set1(kMostConfidence));  // -0 becomes 0, and NaN too, or stays
     invalid += __builtin_popcount(equal(value, clamped) ^ 0xffff);
     store(x + i, min(clamped, set1(1.0f)));
   }

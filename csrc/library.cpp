@@ -34,6 +34,13 @@ STABLE_TORCH_LIBRARY(pyfastcal, m) {
       "prediction)");
   // (3,) fp64: the mean negative log-likelihood of softmax(beta * logits), its first and second derivative by beta
   m.def("nll(Tensor logits, Tensor labels, float beta) -> Tensor");
+  // Adds rows to a stream's state (pyfastcal/metrics/layout.py) without means; prediction: without labels, booleans
+  // that say whether each is right. With validate an error where a value is none that counts: the state is then as it
+  // was.
+  m.def(
+      "add_rows(Tensor(a!) state, Tensor confidence, Tensor prediction, Tensor? labels, Tensor? proximity, Tensor "
+      "edges, "
+      "int? ignore_index, bool fine, bool grouped, bool closed_right, bool validate) -> ()");
   // (images, classes) fp32
   m.def("similarity(Tensor image_features, Tensor text_features, bool normalize) -> Tensor");
   // (queries,) fp64; queries and points fp32 (.., 2), bandwidth fp64 (2,)

@@ -92,6 +92,9 @@ class Accumulator:
         Raises:
             ValueError: naming the argument; the state is then as it was.
         """
+        plain = labels is None and ignore_index is None and not values
+        if plain and self._layout.added_at_once(self.state, confidence, correct, None, proximity, validate=validate):
+            return self
         kept = _kept(confidence, labels, ignore_index)
         self._layout.add(self.state, confidence, correct, proximity, values, kept=kept, validate=validate)
         return self

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .. import ops
 from ..arguments import checks
+from ..ops.add_rows import add_rows
 from . import limbs
 from .binning import Binning
 from .cells import Cells
@@ -154,6 +155,36 @@ class Layout:
         state[:1] += len(confidence) if kept is None else kept.sum()
         for index, name in enumerate(self.means):
             _add_mean(self._means(state)[:, index], values[name])
+
+    def added_at_once(
+        self,
+        state: Tensor,
+        confidence: Any,
+        prediction: Any,
+        labels: Any = None,
+        proximity: Any = None,
+        *,
+        ignore_index: int | None = None,
+        validate: bool = True,
+    ) -> bool:
+        """Whether rows were added in one step, which small batches need: a hundred torch operations take longer than
+        the rows. Not, and nothing was, where there is anything to say of an argument or to do with it first.
+        ``prediction`` (N,) int64, or booleans that say whether each is correct where there are no ``labels`` (N,)."""
+        if self.means or confidence is None or prediction is None:
+            return False
+        return add_rows(
+            state,
+            confidence,
+            prediction,
+            labels,
+            proximity,
+            self._binning.edges,
+            ignore_index=ignore_index,
+            fine=self.fine > 0,
+            grouped=self.groups > 1,
+            closed=self.closed,
+            validate=validate,
+        )
 
     def read(self, state: Tensor) -> Reading:
         """ValueError if a row had a confidence or proximity outside [0, 1] that could not be looked at, or if no rows

@@ -60,9 +60,11 @@ class Sums(torchmetrics.Metric):
         return moved(self._state_name, self._checked(state), self.device)
 
     def _writable(self) -> Tensor:
-        if self.state.is_inference() and not torch.is_inference_mode_enabled():  # left by an update in inference mode
-            setattr(self, self._state_name, self.state.clone())
-        return self.state
+        state = self.state
+        if state.is_inference() and not torch.is_inference_mode_enabled():  # left by an update in inference mode
+            state = state.clone()
+            setattr(self, self._state_name, state)
+        return state
 
     def _sync_dist(self, dist_sync_fn: Any = _gather_all, process_group: Any = None) -> None:
         if dist_sync_fn is _gather_all:  # the default: its barrier and two gathers do what one reduction does
@@ -134,6 +136,11 @@ class TopLabel(Sums):
         return diagram.draw(self.reliability(n_bootstrap=n_bootstrap, level=level, seed=seed), ax)
 
     def _add(self, confidence: Any, prediction: Any, labels: Any, proximity: Any = None) -> None:
+        state, options = self._writable(), {"ignore_index": self.ignore_index, "validate": self.validate}
+        if (labels is not None or self.ignore_index is None) and self._layout.added_at_once(
+            state, confidence, prediction, labels, proximity, **options
+        ):
+            return
         n = len(checks.floating("confidence", confidence, 1))
         if labels is not None:
             correct, kept = self._compared(confidence, prediction, labels)
@@ -144,7 +151,7 @@ class TopLabel(Sums):
                 correct = checks.correctness("prediction", prediction, n)
         else:
             raise ValueError(f"labels must be given with ignore_index={self.ignore_index}, got None")
-        self._layout.add(self._writable(), confidence, correct, proximity, kept=kept, validate=self.validate)
+        self._layout.add(state, confidence, correct, proximity, kept=kept, validate=self.validate)
 
     def _compared(self, confidence: Tensor, prediction: Any, labels: Any) -> tuple[Tensor, Tensor | None]:
         """Which predictions are correct, and which rows count (None: all)."""

@@ -28,6 +28,7 @@ FINE = {  # what is no mistake, by the place of the argument: images, queries an
     "similarity": {(0, "a row less"), (0, "no rows"), (1, "a row less")},
     "log_density": {(0, "a row less"), (0, "no rows"), (1, "a row less")},
     "bin_counts": {(0, "float64")},
+    "add_rows": {(1, "float64")},
     "nll": {(0, "a column less")},
 }
 

@@ -78,7 +78,7 @@ struct ScoreBlock {
 
 // f(a null pointer of the kind of block that multiplies these matrices)
 template <class F>
-inline void with_block(std::initializer_list<const Matrix*> matrices, const F& f) {
+inline void with_block([[maybe_unused]] std::initializer_list<const Matrix*> matrices, const F& f) {
 #if defined(PYFASTCAL_BF16)
   bool bf16 = true;
   for (const Matrix* m : matrices) bf16 &= m->dtype == Dtype::kBFloat16;

@@ -30,7 +30,7 @@ const Layer& layer_of(const char* variant);
 
 extern const Layer kScalarLayer;
 #if defined(__x86_64__)
-extern const Layer kAvx2Layer, kAvx512Layer;
+extern const Layer kAvx2Layer, kAvx512Layer, kAvx512Bf16Layer, kAmxBf16Layer;
 #elif defined(__aarch64__)
 extern const Layer kNeonLayer;
 #endif

@@ -6,6 +6,14 @@
 #include <algorithm>
 #include <cstdlib>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#endif
+
 #include "checks.h"
 #include "layer.h"
 
@@ -40,7 +48,7 @@ void note_failure(const std::string& what) {
 struct Variant {
   const Kernels& kernels;
   const Layer& layer;
-  bool runs, fused;  // fused: every multiply-add in one rounding
+  bool runs, fused;  // fused: every multiply-add of fp32 in one rounding, and none of bf16
 };
 
 static std::vector<Variant> variants() {
@@ -49,9 +57,23 @@ static std::vector<Variant> variants() {
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+  // as dispatch.cpp has it
+  const auto has_bit = [](unsigned subleaf, int word, int bit) {
+    unsigned words[4] = {};
+    return __get_cpuid_count(7, subleaf, &words[0], &words[1], &words[2], &words[3]) && words[word] >> bit & 1;
+  };
+  const bool bf16 = avx512 && has_bit(1, 0, 5);
+#if defined(__linux__)
+  static const bool amx =
+      bf16 && has_bit(0, 3, 24) && has_bit(0, 3, 22) && syscall(SYS_arch_prctl, 0x1023 /* permission */, 18) == 0;
+#endif
   return {{kScalarKernels, kScalarLayer, true, false},
           {kAvx2Kernels, kAvx2Layer, avx2, true},
-          {kAvx512Kernels, kAvx512Layer, avx512, true}};
+          {kAvx512Kernels, kAvx512Layer, avx512, true},
+#if defined(__linux__)
+          {kAmxBf16Kernels, kAmxBf16Layer, amx, false},
+#endif
+          {kAvx512Bf16Kernels, kAvx512Bf16Layer, bf16, false}};
 #elif defined(__aarch64__)
   return {{kScalarKernels, kScalarLayer, true, false}, {kNeonKernels, kNeonLayer, true, true}};
 #else

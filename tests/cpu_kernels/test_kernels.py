@@ -44,6 +44,9 @@ def bits_of(target: str) -> dict[str, dict[str, str]]:
     return found
 
 
+VARIANTS = ("avx2", "avx512", "avx512_bf16", "amx_bf16", "neon")
+
+
 @needs_compiler
 def test_kernels_of_this_processor():
     found = bits_of("native")
@@ -64,13 +67,24 @@ def test_kernels_of_arm():
 def test_flags_are_those_of_the_package():
     makefile = (ROOT / "tests/cpu_kernels/Makefile").read_text()
     setup, cmake = (ROOT / "setup.py").read_text(), (ROOT / "CMakeLists.txt").read_text()
-    for variant in ("avx2", "avx512", "neon"):
-        flags = re.search(rf"^{variant}_FLAGS := (.*)$", makefile, re.MULTILINE)[1].split()
-        own = re.search(rf"^{variant.upper()} = \[(.*?)\]", setup, re.MULTILINE)[1]
-        inherited = re.search(r"^AVX2 = \[(.*?)\]", setup, re.MULTILINE)[1] if "*AVX2" in own else ""
-        wanted = re.findall(r'"(-[^"]+)"', inherited + own)
+    for variant in VARIANTS:
+        flags = re.search(rf"^{variant}_FLAGS := (.*)$", makefile, re.MULTILINE)[1]
+        flags = re.sub(r"\$\(filter-out -D%,\$\((\w+)\)\)", lambda of: variable(makefile, of[1]), flags).split()
+        wanted = flags_of(setup, variant)
         assert [flag for flag in flags if not flag.startswith("-D")] == wanted
         assert all(flag in cmake for flag in wanted)
-    assert sorted(p.stem for p in Path(ROOT, "csrc/cpu").glob("variant_*.cpp")) == sorted(
-        f"variant_{variant}" for variant in ("scalar", "avx2", "avx512", "neon")
-    )
+    assert {p.stem for p in Path(ROOT, "csrc/cpu").glob("variant_*.cpp")} == {
+        f"variant_{variant}" for variant in ("scalar", *VARIANTS)
+    }
+
+
+def variable(makefile: str, name: str) -> str:
+    value = re.search(rf"^{name} := (.*)$", makefile, re.MULTILINE)[1]
+    return re.sub(r"\$\(filter-out -D%,\$\((\w+)\)\)", lambda of: variable(makefile, of[1]), value)
+
+
+def flags_of(setup: str, variant: str) -> list[str]:
+    """With those of the variants that it says to begin with."""
+    own = re.search(rf"^{variant.upper()} = \[(.*?)\]", setup, re.MULTILINE)[1]
+    base = re.match(r"\*(\w+)", own)
+    return (flags_of(setup, base[1]) if base else []) + re.findall(r'"(-[^"]+)"', own)

@@ -90,21 +90,23 @@ class Bf16Rows {
 // A matrix as panels of kPanel columns, pair by pair of k.
 class Bf16Packed {
  public:
-  // fill(i, chunk): writes column i, rounded, by round_row or as it does
+  Bf16Packed(int64_t cols, int64_t depth)
+      : cols(cols), depth(whole_chunks(depth)), data_(panels(cols) * kPanel * whole_chunks(depth) / 2) {}
+
+  // write(i, row): column i as `depth` numbers
   template <class F>
-  Bf16Packed(int64_t cols, int64_t depth, const F& fill)
-      : cols(cols), depth(whole_chunks(depth)), data_(panels(cols) * kPanel * whole_chunks(depth) / 2) {
+  void fill(const F& write) {
     parallel_tasks(panels(cols), [&](int64_t p) {
-      const int64_t begin = p * kPanel, n = min(kPanel, cols - begin), pairs = this->depth / 2;
-      Buffer<BFloat16> rows(kPanel * this->depth);
-      std::memset(rows + n * this->depth, 0, sizeof(BFloat16) * (kPanel - n) * this->depth);
-      for (int64_t j = 0; j < n; ++j) fill(begin + j, [&, row = rows + j * this->depth](int64_t k) { return row + k; });
+      const int64_t begin = p * kPanel, n = min(kPanel, cols - begin), pairs = depth / 2;
+      Buffer<BFloat16> rows(kPanel * depth);
+      std::memset(rows + n * depth, 0, sizeof(BFloat16) * (kPanel - n) * depth);
+      for (int64_t j = 0; j < n; ++j) write(begin + j, rows + j * depth);
       Pair* out = data_ + p * kPanel * pairs;
       constexpr int64_t kBlock = 16;  // of pairs: what is written stays in L1 between columns
       for (int64_t k0 = 0; k0 < pairs; k0 += kBlock)
         for (int64_t j = 0; j < kPanel; ++j)
           for (int64_t k = k0; k < k0 + kBlock; ++k)
-            std::memcpy(out + k * kPanel + j, rows + j * this->depth + 2 * k, sizeof(Pair));
+            std::memcpy(out + k * kPanel + j, rows + j * depth + 2 * k, sizeof(Pair));
     });
   }
   const Pair* panel(int64_t p) const { return data_ + p * kPanel * (depth / 2); }

@@ -66,10 +66,8 @@ class NearestNeighbours {
         normalize_(normalize),
         distances_(distances),
         indices_(indices),
-        query_norm_(queries.rows),
-        query_facts_(queries.rows),
         bank_scale_(scales_kept() ? bank.rows : 0),
-        filter_(queries, query_facts_, [this](int64_t i, const float* row) { return query_scale(i, row); }) {}
+        filter_(queries, normalize) {}
 
   void run() {
     if (!queries_.rows) return;
@@ -124,22 +122,9 @@ class NearestNeighbours {
   // Whether the bank's exact norms are worth having before they are needed, for as many survivors as bank rows.
   bool scales_kept() const { return normalize_ && queries_.rows * k_ >= bank_.rows; }
 
-  double query_scale(int64_t i, const float* row) {
-    const double length = query_norm_[i] = norm(row, queries_.cols);
-    double scale = 0;  // kept out of the products; finish() looks at the whole bank
-    if (judged_by_score(i)) scale = normalize_ ? inverse_norm(length) : 1.0;
-    // bf16 stays exact times a power of two, and the order of scores does not hang on the query's length
-    if (kBf16Products && normalize_ && queries_.dtype == Dtype::kBFloat16 && scale)
-      scale = std::ldexp(1.0, std::ilogb(scale));
-    query_facts_[i].length = length * scale;
-    return scale;
-  }
-  bool judged_by_score(int64_t query) const {
-    return normalize_ ? query_norm_[query] < double(kInfinity) : in_float_range(query_norm_[query]);
-  }
-
+  bool judged_by_score(int64_t query) const { return filter_.facts[query].judged_by_score(normalize_); }
   float slack(int64_t query, double largest, double residual) const {
-    return filter_slack(query_facts_[query], largest, residual, normalize_, filter_.roundings());
+    return filter_slack(filter_.facts[query], largest, residual, normalize_, filter_.roundings());
   }
 
   void run_scan(Scan& scan, int64_t begin, int64_t end) const {
@@ -214,7 +199,7 @@ class NearestNeighbours {
     const int64_t d = bank_.cols;
     Buffer<float> query_scratch(d), bank_scratch(d);
     const float* row = float_rows(queries_, q, 1, query_scratch).data;
-    const double query_scale = normalize_ ? inverse_norm(query_norm_[q]) : 1.0;
+    const double query_scale = normalize_ ? inverse_norm(filter_.facts[q].norm) : 1.0;
     Buffer<double> query(d);
     for (int64_t i = 0; i < d; ++i) query[i] = row[i] * query_scale;
     std::vector<Exact> found;
@@ -253,8 +238,6 @@ class NearestNeighbours {
   const bool exclude_self_, normalize_;
   float* const distances_;
   int64_t* const indices_;
-  Buffer<double> query_norm_;
-  Buffer<FilterQuery> query_facts_;
   Buffer<double> bank_scale_;
   const FilterQueries filter_;
 };

@@ -22,7 +22,21 @@ namespace pyfastcal::PYFASTCAL_VARIANT {
 inline constexpr float kSmallestSquare = 1e-30f, kLargestSquare = 1e30f;
 
 struct FilterQuery {
-  double length, residual;  // L and r
+  double norm, length, residual;  // length, residual: L and r
+
+  bool judged_by_score(bool normalize) const { return normalize ? norm < double(kInfinity) : in_float_range(norm); }
+
+  // Takes the query's facts; returns what it is multiplied by. Not judged by score: 0, kept out of the products.
+  double take(const Matrix& queries, const float* row, bool normalize) {
+    norm = PYFASTCAL_VARIANT::norm(row, queries.cols);
+    residual = 0;
+    double scale = judged_by_score(normalize) ? normalize ? inverse_norm(norm) : 1.0 : 0.0;
+    // bf16 stays exact times a power of two, and the order of scores does not hang on the query's length
+    if (kBf16Products && normalize && queries.dtype == Dtype::kBFloat16 && scale)
+      scale = std::ldexp(1.0, std::ilogb(scale));
+    length = norm * scale;
+    return scale;
+  }
 };
 
 #if defined(PYFASTCAL_BF16)
@@ -31,23 +45,26 @@ inline double relative_residual(const Rounded& z) {
   return z.square > 1e-15f ? 1.01 * std::sqrt(double(z.lost) / z.square) : 0x1p-8;  // squares of less may have vanished
 }
 
-// Queries as columns; scale(i, row i in fp32, facts[i].length) -> what it is multiplied by.
+// Queries as columns.
 class FilterQueries {
  public:
-  template <class F>
-  FilterQueries(const Matrix& m, FilterQuery* facts, const F& scale)
-      : packed_(m.rows, m.cols, [&](int64_t i, const auto& chunk) {
-          Buffer<float> scratch(m.cols), scaled(m.cols);
-          const float* row = float_rows(m, i, 1, scratch).data;
-          const double factor = scale(i, row);
-          for (int64_t k = 0; k < m.cols; ++k) scaled[k] = factor ? float(row[k] * factor) : 0.0f;
-          facts[i].residual = relative_residual(round_row<float>(scaled, m.cols, chunk));
-        }) {}
+  FilterQueries(const Matrix& m, bool normalize) : facts(m.rows), packed_(m.rows, m.cols) {
+    packed_.fill([&](int64_t i, BFloat16* out) {
+      Buffer<float> scratch(m.cols), scaled(m.cols);
+      const float* row = float_rows(m, i, 1, scratch).data;
+      const double scale = facts[i].take(m, row, normalize);
+      for (int64_t k = 0; k < m.cols; ++k) scaled[k] = scale ? float(row[k] * scale) : 0.0f;
+      const Rounded z = round_row<float>(scaled, m.cols, [=](int64_t k) { return out + k; });
+      facts[i].residual = relative_residual(z);
+    });
+  }
   const Pair* panel(int64_t p) const { return packed_.panel(p); }
   int64_t roundings() const { return packed_.depth + 2; }
 
+  Buffer<FilterQuery> facts;
+
  private:
-  const Bf16Packed packed_;
+  Bf16Packed packed_;
 };
 
 // Bank rows, a block at a time.
@@ -88,14 +105,13 @@ inline constexpr int64_t kOperandBytes = 2, kQueryBytes = kAmx ? 1 << 20 : 192 <
 
 class FilterQueries {
  public:
-  template <class F>
-  FilterQueries(const Matrix& m, FilterQuery* facts, const F& scale)
-      : packed_(m, [&](int64_t i, const float* row) {
-          facts[i].residual = 0;
-          return scale(i, row);
-        }) {}
+  FilterQueries(const Matrix& m, bool normalize)
+      : facts(m.rows),
+        packed_(m, [&, normalize](int64_t i, const float* row) { return facts[i].take(m, row, normalize); }) {}
   const float* panel(int64_t p) const { return packed_.panel(p); }
   int64_t roundings() const { return packed_.depth + 8; }
+
+  Buffer<FilterQuery> facts;
 
  private:
   const Packed packed_;

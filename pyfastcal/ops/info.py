@@ -23,8 +23,8 @@ def build_info() -> dict[str, Any]:
     Returns:
         ``pyfastcal``, ``python``, ``torch``: versions. ``kernels``: whether the compiled CPU kernels run (else every
         call takes the plain-torch reference path; ``problem`` says why, and how to build them). ``cpu_capability``: the
-        variant in use (``avx512``, ``avx2``, ``neon``, ``scalar``); ``cpu_capabilities``: those that this processor
-        runs, best first. ``compiler``; ``built_for_torch``: the oldest torch that the binaries run with.
+        variant in use (``amx_bf16``, ``avx512_bf16``, ``avx512``, ``avx2``, ``neon``, ``scalar``);
+        ``cpu_capabilities``: those that this processor runs, best first. ``compiler``; ``built_for_torch``: the oldest torch that the binaries run with.
         ``cuda_installed``: whether the CUDA half is part of this installation; ``cuda_kernels``: whether it runs on a
         GPU here (else tensors on one take the reference path, and ``cuda_problem`` says why). ``cuda_archs``: the GPU
         architectures that they were built for; ``cuda_toolkit``: with which CUDA; ``cuda_product``: which product they

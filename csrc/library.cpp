@@ -41,6 +41,8 @@ STABLE_TORCH_LIBRARY(pyfastcal, m) {
       "add_rows(Tensor(a!) state, Tensor confidence, Tensor prediction, Tensor? labels, Tensor? proximity, Tensor "
       "edges, "
       "int? ignore_index, bool fine, bool grouped, bool closed_right, bool validate) -> ()");
+  // float32 logits times a factor of each row, argmax kept; an error where a value may not be
+  m.def("scale_logits(Tensor logits, Tensor? class_weight, Tensor? sample_weight, Tensor? temperature) -> Tensor");
   // (images, classes) fp32
   m.def("similarity(Tensor image_features, Tensor text_features, bool normalize) -> Tensor");
   // (queries,) fp64; queries and points fp32 (.., 2), bandwidth fp64 (2,)

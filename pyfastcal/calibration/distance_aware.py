@@ -92,6 +92,9 @@ class DistanceAwareCalibration(FitBuffers, LogitScaling):
         """``class_weight[prediction]``."""
         return self._weight("logits", logits.shape[1], logits)[prediction]
 
+    def _known_factor(self) -> dict[str, Tensor] | None:
+        return None if (weight := self.class_weight) is None else {"class_weight": weight}
+
     def _weight(self, name: str, n_classes: int, like: Tensor) -> Tensor:
         self._need_fit()
         if n_classes != len(self.class_weight):

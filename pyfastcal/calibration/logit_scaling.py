@@ -6,6 +6,7 @@ from torch import Tensor
 from .. import ops
 from ..arguments import checks, ranges
 from ..arguments.arrays import accepts_numpy
+from ..ops.scale_logits import scale_logits as scaled_at_once
 from .calibrator import Calibrator
 
 
@@ -33,6 +34,10 @@ class LogitScaling(Calibrator):
     def _factor(self, logits: Tensor, prediction: Tensor, *contrast: Tensor | float) -> Tensor:
         """``factor``; ``prediction`` (N,) is the argmax of ``logits``."""
         raise NotImplementedError  # abstract: each calibrator has its own
+
+    def _known_factor(self) -> dict[str, Tensor] | None:
+        """The factor as ``ops.scale_logits`` takes it, where it needs no computation; None where it does."""
+        return None
 
     def feature_weights(
         self,
@@ -66,6 +71,8 @@ class LogitScaling(Calibrator):
     def _scaled(self, logits: Tensor, zeroshot_logits: Tensor | None = None, *scale: float | Tensor) -> Tensor:
         """What ``forward`` does, with logits (N, C), or (C,) of one image; zero-shot logits and the logit scale where
         the calibrator contrasts."""
+        if (known := self._known_factor()) and (found := scaled_at_once(logits, **known)) is not None:
+            return found
         one = isinstance(logits, Tensor) and logits.ndim == 1
         rows = logits[None] if one else logits
         largest = ranges.scores("logits", checks.matrix("logits", rows))

@@ -80,6 +80,9 @@ class TemperatureScaling(FitBuffers, LogitScaling):
         """``1 / temperature`` for every row."""
         return self._inverse(logits).expand(len(logits))
 
+    def _known_factor(self) -> dict[str, Tensor] | None:
+        return None if (temperature := self.temperature) is None else {"temperature": temperature}
+
     @accepts_numpy
     def forward(self, logits: Tensor) -> Tensor:
         """``logits / temperature``, in the dtype and shape of ``logits``, (N, C) or (C,) of one image; each row's

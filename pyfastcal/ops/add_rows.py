@@ -4,9 +4,8 @@ does the same in torch operations elsewhere, to the bit."""
 import torch
 from torch import Tensor
 
-from . import extension
 from .entry import are_plain
-from .extension import fake
+from .extension import cpu_op, fake
 
 _MOST = 1 << 12  # rows that few cells are given here: bin_counts takes more of them at a time, on all threads
 
@@ -37,11 +36,11 @@ def add_rows(
     """
     if torch.compiler.is_compiling() or not are_plain(state, confidence, prediction, labels, proximity):
         return False
-    if not extension.has_kernel(state.device) or (not fine and not grouped and confidence.numel() > _MOST):
+    if (op := cpu_op("add_rows")) is None or (not fine and not grouped and confidence.numel() > _MOST):
         return False
     numbers = (_wide(confidence), prediction, labels, None if proximity is None else _wide(proximity), edges)
     try:
-        torch.ops.pyfastcal.add_rows.default(state, *numbers, ignore_index, fine, grouped, closed == "right", validate)
+        op(state, *numbers, ignore_index, fine, grouped, closed == "right", validate)
     except RuntimeError:
         return False
     return True

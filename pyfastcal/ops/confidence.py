@@ -6,13 +6,13 @@ from torch import Tensor
 from .. import reference
 from ..arguments import checks, ranges
 from .entry import are_plain, entry, float32, looks_finite, run
-from .extension import checked, fake
+from .extension import cpu_op, fake
 
 
 def _at_once(
     logits: Tensor, *, class_weight: Tensor | None = None, sample_weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor] | None:
-    op = checked("confidence")
+    op = cpu_op("checked_confidence")
     if op is None or not are_plain(logits, class_weight, sample_weight):
         return None
     return op(logits, class_weight, sample_weight)

@@ -177,9 +177,9 @@ def has_kernel(device: torch.device) -> bool:
 
 
 @functools.cache
-def checked(op: str) -> Callable | None:
-    """``pyfastcal::checked_<op>``, which on the CPU looks at values itself; None without kernels."""
-    return getattr(torch.ops.pyfastcal, f"checked_{op}").default if C is not None and _cpu_runs() else None
+def cpu_op(name: str) -> Callable | None:
+    """``torch.ops.pyfastcal.<name>`` for calls on the CPU so small that finding it takes time; None without kernels."""
+    return getattr(torch.ops.pyfastcal, name).default if C is not None and _cpu_runs() else None
 
 
 def fake(op: str) -> Callable[[F], F]:

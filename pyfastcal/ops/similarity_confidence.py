@@ -7,7 +7,7 @@ from .. import reference
 from ..arguments import checks, ranges
 from .confidence import fake_confidence
 from .entry import are_plain, check_result, entry, float32, run
-from .extension import checked, fake
+from .extension import cpu_op, fake
 
 
 def _at_once(
@@ -20,7 +20,7 @@ def _at_once(
     sample_weight: Tensor | None = None,
     normalize: bool = True,
 ) -> tuple[Tensor, Tensor] | None:
-    op = checked("similarity_confidence")
+    op = cpu_op("checked_similarity_confidence")
     if op is None or not are_plain(image_features, text_features, logit_bias, class_weight, sample_weight):
         return None
     if type(logit_scale) is not float:

@@ -42,6 +42,7 @@ CALLS = {
         False,
         True,
     ),
+    "scale_logits": lambda: (normal(0, 5, 8), None, weights(1, 5), None),
     "similarity": lambda: (normal(0, 5, 8), normal(1, 4, 8), True),
     "nll": lambda: (normal(0, 5, 8), torch.arange(5), 0.7),
     "log_density": lambda: (normal(0, 5, 2), normal(1, 9, 2), torch.tensor([0.3, 0.2], dtype=torch.float64)),

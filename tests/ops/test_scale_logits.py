@@ -1,0 +1,94 @@
+"""scale_logits: the bits of the torch operations in calibration/logit_scaling.py; what it refuses they are left to."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import pyfastcal as fc
+from pyfastcal.calibration.logit_scaling import scale_logits as definition
+from pyfastcal.ops import extension
+from pyfastcal.ops.scale_logits import scale_logits
+
+from .cases import normal, seeds, sizes, weights
+from .test_checked import ops_of
+
+pytestmark = pytest.mark.skipif(extension.C is None, reason="built without the compiled kernels")
+
+
+def close_logits(n, c, seed, scale):
+    """Logits among which neighbours of each row's maximum stand before and behind it, and masked ones."""
+    generator = torch.Generator().manual_seed(seed)
+    x = normal(seed, n, c, scale=scale)
+    top = x.amax(1, keepdim=True)
+    below = torch.nextafter(top, torch.full_like(top, -torch.inf))
+    draw = torch.rand(n, c, generator=generator)
+    x = torch.where(draw < 0.2, below, torch.where(draw < 0.25, top, x))
+    return x.masked_fill((draw > 0.9) & (x < below), -torch.inf)
+
+
+@given(
+    n=st.sampled_from((0, 1, 3, 40)),
+    c=sizes,
+    seed=seeds,
+    scale=st.sampled_from((1e-38, 1e-3, 1.0, 30.0, 1e30)),
+    kind=st.sampled_from(("class_weight", "sample_weight", "temperature")),
+    one=st.booleans(),
+)
+def test_the_bits_of_the_torch_operations(capability, n, c, seed, scale, kind, one):
+    n = 1 if one else n
+    logits = close_logits(n, c, seed, scale)
+    prediction = logits.argmax(1)
+    by_class, by_row = weights(seed, c), weights(seed + 7, n) * 1e-3
+    temperature = torch.tensor(1.0 + seed % 97 / 31, dtype=torch.float64)
+    known = {"class_weight": by_class, "sample_weight": by_row[0] if one else by_row, "temperature": temperature}[kind]
+    factor = {
+        "class_weight": by_class[prediction],
+        "sample_weight": by_row,
+        "temperature": (1 / temperature).float().expand(n),
+    }[kind]
+    ours = scale_logits(logits[0] if one else logits, **{kind: known})
+    expected = definition(logits, factor)
+    assert torch.equal(ours, expected[0] if one else expected)
+    assert torch.equal(ours.argmax(-1), prediction[0] if one else prediction)
+
+
+@pytest.mark.parametrize(
+    "row", [[1.0, torch.nan], [torch.inf, 1.0], [-torch.inf, -torch.inf], [3e38, 1.0], [-3e38, 0.0]]
+)
+def test_what_is_not_finite_is_refused(capability, row):
+    logits = torch.tensor([[1.0, 2.0], row])
+    assert scale_logits(logits, class_weight=torch.tensor([2.0, 2.0])) is None
+    dac = fc.DistanceAwareCalibration()
+    dac.class_weight = torch.tensor([2.0, 2.0])
+    with pytest.raises(ValueError, match=r"^logits must "):
+        dac(logits)
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, torch.nan, torch.inf])
+def test_factors_that_are_none(factor):
+    logits = normal(0, 3, 8)
+    assert scale_logits(logits, class_weight=torch.full((8,), factor)) is None
+    assert scale_logits(logits, sample_weight=torch.full((3,), factor)) is None
+    assert scale_logits(logits, temperature=torch.tensor(1 / factor if factor else torch.inf).double()) is None
+
+
+def test_what_is_not_plain_is_left_to_the_torch_operations():
+    logits, weight = normal(0, 3, 8), weights(0, 8)
+    for other in (logits.half(), logits.double(), logits.T.contiguous().T, logits.clone().requires_grad_()):
+        assert scale_logits(other, class_weight=weight) is None
+    assert scale_logits(logits, class_weight=weight.double()) is None
+    assert scale_logits(logits, class_weight=weights(0, 7)) is None
+    assert scale_logits(logits, class_weight=weight, sample_weight=weights(0, 3)) is None
+    assert scale_logits(logits) is None
+
+
+def test_calibrators_take_one_op():
+    logits = normal(0, 3, 8)
+    dac, temperature = fc.DistanceAwareCalibration(), fc.TemperatureScaling(1.7)
+    dac.class_weight = weights(0, 8)
+    for calibrator in (dac, temperature):
+        assert ops_of(calibrator, logits) == ["pyfastcal::scale_logits"]
+        factor = calibrator.factor(logits)
+        assert torch.equal(calibrator(logits), definition(logits, factor))
+        assert torch.equal(calibrator(logits[1]), calibrator(logits)[1])

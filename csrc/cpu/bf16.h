@@ -50,8 +50,8 @@ inline Rounded round_row(const T* row, int64_t n, const F& chunk) {
   Vec square[2] = {set1(0.0f), set1(0.0f)}, lost[2] = {set1(0.0f), set1(0.0f)};
   for (int64_t k = 0; k < n; k += kChunk) {
     const bool whole = k + kChunk <= n;
-    const Vec x[2] = {whole ? load(row + k) : load_first(row + k, n - k, 0.0f),
-                      whole ? load(row + k + kLanes) : load_first(row + k + kLanes, n - k - kLanes, 0.0f)};
+    const Vec x[2] = {whole ? load(row + k) : load_first(row + k, min(kLanes, n - k), 0.0f),
+                      whole ? load(row + k + kLanes) : load_first(row + k + kLanes, max(0, n - k - kLanes), 0.0f)};
     Vec rounded[2] = {x[0], x[1]};
     store_rounded(chunk(k), rounded[0], rounded[1]);
     for (int j = 0; j < 2; ++j) {

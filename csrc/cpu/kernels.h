@@ -1,4 +1,5 @@
-// The face of the CPU kernels: plain pointers, no torch. One table of them per variant (scalar, AVX2, AVX-512, with bf16, with AMX).
+// The face of the CPU kernels: plain pointers, no torch. One table of them per variant: scalar, AVX2, AVX-512, and that
+// with bf16 dot products or AMX.
 // What the functions compute is defined in pyfastcal/reference; arguments were checked in pyfastcal/ops/.
 #pragma once
 #include "../common/arguments.h"

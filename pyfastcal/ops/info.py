@@ -24,12 +24,13 @@ def build_info() -> dict[str, Any]:
         ``pyfastcal``, ``python``, ``torch``: versions. ``kernels``: whether the compiled CPU kernels run (else every
         call takes the plain-torch reference path; ``problem`` says why, and how to build them). ``cpu_capability``: the
         variant in use (``amx_bf16``, ``avx512_bf16``, ``avx512``, ``avx2``, ``neon``, ``scalar``);
-        ``cpu_capabilities``: those that this processor runs, best first. ``compiler``; ``built_for_torch``: the oldest
-        torch that the binaries run with. ``cuda_installed``: whether the CUDA half is part of this installation; ``cuda_kernels``: whether it runs
-        on a GPU here (else tensors on one take the reference path, and ``cuda_problem`` says why). ``cuda_archs``: the
-        GPU architectures that they were built for; ``cuda_toolkit``: with which CUDA; ``cuda_product``: which product
-        they are asked to take (``auto``, ``mma``, ``wgmma``), None without a CUDA half and where the environment asks
-        for none of these, as ``cuda_product_problem`` says; ``torch_cuda``: torch's own, None if it has none; ``gpus``:
+        ``cpu_capabilities``: those that this processor runs, best first. ``compiler``; ``built_for_torch``: the
+        oldest torch that the binaries run with. ``cuda_installed``: whether the CUDA half is part of this
+        installation; ``cuda_kernels``: whether it runs on a GPU here (else tensors on one take the reference path,
+        and ``cuda_problem`` says why). ``cuda_archs``: the GPU architectures that they were built for;
+        ``cuda_toolkit``: with which CUDA; ``cuda_product``: which product they are asked to take (``auto``, ``mma``,
+        ``wgmma``), None without a CUDA half and where the environment asks for none of these, as
+        ``cuda_product_problem`` says; ``torch_cuda``: torch's own, None if it has none; ``gpus``:
         those that torch finds. ``threads``: of torch's pool, on which the CPU kernels run.
     """
     extension.check_capability()

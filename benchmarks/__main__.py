@@ -27,6 +27,7 @@ from . import (
     shards,
     similarity,
     similarity_confidence,
+    small,
     tables,
     temperature,
 )
@@ -34,7 +35,19 @@ from . import (
 OPS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2]: module
     for module in (
-        *(confidence, similarity_confidence, similarity, contrast, bins, nll, density, dac_fit, temperature, shards),
+        *(
+            confidence,
+            similarity_confidence,
+            similarity,
+            contrast,
+            bins,
+            nll,
+            density,
+            dac_fit,
+            temperature,
+            shards,
+            small,
+        ),
         knn,  # last: its peers take longest on a GPU
     )
 }
@@ -159,7 +172,8 @@ def main(arguments: list[str] | None = None) -> int:
         if newest is None:
             console.print("no complete results yet: run python -m benchmarks first")
             return 1
-        print(tables.markdown(newest[1], newest[0]))
+        rows = [row for row in newest[1] if row.op != "small"]
+        print("\n\n".join(filter(None, (tables.markdown(rows, newest[0]), small.grids(newest[1])))))
         return 0
     only = options.only.split(",") if options.only else []
     if unknown := set(only) - set(OPS):
@@ -184,7 +198,9 @@ def main(arguments: list[str] | None = None) -> int:
     agreed = measure(ops, options.quick, settings, console, run, options.device, options.budget)
     output = Console()
     output.print(tables.headline(run.stamp))
-    output.print(tables.terminal(run.rows))
+    output.print(tables.terminal([row for row in run.rows if row.op != "small"]))
+    if sweep := small.grids(run.rows):
+        print(f"The time of the torch idiom over ours, by rows and classes:\n\n{sweep}")
     if comparing:
         print(tables.verdict(run.rows))
     if path is not None:

@@ -55,33 +55,44 @@ inline void multiply_panel(const float* a, int64_t stride, int64_t rows, const f
   for (; row < rows; ++row) run(std::integral_constant<int64_t, 1>(), row);
 }
 
-// A panel of n rows, each multiplied by its factor, as columns; columns past those hold zeros.
-inline void pack_columns(FloatRows rows, int64_t n, int64_t depth, const double* factor, float* out) {
-  for (int64_t j0 = 0; j0 < kPanel; j0 += kLanes)
-    for (int64_t k0 = 0; k0 < depth; k0 += kLanes) {
-      const int64_t width = min(kLanes, depth - k0);
-      Vec block[kLanes];
-      PYFASTCAL_UNROLL
-      for (int64_t j = 0; j < kLanes; ++j) {
-        block[j] = set1(0.0f);
-        if (j0 + j >= n) continue;
-        const float* x = rows.data + (j0 + j) * rows.stride + k0;
-        block[j] = width < kLanes ? load_first(x, width, 0.0f) : load(x);
-        if (factor[j0 + j] != 1.0) block[j] = times(block[j], factor[j0 + j]);
-      }
-      transpose(block);
-      for (int64_t k = 0; k < width; ++k) store(out + (k0 + k) * kPanel + j0, block[k]);
-    }
-}
+// The rows of a panel, each to be multiplied by a factor of its own.
+struct PanelRows {
+  FloatRows rows;
+  int64_t n, depth;
+  double factor[kPanel];
+};
 
 // Panel p of a matrix, see Packed; scratch holds a panel, unless the matrix is fp32.
 template <class F>
-inline void pack_panel(const Matrix& m, int64_t p, const F& scale, float* scratch, float* out) {
+inline PanelRows panel_rows(const Matrix& m, int64_t p, const F& scale, float* scratch) {
   const int64_t begin = p * kPanel, n = min(kPanel, m.rows - begin);
-  const FloatRows rows = float_rows(m, begin, n, scratch);
-  double factor[kPanel];
-  for (int64_t j = 0; j < n; ++j) factor[j] = scale(begin + j, rows.data + j * rows.stride);
-  pack_columns(rows, n, m.cols, factor, out);
+  PanelRows out{float_rows(m, begin, n, scratch), n, m.cols, {}};
+  for (int64_t j = 0; j < n; ++j) out.factor[j] = scale(begin + j, out.rows.data + j * out.rows.stride);
+  return out;
+}
+
+// block[k] = entry k0 + k of the rows j0 to j0 + 15, multiplied, for k < width; rows past the last one hold zeros.
+inline void load_columns(const PanelRows& p, int64_t j0, int64_t k0, int64_t width, Vec (&block)[kLanes]) {
+  PYFASTCAL_UNROLL
+  for (int64_t j = 0; j < kLanes; ++j) {
+    block[j] = set1(0.0f);
+    if (j0 + j >= p.n) continue;
+    const float* x = p.rows.data + (j0 + j) * p.rows.stride + k0;
+    block[j] = width < kLanes ? load_first(x, width, 0.0f) : load(x);
+    if (p.factor[j0 + j] != 1.0) block[j] = times(block[j], p.factor[j0 + j]);
+  }
+  transpose(block);
+}
+
+// The panel k by k.
+inline void pack_columns(const PanelRows& p, float* out) {
+  for (int64_t j0 = 0; j0 < kPanel; j0 += kLanes)
+    for (int64_t k0 = 0; k0 < p.depth; k0 += kLanes) {
+      const int64_t width = min(kLanes, p.depth - k0);
+      Vec block[kLanes];
+      load_columns(p, j0, k0, width, block);
+      for (int64_t k = 0; k < width; ++k) store(out + (k0 + k) * kPanel + j0, block[k]);
+    }
 }
 
 // A matrix as panels, each row multiplied by a factor of its own on the way.
@@ -92,7 +103,7 @@ class Packed {
   Packed(const Matrix& m, const F& scale) : cols(m.rows), depth(m.cols), data_(panels(m.rows) * kPanel * m.cols) {
     parallel_tasks(panels(cols), [&](int64_t p) {
       const Buffer<float> scratch(m.dtype == Dtype::kFloat ? 0 : kPanel * depth);
-      pack_panel(m, p, scale, scratch, data_ + p * kPanel * depth);
+      pack_columns(panel_rows(m, p, scale, scratch), data_ + p * kPanel * depth);
     });
   }
   const float* panel(int64_t p) const { return data_ + p * kPanel * depth; }

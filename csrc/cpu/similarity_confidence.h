@@ -44,8 +44,8 @@ struct ScoreBlock {
 
   // scores[i * width + j]: row i against class j of the panels [first, last)
   void multiply(int64_t first, int64_t last) { multiply_block(rows_, n_, *text_, first, last, scores, width); }
-  void multiply(const float* panel, int64_t p) const {
-    store_products(rows_, n_, panel, image_.cols, scores + p * kPanel, width);
+  void multiply(const PanelRows& panel, int64_t p, float* packed) const {
+    store_panel_products(rows_, n_, panel, packed, scores + p * kPanel, width);
   }
 
   static int64_t rows(int64_t n, int64_t depth, int64_t width) { return block_rows(n, depth, width); }
@@ -113,7 +113,7 @@ inline void confidence_of_blocks(const Matrix& image, const Matrix& text, float 
       ScoreBlock s(image, normalize, n, width);
       s.load(0, n);
       for_each_panel(text, n, text_scale(text, normalize),
-                     [&](const float* panel, int64_t p) { s.multiply(panel, p); });
+                     [&](const PanelRows& panel, int64_t p, float* packed) { s.multiply(panel, p, packed); });
       for_each_row(n, width, [&](int64_t i) { whole_row(s, i, 0); });
       return;
     }

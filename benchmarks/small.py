@@ -1,0 +1,150 @@
+"""Serving calls, of few rows as of many: each op and calibrator against its torch idiom, in every cell of a sweep.
+
+A floor is given where it says something: one pass over the logits or over the class features, and ten small torch
+operations for the update of a metric.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+import pyfastcal as fc
+
+from . import data, similarity_confidence
+from .bins import bincount_idiom
+from .confidence import confidence_idiom
+from .harness import Case, Floor, Row
+
+ROWS = (1, 8, 64, 512, 4096)
+CLASSES = (2, 100, 1000, 21_841)
+DIM = 512
+LOGITS, WEIGHTED, SCALED, DIVIDED = "confidence", "DAC confidence", "DAC.forward", "TemperatureScaling.forward"
+FEATURES, UNIT, PREDICTED = "features -> confidence", "unit features -> confidence", "DAC.predict_features"
+UPDATE = "CalibrationMetrics.update"
+KINDS = (LOGITS, WEIGHTED, DIVIDED, SCALED, FEATURES, UNIT, PREDICTED)
+
+SIZES = (*((kind, n, c) for kind in KINDS for n in ROWS for c in CLASSES), *((UPDATE, n, 10) for n in ROWS))
+QUICK = (*((kind, n, c) for kind in KINDS for n, c in ((1, 2), (8, 100))), (UPDATE, 8, 10))
+GPU_SIZES: tuple[tuple, ...] = ()
+GPU_QUICK: tuple[tuple, ...] = ()
+
+
+def work(size: tuple) -> str:
+    kind, n, c = size
+    return f"{kind}, {n:,} x {c:,}"
+
+
+def case(size: tuple, device: str = "cpu") -> Case:
+    kind, n, c = size
+    if kind == UPDATE:
+        return update(n)
+    calibrator = fc.DistanceAwareCalibration()
+    calibrator.class_weight = weight = data.class_weights(c)
+    if kind in (FEATURES, UNIT, PREDICTED):
+        image, text, _ = data.clip_features(n, c, DIM)
+        floors = {"read classes": Floor(text.sum)}
+        if kind == UNIT:
+
+            def ours() -> tuple[Tensor, Tensor]:
+                return fc.similarity_confidence(image, text, data.LOGIT_SCALE, normalize=False)
+
+            return Case(ours, unit_idiom, (image, text), similarity_confidence.agree, floors=floors, compile=False)
+        if kind == FEATURES:
+            weight = None
+
+            def ours() -> tuple[Tensor, Tensor]:
+                return fc.similarity_confidence(image, text, data.LOGIT_SCALE)
+        else:
+
+            def ours() -> tuple[Tensor, Tensor]:
+                return calibrator.predict_features(image, text, data.LOGIT_SCALE)
+
+        idiom, inputs = similarity_confidence.idiom, (image, text, weight)
+        return Case(ours, idiom, inputs, similarity_confidence.agree, floors=floors, compile=False)
+    logits, _ = data.clip_logits(n, c)
+    call, idiom, inputs = {
+        LOGITS: (lambda: fc.confidence(logits), softmax_idiom, (logits,)),
+        WEIGHTED: (lambda: fc.confidence(logits, class_weight=weight), confidence_idiom, (logits, weight)),
+        SCALED: (lambda: calibrator(logits), Scaled(weight), (logits,)),
+        DIVIDED: (temperature(logits), Divided(1.3), (logits,)),
+    }[kind]
+    return Case(call, idiom, inputs, agree, floors={"logits.sum()": Floor(logits.sum)}, compile=False)
+
+
+class Scaled(nn.Module):
+    """DAC in plain torch: a class whose logit rounding makes equal to the maximum may become the prediction."""
+
+    def __init__(self, weight: Tensor):
+        super().__init__()
+        self.register_buffer("weight", weight)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return logits * self.weight[logits.argmax(dim=1)][:, None]
+
+
+class Divided(nn.Module):
+    """A temperature in plain torch: nothing is looked at, nor kept where rounding makes logits equal."""
+
+    def __init__(self, temperature: float):
+        super().__init__()
+        self.register_buffer("temperature", torch.tensor(temperature))
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return logits / self.temperature
+
+
+def temperature(logits: Tensor):
+    calibrator = fc.TemperatureScaling(1.3)
+    return lambda: calibrator(logits)
+
+
+def softmax_idiom(logits: Tensor) -> tuple[Tensor, Tensor]:
+    return tuple(logits.softmax(dim=1).max(dim=1))
+
+
+def unit_idiom(image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    return softmax_idiom(data.LOGIT_SCALE * image @ text.T)
+
+
+def agree(ours: Tensor | tuple, theirs: Tensor | tuple) -> None:
+    assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def update(n: int) -> Case:
+    """All metrics with proximity, against the bins of ECE alone in plain torch."""
+    g = data.generator(3)
+    confidence, proximity = torch.rand(n, generator=g), torch.rand(n, generator=g)
+    prediction, labels = (torch.randint(10, (n,), generator=g) for _ in range(2))
+    metrics = fc.CalibrationMetrics()
+
+    def idiom(confidence: Tensor, prediction: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        return bincount_idiom(confidence, prediction == labels)
+
+    def ten() -> None:
+        for _ in range(10):
+            torch.add(confidence, proximity)
+
+    return Case(
+        lambda: metrics.update(confidence, prediction, labels, proximity),
+        idiom,
+        (confidence, prediction, labels),
+        lambda ours, theirs: None,
+        floors={"10 additions": Floor(ten)},
+        compile=False,
+    )
+
+
+def grids(rows: list[Row]) -> str:
+    """Of each kind the time of the idiom over ours, in every cell: Markdown."""
+    figures = {row.work: row.figure for row in rows if row.contender == "torch eager"}
+    blocks = []
+    for kind in (*KINDS, UPDATE):
+        columns = CLASSES if kind in KINDS else (10,)
+        lines = [f"| {kind} | {' | '.join(f'{c:,}' for c in columns)} |", "| --- " * (len(columns) + 1) + "|"]
+        for n in ROWS:
+            found = [figures.get(work((kind, n, c))) for c in columns]
+            if any(found):
+                lines.append(f"| {n:,} | {' | '.join('' if x is None else f'{x:.2f}x' for x in found)} |")
+        if len(lines) > 2:
+            blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)

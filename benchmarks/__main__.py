@@ -173,7 +173,7 @@ def main(arguments: list[str] | None = None) -> int:
             console.print("no complete results yet: run python -m benchmarks first")
             return 1
         rows = [row for row in newest[1] if row.op != "small"]
-        print("\n\n".join(filter(None, (tables.markdown(rows, newest[0]), small.grids(newest[1])))))
+        print(tables.markdown(rows, newest[0]))
         return 0
     only = options.only.split(",") if options.only else []
     if unknown := set(only) - set(OPS):

@@ -115,22 +115,29 @@ inline void row_confidence(const T* row, int64_t n, float scale, const Factors& 
   confidence = float(1 / sum_relative_powers(row, n, peak.max, peak.min, scale * kLog2E, next));
 }
 
-// f(i) for n rows of as many logits, on threads where that is worth their while: 128 KiB or so for each task. A row has
-// work of its own, as much as that of 32 logits.
+// Rows of as many logits that a task takes: 128 KiB or so, for less is not worth another thread. A row has work of its
+// own, as much as that of 32 logits.
+inline int64_t rows_of_task(int64_t cols) { return 1 + (1 << 15) / (cols + 32); }
+
+// f(i) for n rows.
 template <class F>
 inline void for_each_row(int64_t n, int64_t cols, const F& f) {
-  const int64_t rows = 1 + (1 << 15) / (cols + 32);
+  const int64_t rows = rows_of_task(cols);
   parallel_tasks((n + rows - 1) / rows, [&](int64_t task) {
     for (int64_t i = task * rows; i < min((task + 1) * rows, n); ++i) f(i);
   });
 }
 
 inline void confidence(const Matrix& logits, const Factors& factors, float* out, int64_t* prediction) {
+  const int64_t n = logits.rows, rows = rows_of_task(logits.cols);
   with_type(logits, [&](auto* data) {
-    for_each_row(logits.rows, logits.cols, [&](int64_t i) {
-      auto* row = data + i * logits.stride;
-      row_confidence(row, logits.cols, 1.0f, factors, i, i + 1 < logits.rows ? row + logits.stride : nullptr, out[i],
-                     prediction[i]);
+    parallel_tasks((n + rows - 1) / rows, [&](int64_t task) {
+      const int64_t end = min((task + 1) * rows, n);
+      for (int64_t i = task * rows; i < end; ++i) {
+        auto* row = data + i * logits.stride;
+        row_confidence(row, logits.cols, 1.0f, factors, i, i + 1 < n ? row + logits.stride : nullptr, out[i],
+                       prediction[i]);
+      }
     });
   });
 }

@@ -1,7 +1,5 @@
 // scale_logits: each row of logits times one positive factor, with the row's first maximum kept where it was.
 #pragma once
-#include <atomic>
-
 #include "confidence.h"
 
 namespace pyfastcal::PYFASTCAL_VARIANT {
@@ -44,16 +42,16 @@ inline bool scale_row(const float* row, int64_t n, const Peak& peak, float facto
 // `factor` is that of every row.
 inline bool scale_logits(const Matrix& logits, const Factors& factors, float factor, float* out) {
   const float* const data = static_cast<const float*>(logits.data);
-  std::atomic<bool> sound{true};
+  int32_t unsound = 0;
   for_each_row(logits.rows, logits.cols, [&](int64_t i) {
     const float* const row = data + i * logits.stride;
     const Peak peak = find_peak(row, logits.cols);
     const float own = factors.class_weight    ? factors.class_weight[peak.index]
                       : factors.sample_weight ? factors.sample_weight[i]
                                               : factor;
-    if (!scale_row(row, logits.cols, peak, own, out + i * logits.cols)) sound.store(false, std::memory_order_relaxed);
+    if (!scale_row(row, logits.cols, peak, own, out + i * logits.cols)) __atomic_store_n(&unsound, 1, __ATOMIC_RELAXED);
   });
-  return sound;
+  return !unsound;
 }
 
 }  // namespace pyfastcal::PYFASTCAL_VARIANT

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from benchmarks import __main__ as command
-from benchmarks import harness, results, tables
+from benchmarks import harness, results, small, tables
 from benchmarks.targets import TARGETS, at_least, at_most, in_microseconds, share_of_floor
 
 from .cases import case
@@ -213,7 +213,19 @@ def test_markdown_is_of_the_newest_complete_run(quick: Path, tmp_path: Path, cap
     assert command.main(["--markdown", "--out", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("| work |") and lines[-1].endswith("2026-01-02.")
-    assert len([line for line in lines if line.startswith("|")]) == 2 + len(command.OPS)
+    assert len([line for line in lines if line.startswith("|")]) == 2 + len(command.OPS) - 1
+    assert "small" in command.OPS  # whose works are cells of tables of their own
+
+
+def test_serving_calls_are_cells_of_a_sweep():
+    def row(size: tuple, figure: float | None) -> harness.Row:
+        return harness.Row("small", small.work(size), "torch eager", "peer", figure=figure)
+
+    rows = [row((small.LOGITS, 1, 2), 1.5), row((small.LOGITS, 1, 1000), 2.0), row((small.UPDATE, 8, 10), 3.0)]
+    first, second = small.grids(rows).split("\n\n")
+    assert first.splitlines()[2:] == ["| 1 | 1.50x |  | 2.00x |  |"]
+    assert second.splitlines()[2:] == ["| 8 | 3.00x |"]
+    assert small.grids([]) == ""
 
 
 def test_a_failed_write_leaves_nothing(quick: Path, tmp_path: Path):

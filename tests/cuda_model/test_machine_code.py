@@ -47,7 +47,7 @@ EPILOGUES = [
         "similarity_confidence::predict_by_warpgroups<__nv_bfloat16, false, 2>",
         "similarity_confidence/by_warpgroups.cuh",
         "similarity_confidence::GroupArguments<__nv_bfloat16>",
-        ("MUFU.EX2", 36, 32),
+        ("MUFU.EX2", 8, 44),
     ),
     (
         "knn::scan_by_warpgroups<__nv_bfloat16>",

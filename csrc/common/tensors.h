@@ -52,9 +52,10 @@ inline Tensor new_tensor(const Tensor& like, std::initializer_list<int64_t> size
   int64_t strides[3], stride = 1;
   for (auto i = sizes.size(); i-- > 0; stride *= sizes.begin()[i]) strides[i] = stride;
   AtenTensorHandle made;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      int64_t(sizes.size()), sizes.begin(), strides,
-      torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)), aoti_torch_device_type_cpu(), 0, &made));
+  const auto error = aoti_torch_empty_strided(int64_t(sizes.size()), sizes.begin(), strides,
+                                              torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)),
+                                              aoti_torch_device_type_cpu(), 0, &made);
+  STD_TORCH_CHECK(error == 0, "pyfastcal: no memory for a result");
   return Tensor(made);
 }
 inline Tensor new_float(const Tensor& like, std::initializer_list<int64_t> sizes) {

@@ -128,7 +128,22 @@ def results(sources: Path) -> dict[str, tuple[torch.Tensor, ...]]:
         from scripts.gpu.ops import cases
         assert fc.build_info()["kernels"], fc.build_info()["problem"]
         print(fc.ops.extension.C.__file__)
-        torch.save({name: call("cpu") for name, call, _ in cases()}, sys.argv[1])
+        found = {name: call("cpu") for name, call, _ in cases()}
+        # those of the CPU alone
+        kernels, random = torch.ops.pyfastcal, torch.Generator().manual_seed(1)
+        image, text = (torch.randn(n, 40, generator=random) for n in (9, 130))
+        logits, weight = 10 * image @ text.T, torch.linspace(0.5, 1, 130)
+        found["checked_confidence"] = kernels.checked_confidence(logits, weight, None)
+        found["checked_similarity_confidence"] = kernels.checked_similarity_confidence(
+            image, text, 20.0, None, weight, None, True
+        )
+        found["scale_logits"] = (kernels.scale_logits(logits, weight, None, None),)
+        state, edges = torch.zeros(1 + 4 * 10, dtype=torch.int64), torch.linspace(0, 1, 11)
+        right = torch.arange(9) % 2 == 0
+        confidence = torch.rand(9, generator=random)
+        kernels.add_rows(state, confidence, right, None, None, edges, None, False, False, False, True)
+        found["add_rows"] = (state,)
+        torch.save(found, sys.argv[1])
     """
     file = sources.parent / "results.pt"
     imported = run(sys.executable, "-c", textwrap.dedent(code), file, cwd=sources, PYTHONPATH=str(sources)).strip()

@@ -35,19 +35,8 @@ from . import (
 OPS: dict[str, ModuleType] = {
     module.__name__.rpartition(".")[2]: module
     for module in (
-        *(
-            confidence,
-            similarity_confidence,
-            similarity,
-            contrast,
-            bins,
-            nll,
-            density,
-            dac_fit,
-            temperature,
-            shards,
-            small,
-        ),
+        *(confidence, similarity_confidence, similarity, contrast, bins, nll, density, dac_fit, temperature, shards),
+        small,
         knn,  # last: its peers take longest on a GPU
     )
 }
@@ -172,8 +161,7 @@ def main(arguments: list[str] | None = None) -> int:
         if newest is None:
             console.print("no complete results yet: run python -m benchmarks first")
             return 1
-        rows = [row for row in newest[1] if row.op != "small"]
-        print(tables.markdown(rows, newest[0]))
+        print(tables.markdown(small.others(newest[1]), newest[0]))
         return 0
     only = options.only.split(",") if options.only else []
     if unknown := set(only) - set(OPS):
@@ -198,7 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
     agreed = measure(ops, options.quick, settings, console, run, options.device, options.budget)
     output = Console()
     output.print(tables.headline(run.stamp))
-    output.print(tables.terminal([row for row in run.rows if row.op != "small"]))
+    output.print(tables.terminal(small.others(run.rows)))
     if sweep := small.grids(run.rows):
         print(f"The time of the torch idiom over ours, by rows and classes:\n\n{sweep}")
     if comparing:

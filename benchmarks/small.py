@@ -134,6 +134,11 @@ def update(n: int) -> Case:
     )
 
 
+def others(rows: list[Row]) -> list[Row]:
+    """Those that stand in the tables of all ops: the sweep has tables of its own."""
+    return [row for row in rows if row.op != "small"]
+
+
 def grids(rows: list[Row]) -> str:
     """Of each kind the time of the idiom over ours, in every cell: Markdown."""
     figures = {row.work: row.figure for row in rows if row.contender == "torch eager"}

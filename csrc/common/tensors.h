@@ -25,6 +25,9 @@ inline Dtype dtype_of(const Tensor& x) {
   }
 }
 
+// Not through the dispatcher where x is contiguous already: that takes longer than a small op.
+inline Tensor as_contiguous(const Tensor& x) { return x.is_contiguous() ? x : torch::stable::contiguous(x); }
+
 // A 2-d tensor as rows; holds on to a copy where the columns were not adjacent.
 struct Rows : Matrix {
   explicit Rows(const Tensor& x) : owner(x.stride(1) == 1 || x.size(1) == 1 ? x : torch::stable::contiguous(x)) {
@@ -40,7 +43,7 @@ struct Rows : Matrix {
 // An optional fp32 vector (pyfastcal/ops/ made it so); null where there is none.
 struct OptionalVector {
   explicit OptionalVector(const std::optional<Tensor>& x) {
-    if (x) owner = x->is_contiguous() ? *x : torch::stable::contiguous(*x);
+    if (x) owner = as_contiguous(*x);
   }
   const float* get() const { return owner ? owner->const_data_ptr<float>() : nullptr; }
   std::optional<Tensor> owner;

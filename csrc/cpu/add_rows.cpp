@@ -24,8 +24,7 @@ constexpr FineCells kConfidence{8, 9}, kProximity{0, 11};
 // Numbers of one of two types.
 class Numbers {
  public:
-  Numbers(const Call& call, const char* name, const Tensor& x, int64_t size)
-      : owner_(x.is_contiguous() ? x : torch::stable::contiguous(x)) {
+  Numbers(const Call& call, const char* name, const Tensor& x, int64_t size) : owner_(as_contiguous(x)) {
     const bool wide = x.scalar_type() == ScalarType::Double;
     call.vector(name, x, wide ? ScalarType::Double : ScalarType::Float, size);
     (wide ? double_ : float_) = owner_.const_data_ptr();
@@ -47,9 +46,9 @@ struct Batch {
     const ScalarType type = labels ? ScalarType::Long : ScalarType::Bool;
     call.vector("prediction", prediction, type, n);
     call.vector("labels", labels, type, n);
-    owners[0] = prediction.is_contiguous() ? prediction : torch::stable::contiguous(prediction);
+    owners[0] = as_contiguous(prediction);
     if (labels) {
-      owners[1] = labels->is_contiguous() ? *labels : torch::stable::contiguous(*labels);
+      owners[1] = as_contiguous(*labels);
       predicted = owners[0]->const_data_ptr<int64_t>();
       label = owners[1]->const_data_ptr<int64_t>();
     } else {

@@ -1,53 +1,15 @@
 // Which variant runs, and on what threads.
 #include <torch/csrc/stable/ops.h>
-#if defined(__x86_64__)
-#include <cpuid.h>
-#if defined(__linux__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-#endif
 
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
 
-#include "kernels.h"
+#include "processor.h"
 
 namespace pyfastcal {
 
 #if defined(__x86_64__)
-static bool has_bit(unsigned leaf, unsigned subleaf, int word, int bit) {
-  unsigned words[4] = {};
-  return __get_cpuid_count(leaf, subleaf, &words[0], &words[1], &words[2], &words[3]) && words[word] >> bit & 1;
-}
-static bool has_avx2() {
-  __builtin_cpu_init();
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-}
-static bool has_avx512() {
-  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
-}
-static bool has_avx512_bf16() { return has_avx512() && has_bit(7, 1, 0, 5); }
-#if defined(__linux__)
-// The kernel saves tiles for those processes only that have asked for them, once.
-static bool has_amx_bf16() {
-  constexpr int kRequestPermission = 0x1023, kTileData = 18;
-  static const bool has = has_avx512_bf16() && has_bit(7, 0, 3, 24) && has_bit(7, 0, 3, 22) &&
-                          syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-  return has;
-}
-#endif
-static bool runs(const Kernels& k) {
-  if (&k == &kAvx2Kernels) return has_avx2();
-  if (&k == &kAvx512Kernels) return has_avx512();
-  if (&k == &kAvx512Bf16Kernels) return has_avx512_bf16();
-#if defined(__linux__)
-  if (&k == &kAmxBf16Kernels) return has_amx_bf16();
-#endif
-  return true;
-}
 // Intel's vdpbf16ps starts half as often as fp32 multiply-adds do, so that it gains nothing there.
 static bool is_intel() {
   __builtin_cpu_init();
@@ -60,10 +22,8 @@ static const Kernels* const kAll[] = {
     is_intel() ? &kAvx512Kernels : &kAvx512Bf16Kernels, is_intel() ? &kAvx512Bf16Kernels : &kAvx512Kernels,
     &kAvx2Kernels, &kScalarKernels};
 #elif defined(__aarch64__)
-static bool runs(const Kernels&) { return true; }  // NEON is part of the architecture
 static const Kernels* const kAll[] = {&kNeonKernels, &kScalarKernels};
 #else
-static bool runs(const Kernels&) { return true; }
 static const Kernels* const kAll[] = {&kScalarKernels};
 #endif
 

@@ -54,27 +54,24 @@ struct Sums {
     for (int64_t j = 0; j < kLanes; ++j) v[j] = multiply_add(a[j] - b[j], a[j] - b[j], v[j]);
   }
   void store(double* out) const { std::memcpy(out, v, sizeof v); }
-  double total() const { return add_lanes(v); }
+  double total() const {
+    double sum[kLanes];
+    store(sum);
+    return add_lanes(sum);
+  }
 #endif
 
-  // The tree of accumulate_in_lanes, from 16 lanes and from 4.
-  static double add_lanes(const double* v) {
-    double sum[kLanes];
-    std::memcpy(sum, v, sizeof sum);
-    for (int64_t half = kLanes / 2; half; half /= 2)
-      for (int64_t j = 0; j < half; ++j) sum[j] += sum[j + half];
-    return sum[0];
-  }
 #if defined(PYFASTCAL_AVX2) || defined(PYFASTCAL_AVX512)
+  // The tree of add_lanes, from the fourth lane on.
   static double add_four(__m256d v) {
     const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd(v, 1));
     return _mm_cvtsd_f64(two) + _mm_cvtsd_f64(_mm_unpackhi_pd(two, two));
   }
 #endif
 };
+// Queries that a bank row is compared with at a time.
 #if defined(PYFASTCAL_AVX512)
-inline constexpr int64_t kQueriesTogether =
-    8;  // queries that a bank row is compared with at a time: 16 of 32 registers
+inline constexpr int64_t kQueriesTogether = 8;  // 16 of 32 registers
 #else
 inline constexpr int64_t kQueriesTogether = 2;  // 8 of 16
 #endif
@@ -100,7 +97,7 @@ inline void square_distances(const double* row, const double* queries, int64_t s
       const double difference = row[i + j] - queries[q * stride + i + j];
       sum[j] = multiply_add(difference, difference, sum[j]);
     }
-    out[q] = Sums::add_lanes(sum);
+    out[q] = add_lanes(sum);
   }
 }
 

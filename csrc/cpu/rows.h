@@ -70,6 +70,13 @@ inline void prefetch_rows(const Matrix& m, int64_t begin, int64_t end) {
   });
 }
 
+// The tree in which sixteen partial sums are added.
+inline double add_lanes(double (&sum)[kLanes]) {
+  for (int64_t half = kLanes / 2; half; half /= 2)
+    for (int64_t j = 0; j < half; ++j) sum[j] += sum[j + half];
+  return sum[0];
+}
+
 // add(i, sum) over i in [0, n), in sixteen interleaved partial sums: vectorises without reordering.
 template <class F>
 inline double accumulate_in_lanes(int64_t n, const F& add) {
@@ -78,9 +85,7 @@ inline double accumulate_in_lanes(int64_t n, const F& add) {
   for (; i + kLanes <= n; i += kLanes)
     for (int64_t j = 0; j < kLanes; ++j) sum[j] = add(i + j, sum[j]);
   for (int64_t j = 0; i + j < n; ++j) sum[j] = add(i + j, sum[j]);
-  for (int64_t half = kLanes / 2; half; half /= 2)
-    for (int64_t j = 0; j < half; ++j) sum[j] += sum[j + half];
-  return sum[0];
+  return add_lanes(sum);
 }
 
 inline double dot(const float* a, const float* b, int64_t n) {

@@ -6,15 +6,8 @@
 #include <algorithm>
 #include <cstdlib>
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-#if defined(__linux__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-#endif
-
 #include "checks.h"
+#include "cpu/processor.h"
 #include "layer.h"
 
 namespace pyfastcal {
@@ -48,36 +41,22 @@ void note_failure(const std::string& what) {
 struct Variant {
   const Kernels& kernels;
   const Layer& layer;
-  bool runs, fused;  // fused: every multiply-add of fp32 in one rounding, and none of bf16
+  bool fused;  // every multiply-add of fp32 in one rounding, and none of bf16
 };
 
 static std::vector<Variant> variants() {
 #if defined(__x86_64__)
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
-  // as dispatch.cpp has it
-  const auto has_bit = [](unsigned subleaf, int word, int bit) {
-    unsigned words[4] = {};
-    return __get_cpuid_count(7, subleaf, &words[0], &words[1], &words[2], &words[3]) && words[word] >> bit & 1;
-  };
-  const bool bf16 = avx512 && has_bit(1, 0, 5);
+  return {{kScalarKernels, kScalarLayer, false},
+          {kAvx2Kernels, kAvx2Layer, true},
+          {kAvx512Kernels, kAvx512Layer, true},
 #if defined(__linux__)
-  static const bool amx =
-      bf16 && has_bit(0, 3, 24) && has_bit(0, 3, 22) && syscall(SYS_arch_prctl, 0x1023 /* permission */, 18) == 0;
+          {kAmxBf16Kernels, kAmxBf16Layer, false},
 #endif
-  return {{kScalarKernels, kScalarLayer, true, false},
-          {kAvx2Kernels, kAvx2Layer, avx2, true},
-          {kAvx512Kernels, kAvx512Layer, avx512, true},
-#if defined(__linux__)
-          {kAmxBf16Kernels, kAmxBf16Layer, amx, false},
-#endif
-          {kAvx512Bf16Kernels, kAvx512Bf16Layer, bf16, false}};
+          {kAvx512Bf16Kernels, kAvx512Bf16Layer, false}};
 #elif defined(__aarch64__)
-  return {{kScalarKernels, kScalarLayer, true, false}, {kNeonKernels, kNeonLayer, true, true}};
+  return {{kScalarKernels, kScalarLayer, false}, {kNeonKernels, kNeonLayer, true}};
 #else
-  return {{kScalarKernels, kScalarLayer, true, false}};
+  return {{kScalarKernels, kScalarLayer, false}};
 #endif
 }
 
@@ -91,7 +70,7 @@ static int run(const char* filter, const char* bits_file) {
   std::map<std::string, Bits> found;
   const std::string* fused = nullptr;
   for (const Variant& v : variants()) {
-    if (!v.runs) {
+    if (!runs(v.kernels)) {
       std::printf("%s: not on this processor\n", v.kernels.name);
       continue;
     }

@@ -5,6 +5,11 @@ BIN := $(VENV)/bin
 TASK ?= digits
 OUT ?= out
 
+# The tests build the same kernels many times: once requirements-dev.txt is there, ccache stands before the compilers.
+CACHING := $(abspath $(VENV))/lib/ccache
+export PATH := $(CACHING):$(PATH)
+export CCACHE_DIR ?= $(CURDIR)/build/ccache
+
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .PHONY: demo test bench lint sanitize arm-tools arm emulate mutate cuda-check gpu clean
@@ -65,13 +70,15 @@ $(VENV)/.requirements: requirements.txt pyfastcal/installation/torchvision_impor
 $(VENV)/.requirements-dev: requirements-dev.txt requirements-oracles.txt $(VENV)/.requirements
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-oracles.txt
+	@mkdir -p $(CACHING)
+	@for name in gcc g++ cc c++; do ln -sf ../../bin/ccache $(CACHING)/$$name; done
 	@touch $@
 
 $(VENV)/.built: $(SOURCES) $(VENV)/.requirements
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@
 
-$(VENV)/.built-dev: $(VENV)/.built $(VENV)/.requirements-dev
+$(VENV)/.built-dev: $(VENV)/.requirements-dev $(VENV)/.built
 	@touch $@
 
 clean:

@@ -11,7 +11,8 @@ Everything else about the package is in pyproject.toml. What became of each half
     PYFASTCAL_CUDA_ARCHS                what to compile for: default "sm_80 sm_90a sm_100 sm_120 compute_100", the last
                                         being PTX, for 11.0 and later GPUs
     PYFASTCAL_CUDA_LIBRARY              a CUDA half built before, of these sources and for PYFASTCAL_CUDA_ARCHS, to take
-                                        as it is: it is one for every Python, and its compilation takes minutes
+                                        as it is, also where there is no nvcc: it is one for every Python, and its
+                                        compilation takes minutes
     PYFASTCAL_TORCH                     the folder of a torch (its include and lib) to build against, where it is not
                                         the installed one
     PYFASTCAL_SANITIZE                  the CPU half with these sanitizers of GCC, as `make sanitize` builds it
@@ -49,6 +50,7 @@ def setting(name: str, *allowed: str) -> str:
 WISH = setting("PYFASTCAL_BUILD", "auto", "require", "skip")
 CUDA_WISH = setting("PYFASTCAL_CUDA", "auto", "0", "1")
 CUDA_ARCHS = os.environ.get("PYFASTCAL_CUDA_ARCHS", "sm_80 sm_90a sm_100 sm_120 compute_100").replace(",", " ").split()
+CUDA_LIBRARY = os.environ.get("PYFASTCAL_CUDA_LIBRARY", "")
 SANITIZE = os.environ.get("PYFASTCAL_SANITIZE", "")
 TORCH_TARGET = "2.11"
 HALVES = {"pyfastcal._C": "cpu", "pyfastcal._cuda": "cuda"}
@@ -116,7 +118,7 @@ def why_no_cuda() -> str:
     """Why the CUDA half is not built, or nothing where it is to be."""
     if CUDA_WISH == "0":
         return "PYFASTCAL_CUDA was 0"
-    if CUDA is None:
+    if CUDA is None and not CUDA_LIBRARY:
         return "no nvcc was found"
     if CUDA_WISH != "1" and not (TORCH and (TORCH / "lib/libtorch_cuda.so").exists()):
         return "torch was one without CUDA"
@@ -229,10 +231,10 @@ class BuildExtension(build_ext):
         self.link(ext, objects, libraries=["torch_cpu", "c10"], library_dirs=[str(TORCH / "lib")], extra=extra)
 
     def build_cuda(self, ext: Extension) -> None:
-        if built := os.environ.get("PYFASTCAL_CUDA_LIBRARY"):
+        if CUDA_LIBRARY:
             target = Path(self.get_ext_fullpath(ext.name))
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(built, target)
+            shutil.copyfile(CUDA_LIBRARY, target)
             return
         if TORCH is None:
             raise RuntimeError("torch was not found")
@@ -292,6 +294,8 @@ class BuildExtension(build_ext):
         return f"{Path(command).name} {version.stdout.strip()}"
 
     def cuda_version(self) -> str:
+        if CUDA_LIBRARY or CUDA is None:
+            return "of unknown version"
         out = subprocess.run([str(CUDA / "bin/nvcc"), "--version"], capture_output=True, text=True).stdout
         found = re.search(r"release ([\d.]+)", out)
         return found[1] if found else "of unknown version"

@@ -1,4 +1,4 @@
-// Runs the tests of one file:  test_bins [--filter TEXT] [--schedule NAME] [--fail-fast] [--list]
+// Runs the tests of one file:  test_bins [--filter TEXT] [--schedule NAME | --all-schedules] [--fail-fast] [--list]
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -83,23 +83,27 @@ static constexpr bool kSanitized = true;
 static constexpr bool kSanitized = false;
 #endif
 
-// Whether a test of asynchronous copies is run so: each way under two schedules at least; all ways would take the
-// sanitizers too long.
-static bool wanted(Schedule schedule, bool early) {
-  const bool second = schedule == Schedule::kReverse || schedule == Schedule::kGreedy;
-  return early ? second : !second || !kSanitized || cuda_model::counters.async_copies == 0;
+// Whether a test is run so. Plainly, under every schedule; where copies are asynchronous, under two of them with copies
+// landing early too. The sanitizers, which take their time, see what is wrong with an access whenever it comes: two
+// ways do, as far from each other as they can be, but with --all-schedules.
+static bool wanted(Schedule schedule, bool early, bool all) {
+  const bool copies = cuda_model::counters.async_copies != 0;
+  if (kSanitized && !all)
+    return early ? schedule == Schedule::kReverse
+                 : schedule == Schedule::kForward || (!copies && schedule == Schedule::kGreedy);
+  return !early || schedule == Schedule::kReverse || schedule == Schedule::kGreedy;
 }
 
 // Of products, so that with both ways of copies there are all four.
 static bool reads_early(Schedule schedule) { return schedule == Schedule::kReverse || schedule == Schedule::kShuffle; }
 
-static bool run(const testing::Test& test, const std::string& only) {
+static bool run(const testing::Test& test, const std::string& only, bool all) {
   uint64_t first = 0;
   bool any = false;
   for (const bool early : {false, true})
     for (const NamedSchedule& s : kSchedules) {
-      if (!only.empty() && only != s.name) continue;
-      if (!wanted(s.schedule, early) || (early && cuda_model::counters.async_copies == 0)) continue;
+      if (early && cuda_model::counters.async_copies == 0) continue;
+      if (only.empty() ? !wanted(s.schedule, early, all) : only != s.name) continue;
       cuda_model::settings = {};
       cuda_model::settings.schedule = s.schedule;
       cuda_model::settings.copies_land_early = early;
@@ -122,21 +126,25 @@ static bool run(const testing::Test& test, const std::string& only) {
 int main(int argc, char** argv) {
   if (argc == 5 && std::string(argv[1]) == "--apart") return testing::run_here(argv[2], argv[3], argv[4]);
   std::string filter, schedule;
-  bool list = false, fail_fast = false;
+  bool list = false, fail_fast = false, all = false;
   for (int i = 1; i < argc; ++i) {
     const std::string argument = argv[i];
     if (argument == "--filter" && i + 1 < argc) {
       filter = argv[++i];
     } else if (argument == "--schedule" && i + 1 < argc) {
       schedule = argv[++i];
+    } else if (argument == "--all-schedules") {
+      all = true;
     } else if (argument == "--fail-fast") {
       fail_fast = true;
     } else if (argument == "--list") {
       list = true;
     } else {
-      std::fprintf(stderr,
-                   "usage: %s [--filter TEXT] [--schedule forward|reverse|shuffle|greedy] [--fail-fast] [--list]\n",
-                   argv[0]);
+      std::fprintf(
+          stderr,
+          "usage: %s [--filter TEXT] [--schedule forward|reverse|shuffle|greedy | --all-schedules] [--fail-fast] "
+          "[--list]\n",
+          argv[0]);
       return 2;
     }
   }
@@ -151,7 +159,7 @@ int main(int argc, char** argv) {
     if (list) continue;
     cuda_model::counters = {};
     const auto start = now();
-    const bool passed = run(test, schedule);
+    const bool passed = run(test, schedule, all);
     if (passed) std::printf("ok, %.2f s\n", seconds(start, now()));
     std::fflush(stdout);
     ++n_run;

@@ -107,6 +107,21 @@ def test_why_the_cuda_half_failed_is_kept_too(source):
     assert record["cuda"] == "building it failed: nvcc: nvcc fatal   : Unsupported gpu architecture".replace("   ", " ")
 
 
+def test_a_cuda_half_that_was_built_before_needs_no_nvcc(source):
+    """And no compiler: here not even the CPU half has one."""
+    name = f"pyfastcal/_cuda{sysconfig.get_config_var('EXT_SUFFIX')}"
+    library = source.parent / "built.so"
+    settings = {"CUDA_HOME": "/nowhere", "PYFASTCAL_CUDA": "1", "PYFASTCAL_CUDA_LIBRARY": str(library)}
+    settings |= {"CC": "false", "CXX": "false"}
+    command = (sys.executable, "setup.py", "build_ext", "--inplace")
+    done = attempt(*command, cwd=source, env=settings)
+    assert done.returncode != 0 and f"No such file or directory: {str(library)!r}" in done.stderr
+    library.write_bytes(b"a library")
+    attempt(*command, cwd=source, env=settings)
+    assert (source / name).read_bytes() == b"a library"
+    assert json.loads((source / "pyfastcal/_build.json").read_text())["cuda"] == ""
+
+
 def test_an_editable_installation(source, environment):
     """Fails where kernels are required; else keeps no kernels of earlier sources, and says why there are none."""
     kernels = source / f"pyfastcal/_C{sysconfig.get_config_var('EXT_SUFFIX')}"

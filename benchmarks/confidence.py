@@ -14,7 +14,7 @@ from .bins import agree_on_bins, bincount_idiom
 from .harness import Case, Floor
 from .peaks import Cost
 
-SIZES = ((50_000, 1000), (256, 1000))
+SIZES = ((50_000, 1000), (256, 1000), (1000, 20_000), (20, 1_000_000))
 QUICK = ((500, 100),)
 GPU_SIZES = ((1_000_000, 1000, "fp32"), (1_000_000, 1000, "bf16"), (256, 1000, "fp32"))
 GPU_QUICK = ((500, 100, "bf16"), (64, 100, "fp32"))

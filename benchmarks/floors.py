@@ -14,6 +14,13 @@ def copy(n_bytes: int, device: str) -> Floor:
     return Floor(lambda: target.copy_(source), share=n_bytes / (2 * source.nbytes))
 
 
+def product(image: Tensor, text: Tensor, rate: bool, times: int = 1) -> dict[str, Floor]:
+    """Multiplying features ``times`` times: torch's product of them or, as on GPUs, the ``rate`` of a large one."""
+    if not rate:
+        return {"torch GEMM": Floor(lambda: [image @ text.T for _ in range(times)])}
+    return {"GEMM rate": gemm(2.0 * times * len(image) * len(text) * image.shape[1], image.device.type)}
+
+
 def gemm(flops: float, device: str) -> Floor:
     """Doing ``flops``, at the rate of torch's product of large square bf16 matrices."""
     a, b, out = _matrices(device)

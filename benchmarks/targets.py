@@ -39,6 +39,7 @@ def share_of_floor(share: float) -> Target:
 
 _KNN = {"torch eager": at_least(1.35), "torch GEMM": at_most(1.1), "FAISS flat": at_least(1.0)}
 _LOGITS_GPU = {"copy": share_of_floor(0.85), "torch.compile": at_least(5), "torch eager": at_least(10)}
+_BF16 = {"torch eager": at_least(1.5)}
 _KNN_GPU = {"GEMM rate": share_of_floor(0.65), "torch eager": at_least(4)}
 _SMALL_GPU = {"pyfastcal": in_microseconds(15)}
 
@@ -53,7 +54,13 @@ TARGETS: dict[str, dict[str, Target]] = {
         "torch GEMM": at_most(0.9),
         "peak memory, ours": at_most(40),
     },
-    "knn 4,000 x 20,000 x 512, K=10": _KNN,
+    "features 2,000 x 768, 21,841 classes -> DAC confidence": {"torch GEMM": at_most(0.5)},
+    "features 50,000 x 512 bf16, 1,000 classes, 1,000 weights -> DAC confidence": _BF16,
+    "features 256 x 512 bf16, 1,000 classes, 1,000 weights -> DAC confidence": _BF16,
+    "features 2,000 x 768 bf16, 21,841 classes, 21,841 weights -> DAC confidence": _BF16,
+    "features of two models 50,000 x 512 bf16, 1,000 classes -> CAC z": _BF16,
+    "similarities 50,000 x 512 bf16, 1,000 classes": _BF16,
+    "knn 4,000 x 20,000 x 512, K=10": _KNN | {"torch GEMM": at_most(0.25)},
     "knn 4,000 x 20,000 x 512, K=64": _KNN,
     "knn 1,000 x 1,000 x 512, K=5": _KNN,
     "knn 100 x 200,000 x 768, K=10": _KNN | {"FAISS flat": at_least(3)},

@@ -79,6 +79,7 @@ double multiply_fp32() {
   constexpr int kTimes = 4'000'000;
   Vector sum[kChains], factor;
   for (int l = 0; l < kLanes; ++l) factor[l] = 0.999f;
+#pragma GCC unroll 12
   for (int c = 0; c < kChains; ++c) sum[c] = factor * float(c);
   for (int i = 0; i < kTimes; ++i)
 #pragma GCC unroll 12
@@ -87,6 +88,7 @@ double multiply_fp32() {
       asm volatile("" : KEPT(sum[c]));
     }
   float total = 0;
+#pragma GCC unroll 12
   for (int c = 0; c < kChains; ++c) total += sum[c][0];
   sink = total;
   return 2.0 * kLanes * kChains * kTimes;
@@ -97,7 +99,8 @@ double multiply_bf16() {
   constexpr int kTimes = 4'000'000;
   __m512 sum[kChains];
   const __m512bh x = (__m512bh)_mm512_set1_epi16(0x3f80);
-  for (auto& s : sum) s = _mm512_setzero_ps();
+#pragma GCC unroll 12
+  for (int c = 0; c < kChains; ++c) sum[c] = _mm512_setzero_ps();
   for (int i = 0; i < kTimes; ++i)
 #pragma GCC unroll 12
     for (int c = 0; c < kChains; ++c) {
@@ -105,6 +108,7 @@ double multiply_bf16() {
       asm volatile("" : KEPT(sum[c]));
     }
   float total = 0;
+#pragma GCC unroll 12
   for (int c = 0; c < kChains; ++c) total += sum[c][0];
   sink = total;
   return 2.0 * 32 * kChains * kTimes;
@@ -114,7 +118,8 @@ double multiply_bf16() {
   constexpr int kTimes = 4'000'000;
   float32x4_t sum[kChains];
   const bfloat16x8_t x = vreinterpretq_bf16_u16(vdupq_n_u16(0x3f80));
-  for (auto& s : sum) s = vdupq_n_f32(0);
+#pragma GCC unroll 12
+  for (int c = 0; c < kChains; ++c) sum[c] = vdupq_n_f32(0);
   for (int i = 0; i < kTimes; ++i)
 #pragma GCC unroll 12
     for (int c = 0; c < kChains; ++c) {

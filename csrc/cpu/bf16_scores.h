@@ -26,12 +26,7 @@ inline float copy_bf16_row(const Matrix& m, int64_t i, bool normalize, float* sc
       return float(scale / power);
     }
   }
-  for (int64_t k = 0; k < m.cols; k += kChunk) {
-    BFloat16* out = chunk(k);
-    const int64_t n = min(kChunk, m.cols - k);
-    std::memcpy(out, row + k, sizeof(BFloat16) * n);
-    for (int64_t j = n; j < kChunk; ++j) out[j] = {0};
-  }
+  for (int64_t k = 0; k < m.cols; k += kChunk) copy_chunk(row + k, min(kChunk, m.cols - k), chunk(k));
   return float(scale);
 }
 
@@ -73,7 +68,8 @@ class Bf16ScoreBlock {
   void multiply(int64_t first, int64_t last) {
     const Tiles tiles;
     for (int64_t p = first; p < last; ++p) {
-      const Vec factor[kTileVecs] = {load(text_.scale + p * kPanel), load(text_.scale + p * kPanel + kLanes)};
+      Vec factor[kTileVecs];
+      for (int64_t v = 0; v < kTileVecs; ++v) factor[v] = load(text_.scale + p * kPanel + v * kLanes);
       multiply_panel(rows_, n_, text_.packed.panel(p), [&](int64_t row, auto& acc) {
         constexpr int64_t n = sizeof(acc) / sizeof(acc[0]);
         float* out = scores + row * width + (p - first) * kPanel;

@@ -44,7 +44,7 @@ def bits_of(target: str) -> dict[str, dict[str, str]]:
     return found
 
 
-VARIANTS = ("avx2", "avx512", "avx512_bf16", "amx_bf16", "neon")
+VARIANTS = ("avx2", "avx512", "avx512_bf16", "amx_bf16", "neon", "neon_bf16")
 
 
 @needs_compiler
@@ -58,7 +58,7 @@ def test_kernels_of_this_processor():
 @needs_arm
 def test_kernels_of_arm():
     arm, native = bits_of("aarch64"), bits_of("native")
-    assert set(arm) == {"scalar", "neon"} and all(len(cases) > 1000 for cases in arm.values())
+    assert set(arm) == {"scalar", "neon", "neon_bf16"} and all(len(cases) > 1000 for cases in arm.values())
     # multiply-adds in one rounding, in the same order: NEON's bits are those of AVX2
     for variant in {"avx2", "neon"} & set(native):
         assert [case for case in native[variant] if native[variant][case] != arm["neon"].get(case)] == []

@@ -4,7 +4,8 @@
 // Every element is one chain of steps in a fixed order over k, the same wherever its row and column lie in a block;
 // which chain, depends on the instruction: vdpbf16ps adds the two products of a pair after each other, a tile the 16
 // even products of 32 and the 16 odd ones apart, then both to what it has. No path from a product to its sum has more
-// than depth + 2 roundings to nearest, or as large an error. Denormals count as zero and are flushed, of the input and of every sum.
+// than depth + 2 roundings to nearest, or as large an error. Denormals count as zero and are flushed, of the input and
+// of every sum.
 #pragma once
 #include "gemm.h"
 

@@ -1,12 +1,13 @@
 // Products of bf16 numbers on 64-bit Arm (FEAT_BF16): bfmmla adds the products of two rows and two columns, four
 // numbers of each, to 2 x 2 sums.
 //
-// For an element that is two steps, each what bfdot does: two products, exact in fp32, are added, then what they make is
-// to the sum. Both additions are rounded to odd: of what does not fit, only that there was something is kept, in the last
-// bit. That is off by less than 2u, u = 2^-24, twice the bound of rounding to nearest; but a product goes through
+// For an element that is two steps, each what bfdot does: two products, exact in fp32, are added, then what they make
+// is to the sum. Both additions are rounded to odd: of what does not fit, only that there was something is kept, in the
+// last bit. That is off by less than 2u, u = 2^-24, twice the bound of rounding to nearest; but a product goes through
 // depth / 2 + 1 additions only, and (1 + 2u)^(depth / 2 + 1) <= (1 + u)^(depth + 2), so the bound of bf16.h holds. It
-// does for processors with FEAT_EBF16 too, where a program may set FPCR.EBF: then both are rounded to nearest or as FPCR
-// says. Denormals count as zero and are flushed; a copy's own are kept by its rounding and left out of the products.
+// does for processors with FEAT_EBF16 too, where a program may set FPCR.EBF: then both are rounded to nearest or as
+// FPCR says. Denormals count as zero and are flushed; a copy's own are kept by its rounding and left out of the
+// products.
 #pragma once
 #include "bf16.h"
 
@@ -21,9 +22,7 @@ struct Tiles {
 // kChunk numbers of a row of Bf16Rows: groups of four, between which lie those of the other rows of its tile.
 struct Chunk {
   BFloat16* first;
-  void put(int64_t group, uint16x4_t numbers) const {
-    vst1_u16(&first[group * kTileRows * kGroup].bits, numbers);
-  }
+  void put(int64_t group, uint16x4_t numbers) const { vst1_u16(&first[group * kTileRows * kGroup].bits, numbers); }
 };
 
 // lo and hi rounded to bf16, which they become; 32 numbers, put(i, numbers) those from 4 i on

@@ -41,7 +41,7 @@ void note_failure(const std::string& what) {
 struct Variant {
   const Kernels& kernels;
   const Layer& layer;
-  bool fused;              // every multiply-add of fp32 in one rounding
+  bool fused;             // every multiply-add of fp32 in one rounding
   bool own_bf16 = false;  // products of bf16 features by an instruction of their own
 
   // Whether other variants return the same bits.
@@ -93,8 +93,7 @@ static int run(const char* filter, const char* bits_file) {
     }
     if (v.fused && !fused) fused = &mine.first;
     for (const auto& [what, hash] : mine.second)
-      if (v.shares(what))
-        EXPECT(hash == found[*fused][what], mine.first + ", " + what + ": other bits than " + *fused);
+      if (v.shares(what)) EXPECT(hash == found[*fused][what], mine.first + ", " + what + ": other bits than " + *fused);
     std::printf("%s: %ld expectations\n", v.kernels.name, long(expectations - before));
   }
   if (bits_file) {

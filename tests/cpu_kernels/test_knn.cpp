@@ -65,7 +65,7 @@ PYFASTCAL_TEST(neighbours) {
     int64_t queries, bank, depth;
   };
   for (const Dtype dtype : kDtypes)
-    for (const Size size : {Size{0, 5, 3}, {1, 1, 1}, {1, 50, 7}, {7, 49, 16}, {17, 130, 33}, {40, 330, 64}})
+    for (const Size size : {Size{0, 5, 3}, {1, 1, 1}, {1, 50, 7}, {7, 49, 16}, {17, 130, 33}, {34, 330, 40}})
       for (const bool normalize : {false, true}) {
         if (normalize && size.depth == 1) continue;
         Numbers numbers{uint64_t(size.bank)};
@@ -96,6 +96,20 @@ PYFASTCAL_TEST(neighbours_that_are_equal_or_nearly_so) {
   const Rows bank(Dtype::kFloat, 90, 37, 0, near), queries(Dtype::kFloat, 4, 37, 0, near);
   check_knn(kernels, queries, bank, {40}, false, false, ", nearly equal");
   check_knn(kernels, bank, bank, {12, 25}, true, false, ", nearly equal");
+}
+
+PYFASTCAL_TEST(neighbours_that_sums_of_bf16_cannot_tell_apart) {
+  // numbers that bf16 holds, so that only the sums' rounding is between them; rows differ in columns of little weight,
+  // and distances are exact in double
+  Numbers numbers(5);
+  std::vector<double> centre;
+  for (int j = 0; j < 30; ++j) centre.push_back(std::round(32 * numbers.normal()) / 32);
+  const auto near = [&](int64_t i, int64_t j) {
+    return j < 30 ? centre[size_t(j)] : std::ldexp(128 + double((i * 37 + j * 11) % 128), -16);
+  };
+  const auto far = [&](int64_t, int64_t j) { return std::round(32 * numbers.normal()) / (j < 30 ? 32 : 4096); };
+  const Rows bank(Dtype::kBFloat16, 200, 35, 0, near), queries(Dtype::kBFloat16, 9, 35, 0, far);
+  check_knn(kernels, queries, bank, {1, 12}, false, false, ", nearly equal");
 }
 
 PYFASTCAL_TEST(neighbours_of_any_length) {

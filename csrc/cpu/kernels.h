@@ -1,6 +1,6 @@
 // The face of the CPU kernels: plain pointers, no torch. One table of them per variant (scalar, AVX2, AVX-512, with
-// bf16, with AMX, NEON, with bf16). What the functions compute is defined in pyfastcal/reference; arguments were checked in
-// pyfastcal/ops/.
+// bf16, with AMX, NEON, with bf16). What the functions compute is defined in pyfastcal/reference; arguments were
+// checked in pyfastcal/ops/.
 #pragma once
 #include "../common/arguments.h"
 #include "../common/nll.h"

@@ -31,6 +31,7 @@ inline Pairs set1_pair(const BFloat16* p) {
   std::memcpy(&pair, p, 4);
   return {_mm512_set1_epi32(pair)};
 }
+inline Pairs as_pairs(Vec a) { return {_mm512_castps_si512(a.v)}; }
 inline Vec dot(Pairs a, Pairs b, Vec c) { return {_mm512_dpbf16_ps(c.v, (__m512bh)a.v, (__m512bh)b.v)}; }
 
 // lo and hi rounded to bf16 (to nearest, ties to even), which they become; written to p one after the other.

@@ -19,6 +19,26 @@ struct Tiles {
   Tiles() {}  // not trivial, so that none is called unused
 };
 
+// As on x86, two numbers that follow each other in k in each of 16 lanes, by bfdot: for few rows, which no tile is
+// worth.
+struct Pairs {
+  bfloat16x8_t v[4];
+};
+PYFASTCAL_NEON_INLINE Pairs as_pairs(Vec a) {
+  return {vreinterpretq_bf16_f32(a.v[0]), vreinterpretq_bf16_f32(a.v[1]), vreinterpretq_bf16_f32(a.v[2]),
+          vreinterpretq_bf16_f32(a.v[3])};
+}
+PYFASTCAL_NEON_INLINE Pairs load_pairs(const void* p) { return as_pairs(load(static_cast<const float*>(p))); }
+PYFASTCAL_NEON_INLINE Pairs set1_pair(const BFloat16* p) {
+  float pair;
+  std::memcpy(&pair, p, 4);
+  return as_pairs(set1(pair));
+}
+PYFASTCAL_NEON_INLINE Vec dot(Pairs a, Pairs b, Vec c) {
+  for (int i = 0; i < 4; ++i) c.v[i] = vbfdotq_f32(c.v[i], a.v[i], b.v[i]);
+  return c;
+}
+
 // kChunk numbers of a row of Bf16Rows: groups of four, between which lie those of the other rows of its tile.
 struct Chunk {
   BFloat16* first;

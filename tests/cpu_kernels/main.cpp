@@ -57,7 +57,7 @@ static std::vector<Variant> variants() {
           {kAvx2Kernels, kAvx2Layer, true},
           {kAvx512Kernels, kAvx512Layer, true},
 #if defined(__linux__)
-          {kAmxBf16Kernels, kAmxBf16Layer, true, " bf16 "},
+          {kAmxBf16Kernels, kAmxBf16Layer, true, " "},
 #endif
           {kAvx512Bf16Kernels, kAvx512Bf16Layer, true, " bf16 "}};
 #elif defined(__aarch64__)

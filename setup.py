@@ -72,12 +72,14 @@ AVX512 = [*AVX2, "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"]
 AVX512_BF16 = [*AVX512, "-mavx512bf16"]
 AMX_BF16 = [*AVX512_BF16, "-mamx-tile", "-mamx-bf16"]
 NEON = ["-fno-schedule-insns"]  # GCC would move a tile's loads up until its 32 registers do not suffice
+NEON_BF16 = [*NEON, "-march=armv8.2-a+bf16"]
 VARIANTS = {
     "avx2": ("x86_64", AVX2),
     "avx512": ("x86_64", AVX512),
     "avx512_bf16": ("x86_64", AVX512_BF16),
     "amx_bf16": ("x86_64", AMX_BF16),
     "neon": ("aarch64", NEON),
+    "neon_bf16": ("aarch64", NEON_BF16),
 }
 MACHINE = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine().lower(), platform.machine().lower())
 if sys.platform == "darwin":  # not for both processors of a universal Python: torch is for this one

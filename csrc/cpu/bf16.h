@@ -1,10 +1,11 @@
 // Products of bf16 numbers, where the processor has instructions for them: vdpbf16ps or, 16 times as fast, the tiles
-// of AMX. The product of two bf16 numbers is exact in fp32, in which the sums are.
+// of AMX; Arm's are in bf16_neon.h. The product of two bf16 numbers is exact in fp32, in which the sums are.
 //
 // Every element is one chain of steps in a fixed order over k, the same wherever its row and column lie in a block;
 // which chain, depends on the instruction: vdpbf16ps adds the two products of a pair after each other, a tile the 16
 // even products of 32 and the 16 odd ones apart, then both to what it has. No path from a product to its sum has more
-// than depth + 2 roundings, to nearest. Denormals count as zero and are flushed, of the input and of every sum.
+// than depth + 2 roundings to nearest, or as large an error. Denormals count as zero and are flushed, of the input and
+// of every sum.
 #pragma once
 #include "gemm.h"
 
@@ -16,6 +17,9 @@ inline constexpr bool kBf16Products = true;
 inline constexpr int64_t kChunk = 32;  // of k, what a row of a tile holds; rows are padded with zeros to whole ones
 inline int64_t whole_chunks(int64_t depth) { return (depth + kChunk - 1) / kChunk * kChunk; }
 
+#if defined(PYFASTCAL_NEON)
+using Pair = uint64_t;  // four numbers
+#else
 // Two bf16 numbers that follow each other in k, in each of 16 lanes.
 using Pair = uint32_t;
 struct Pairs {
@@ -27,6 +31,7 @@ inline Pairs set1_pair(const BFloat16* p) {
   std::memcpy(&pair, p, 4);
   return {_mm512_set1_epi32(pair)};
 }
+inline Pairs as_pairs(Vec a) { return {_mm512_castps_si512(a.v)}; }
 inline Vec dot(Pairs a, Pairs b, Vec c) { return {_mm512_dpbf16_ps(c.v, (__m512bh)a.v, (__m512bh)b.v)}; }
 
 // lo and hi rounded to bf16 (to nearest, ties to even), which they become; written to p one after the other.
@@ -37,6 +42,14 @@ inline void store_rounded(BFloat16* p, Vec& lo, Vec& hi) {
     return Vec{_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16))};
   };
   lo = widened(_mm512_castsi512_si256(both)), hi = widened(_mm512_extracti64x4_epi64(both, 1));
+}
+#endif
+inline constexpr int64_t kGroup = sizeof(Pair) / sizeof(BFloat16);  // of k, in a Pair
+
+// n numbers and zeros, a whole chunk.
+inline void copy_chunk(const BFloat16* from, int64_t n, BFloat16* out) {
+  std::memcpy(out, from, sizeof(BFloat16) * n);
+  for (int64_t j = n; j < kChunk; ++j) out[j] = {0};
 }
 
 // The squared lengths of a row and of what rounding took from it.
@@ -63,6 +76,7 @@ inline Rounded round_row(const T* row, int64_t n, const F& chunk) {
   return {reduce_add(square[0] + square[1]), reduce_add(lost[0] + lost[1])};
 }
 
+#if !defined(PYFASTCAL_NEON)
 // A block of rows as multiply_panel reads them; uninitialised, and so are those behind the last that was written.
 class Bf16Rows {
  public:
@@ -87,29 +101,31 @@ class Bf16Rows {
   Buffer<BFloat16> data_;
 };
 
-// A matrix as panels of kPanel columns, pair by pair of k.
+#endif
+
+// A matrix as panels of kPanel columns, pair by pair (or four by four) of k.
 class Bf16Packed {
  public:
   Bf16Packed(int64_t cols, int64_t depth)
-      : cols(cols), depth(whole_chunks(depth)), data_(panels(cols) * kPanel * whole_chunks(depth) / 2) {}
+      : cols(cols), depth(whole_chunks(depth)), data_(panels(cols) * kPanel * whole_chunks(depth) / kGroup) {}
 
   // write(i, row): column i as `depth` numbers
   template <class F>
   void fill(const F& write) {
     parallel_tasks(panels(cols), [&](int64_t p) {
-      const int64_t begin = p * kPanel, n = min(kPanel, cols - begin), pairs = depth / 2;
+      const int64_t begin = p * kPanel, n = min(kPanel, cols - begin), pairs = depth / kGroup;
       Buffer<BFloat16> rows(kPanel * depth);
       std::memset(rows + n * depth, 0, sizeof(BFloat16) * (kPanel - n) * depth);
       for (int64_t j = 0; j < n; ++j) write(begin + j, rows + j * depth);
       Pair* out = data_ + p * kPanel * pairs;
-      constexpr int64_t kBlock = 16;  // of pairs: what is written stays in L1 between columns
+      constexpr int64_t kBlock = kChunk / kGroup;  // of pairs: what is written stays in L1 between columns
       for (int64_t k0 = 0; k0 < pairs; k0 += kBlock)
         for (int64_t j = 0; j < kPanel; ++j)
           for (int64_t k = k0; k < k0 + kBlock; ++k)
-            std::memcpy(out + k * kPanel + j, rows + j * depth + 2 * k, sizeof(Pair));
+            std::memcpy(out + k * kPanel + j, rows + j * depth + kGroup * k, sizeof(Pair));
     });
   }
-  const Pair* panel(int64_t p) const { return data_ + p * kPanel * (depth / 2); }
+  const Pair* panel(int64_t p) const { return data_ + p * kPanel * (depth / kGroup); }
 
   const int64_t cols, depth;
 
@@ -117,7 +133,8 @@ class Bf16Packed {
   Buffer<Pair> data_;
 };
 
-#if defined(PYFASTCAL_AMX)
+#if defined(PYFASTCAL_NEON)
+#elif defined(PYFASTCAL_AMX)
 inline constexpr bool kAmx = true;
 
 // This thread's tiles, 8 of 16 rows of 64 bytes, while one of these lives.
@@ -243,3 +260,7 @@ inline constexpr bool kBf16Products = false;
 #endif
 
 }  // namespace pyfastcal::PYFASTCAL_VARIANT
+
+#if defined(PYFASTCAL_BF16) && defined(PYFASTCAL_NEON)
+#include "bf16_neon.h"
+#endif

@@ -9,30 +9,41 @@ namespace pyfastcal::PYFASTCAL_VARIANT {
 
 #if defined(PYFASTCAL_BF16)
 
+inline float square_norm(const BFloat16* row, int64_t n) {
+  const auto pairs = [=](int64_t k) { return load_pairs(reinterpret_cast<const Pair*>(row + k)); };
+  Vec sum[2] = {set1(0.0f), set1(0.0f)};
+  int64_t k = 0;
+  for (; k + 2 * kChunk <= n; k += 2 * kChunk)
+    for (int64_t j = 0; j < 2; ++j) sum[j] = dot(pairs(k + j * kChunk), pairs(k + j * kChunk), sum[j]);
+  for (; k < n; k += kChunk) {
+    Pair rest[kLanes] = {};
+    std::memcpy(rest, row + k, sizeof(BFloat16) * min(kChunk, n - k));
+    sum[0] = dot(load_pairs(rest), load_pairs(rest), sum[0]);
+  }
+  return reduce_add(sum[0] + sum[1]);
+}
+
 // Writes row i in chunks. Returns what makes products with it those of the row itself or, with normalize, of the row of
 // length 1; scratch holds `cols` numbers.
 template <class F>
 inline float copy_bf16_row(const Matrix& m, int64_t i, bool normalize, float* scratch, const F& chunk) {
   const BFloat16* row = static_cast<const BFloat16*>(m.data) + i * m.stride;
-  double scale = 1.0;
-  if (normalize) {
+  float scale = 1.0f;
+  if (const float square = normalize ? square_norm(row, m.cols) : 1.0f; is_plain_square(square)) {
+    scale = 1.0f / std::sqrt(square);
+  } else {
     convert(row, m.cols, scratch);
-    const double length = norm(scratch, m.cols);
-    scale = inverse_norm(length);
+    const double length = norm(scratch, m.cols), inverse = inverse_norm(length);
     if (!in_float_range(length) && length < double(kInfinity)) {
       const double power = std::ldexp(1.0, -std::ilogb(length));
       for (int64_t k = 0; k < m.cols; ++k) scratch[k] = float(scratch[k] * power);
       round_row(static_cast<const float*>(scratch), m.cols, chunk);
-      return float(scale / power);
+      return float(inverse / power);
     }
+    scale = float(inverse);
   }
-  for (int64_t k = 0; k < m.cols; k += kChunk) {
-    BFloat16* out = chunk(k);
-    const int64_t n = min(kChunk, m.cols - k);
-    std::memcpy(out, row + k, sizeof(BFloat16) * n);
-    for (int64_t j = n; j < kChunk; ++j) out[j] = {0};
-  }
-  return float(scale);
+  for (int64_t k = 0; k < m.cols; k += kChunk) copy_chunk(row + k, min(kChunk, m.cols - k), chunk(k));
+  return scale;
 }
 
 // Classes, packed, and the scale of each.
@@ -73,7 +84,8 @@ class Bf16ScoreBlock {
   void multiply(int64_t first, int64_t last) {
     const Tiles tiles;
     for (int64_t p = first; p < last; ++p) {
-      const Vec factor[kTileVecs] = {load(text_.scale + p * kPanel), load(text_.scale + p * kPanel + kLanes)};
+      Vec factor[kTileVecs];
+      for (int64_t v = 0; v < kTileVecs; ++v) factor[v] = load(text_.scale + p * kPanel + v * kLanes);
       multiply_panel(rows_, n_, text_.packed.panel(p), [&](int64_t row, auto& acc) {
         constexpr int64_t n = sizeof(acc) / sizeof(acc[0]);
         float* out = scores + row * width + (p - first) * kPanel;

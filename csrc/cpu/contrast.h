@@ -53,7 +53,7 @@ inline FloatText pack_difference(const Matrix& text, const Matrix& text0, bool n
                  scale_b = normalize ? inverse_norm(norm(b, d)) : 1.0;
     for (int64_t k = 0; k < d; ++k) difference[c * d + k] = float(a[k] * scale_a - b[k] * scale_b);
   });
-  return FloatText(Matrix{difference, Dtype::kFloat, text.rows, d, d});
+  return FloatText(Matrix{difference, Dtype::kFloat, text.rows, d, d}, false);
 }
 
 template <class Block>

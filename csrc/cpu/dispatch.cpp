@@ -22,7 +22,7 @@ static const Kernels* const kAll[] = {
     is_intel() ? &kAvx512Kernels : &kAvx512Bf16Kernels, is_intel() ? &kAvx512Bf16Kernels : &kAvx512Kernels,
     &kAvx2Kernels, &kScalarKernels};
 #elif defined(__aarch64__)
-static const Kernels* const kAll[] = {&kNeonKernels, &kScalarKernels};
+static const Kernels* const kAll[] = {&kNeonBf16Kernels, &kNeonKernels, &kScalarKernels};
 #else
 static const Kernels* const kAll[] = {&kScalarKernels};
 #endif

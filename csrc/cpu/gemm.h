@@ -55,55 +55,71 @@ inline void multiply_panel(const float* a, int64_t stride, int64_t rows, const f
   for (; row < rows; ++row) run(std::integral_constant<int64_t, 1>(), row);
 }
 
-// The rows of a panel, each to be multiplied by a factor of its own.
+// The rows of a panel, each to be multiplied by a factor of its own where there are factors.
 struct PanelRows {
   FloatRows rows;
   int64_t n, depth;
-  double factor[kPanel];
+  const double* factor = nullptr;
 };
 
-// Panel p of a matrix, see Packed; scratch holds a panel, unless the matrix is fp32.
-template <class F>
-inline PanelRows panel_rows(const Matrix& m, int64_t p, const F& scale, float* scratch) {
+// Panel p of a matrix; scratch holds a panel, unless the matrix is fp32.
+inline PanelRows panel_rows(const Matrix& m, int64_t p, float* scratch) {
   const int64_t begin = p * kPanel, n = min(kPanel, m.rows - begin);
-  PanelRows out{float_rows(m, begin, n, scratch), n, m.cols, {}};
-  for (int64_t j = 0; j < n; ++j) out.factor[j] = scale(begin + j, out.rows.data + j * out.rows.stride);
-  return out;
+  return {float_rows(m, begin, n, scratch), n, m.cols};
 }
 
-// block[k] = entry k0 + k of the rows j0 to j0 + 15, multiplied, for k < width; rows past the last one hold zeros.
-inline void load_columns(const PanelRows& p, int64_t j0, int64_t k0, int64_t width, Vec (&block)[kLanes]) {
-  PYFASTCAL_UNROLL
-  for (int64_t j = 0; j < kLanes; ++j) {
-    block[j] = set1(0.0f);
-    if (j0 + j >= p.n) continue;
-    const float* x = p.rows.data + (j0 + j) * p.rows.stride + k0;
-    block[j] = width < kLanes ? load_first(x, width, 0.0f) : load(x);
-    if (p.factor[j0 + j] != 1.0) block[j] = times(block[j], p.factor[j0 + j]);
+// x[k] = entry k0 + k of the rows j0 to j0 + 15; zeros past the last row and column.
+inline void load_columns(const PanelRows& p, int64_t j0, int64_t k0, Vec (&x)[kLanes]) {
+  const int64_t n = min(kLanes, p.n - j0), width = min(kLanes, p.depth - k0);
+  const float* const from = p.rows.data + j0 * p.rows.stride + k0;
+  if (n == kLanes && width == kLanes && !p.factor) return transpose(from, p.rows.stride, x);
+  if (n <= 0) {
+    for (Vec& column : x) column = set1(0.0f);
+    return;
   }
-  transpose(block);
+  float block[kLanes * kLanes] = {};
+  for (int64_t j = 0; j < n; ++j) {
+    const float* const row = from + j * p.rows.stride;
+    const Vec y = width < kLanes ? load_first(row, width, 0.0f) : load(row);
+    store(block + j * kLanes, p.factor ? times(y, p.factor[j0 + j]) : y);
+  }
+  transpose(block, kLanes, x);
 }
 
-// The panel k by k.
-inline void pack_columns(const PanelRows& p, float* out) {
-  for (int64_t j0 = 0; j0 < kPanel; j0 += kLanes)
+// The squared lengths of sixteen rows, whose columns come sixteen at a time: the even ones and the odd ones apart.
+struct Squares {
+  void add(const Vec (&x)[kLanes]) {
+    PYFASTCAL_UNROLL
+    for (int64_t k = 0; k < kLanes; ++k) sum[k % 2] = fma(x[k], x[k], sum[k % 2]);
+  }
+  Vec total() const { return sum[0] + sum[1]; }
+
+  Vec sum[2] = {set1(0.0f), set1(0.0f)};
+};
+
+// The panel k by k, and the squared lengths of its rows.
+inline void pack_columns(const PanelRows& p, float* out, float* square) {
+  for (int64_t j0 = 0; j0 < kPanel; j0 += kLanes) {
+    Squares squares;
     for (int64_t k0 = 0; k0 < p.depth; k0 += kLanes) {
-      const int64_t width = min(kLanes, p.depth - k0);
-      Vec block[kLanes];
-      load_columns(p, j0, k0, width, block);
-      for (int64_t k = 0; k < width; ++k) store(out + (k0 + k) * kPanel + j0, block[k]);
+      Vec x[kLanes];
+      load_columns(p, j0, k0, x);
+      squares.add(x);
+      for (int64_t k = 0; k < min(kLanes, p.depth - k0); ++k) store(out + (k0 + k) * kPanel + j0, x[k]);
     }
+    store(square + j0, squares.total());
+  }
 }
 
-// A matrix as panels, each row multiplied by a factor of its own on the way.
-class Packed {
+// A matrix as panels.
+class Panels {
  public:
-  // scale(i, values of row i as fp32) -> the factor (double)
+  // pack(rows of panel p, p, where it is to be)
   template <class F>
-  Packed(const Matrix& m, const F& scale) : cols(m.rows), depth(m.cols), data_(panels(m.rows) * kPanel * m.cols) {
+  Panels(const Matrix& m, const F& pack) : cols(m.rows), depth(m.cols), data_(panels(m.rows) * kPanel * m.cols) {
     parallel_tasks(panels(cols), [&](int64_t p) {
       const Buffer<float> scratch(m.dtype == Dtype::kFloat ? 0 : kPanel * depth);
-      pack_columns(panel_rows(m, p, scale, scratch), data_ + p * kPanel * depth);
+      pack(panel_rows(m, p, scratch), p, data_ + p * kPanel * depth);
     });
   }
   const float* panel(int64_t p) const { return data_ + p * kPanel * depth; }
@@ -114,24 +130,35 @@ class Packed {
   Buffer<float> data_;
 };
 
-// scores[i][c] = row i of a times column c of the panel, for n rows; scores rows are `width` apart.
-inline void store_products(FloatRows a, int64_t n, const float* panel, int64_t depth, float* scores, int64_t width) {
+// A matrix as panels, each row multiplied by a factor of its own on the way.
+struct Packed : Panels {
+  // scale(i, values of row i as fp32) -> the factor (double)
+  template <class F>
+  Packed(const Matrix& m, const F& scale)
+      : Panels(m, [&](PanelRows rows, int64_t p, float* out) {
+          double factor[kPanel];
+          for (int64_t j = 0; j < rows.n; ++j) factor[j] = scale(p * kPanel + j, rows.rows.data + j * rows.rows.stride);
+          rows.factor = factor;
+          float square[kPanel];
+          pack_columns(rows, out, square);
+        }) {}
+};
+
+// scores[i][c] = row i of a times column c of the panel times scale[c], for n rows, which are `width` apart.
+inline void store_products(FloatRows a, int64_t n, const float* panel, int64_t depth, const float* scale, float* scores,
+                           int64_t width) {
+  Vec factor[kTileVecs];
+  PYFASTCAL_UNROLL
+  for (int64_t v = 0; v < kTileVecs; ++v) factor[v] = load(scale + v * kLanes);
   multiply_panel(a.data, a.stride, n, panel, depth, [&](int64_t row, auto& acc) {
     constexpr int64_t rows = sizeof(acc) / sizeof(acc[0]);
     float* out = scores + row * width;
     PYFASTCAL_UNROLL
     for (int64_t r = 0; r < rows; ++r) {
       PYFASTCAL_UNROLL
-      for (int64_t v = 0; v < kTileVecs; ++v) store(out + r * width + v * kLanes, acc[r][v]);
+      for (int64_t v = 0; v < kTileVecs; ++v) store(out + r * width + v * kLanes, acc[r][v] * factor[v]);
     }
   });
-}
-
-// scores[i][c] = row i of a times column c of b, for n rows; scores rows are `width` apart, width a multiple of kPanel.
-inline void multiply_block(FloatRows a, int64_t n, const Packed& b, int64_t first_panel, int64_t last_panel,
-                           float* scores, int64_t width) {
-  for (int64_t p = first_panel; p < last_panel; ++p)
-    store_products(a, n, b.panel(p), b.depth, scores + (p - first_panel) * kPanel, width);
 }
 
 // Rows per block: as many as keep their features and scores in a 512 KiB L2, a multiple of the tile, and no more than

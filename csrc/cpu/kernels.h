@@ -1,6 +1,6 @@
 // The face of the CPU kernels: plain pointers, no torch. One table of them per variant (scalar, AVX2, AVX-512, with
-// bf16, with AMX, NEON). What the functions compute is defined in pyfastcal/reference; arguments were checked in
-// pyfastcal/ops/.
+// bf16, with AMX, NEON, with bf16). What the functions compute is defined in pyfastcal/reference; arguments were
+// checked in pyfastcal/ops/.
 #pragma once
 #include "../common/arguments.h"
 #include "../common/nll.h"
@@ -43,7 +43,7 @@ extern const Kernels kAvx2Kernels, kAvx512Kernels, kAvx512Bf16Kernels;
 extern const Kernels kAmxBf16Kernels;
 #endif
 #elif defined(__aarch64__)
-extern const Kernels kNeonKernels;
+extern const Kernels kNeonKernels, kNeonBf16Kernels;
 #endif
 
 // The table in use: the best that this processor runs, or the one that was selected by name.

@@ -6,6 +6,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
+#elif defined(__aarch64__)
+#if defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
 #endif
 
 #include "kernels.h"
@@ -44,8 +50,22 @@ inline bool runs(const Kernels& k) {
 #endif
   return true;
 }
+#elif defined(__aarch64__)
+inline bool has_neon_bf16() {  // NEON itself is part of the architecture
+#if defined(__linux__)
+  constexpr unsigned long kBf16 = 1ul << 14;  // HWCAP2_BF16, which old headers do not have
+  return getauxval(AT_HWCAP2) & kBf16;
+#elif defined(__APPLE__)
+  int has = 0;
+  size_t size = sizeof(has);
+  return sysctlbyname("hw.optional.arm.FEAT_BF16", &has, &size, nullptr, 0) == 0 && has;
 #else
-inline bool runs(const Kernels&) { return true; }  // NEON is part of the architecture
+  return false;
+#endif
+}
+inline bool runs(const Kernels& k) { return &k != &kNeonBf16Kernels || has_neon_bf16(); }
+#else
+inline bool runs(const Kernels&) { return true; }
 #endif
 
 }  // namespace pyfastcal

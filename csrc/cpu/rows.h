@@ -112,6 +112,10 @@ inline float square_norm(const float* a, int64_t n) {
 // torch.nn.functional.normalize: a zero row stays zero.
 inline double inverse_norm(double norm) { return 1.0 / (norm > 1e-12 ? norm : norm >= 0 ? 1e-12 : norm); }
 
+// Whether a squared length is precise in fp32, products with the row neither overflow nor vanish, and the length is no
+// shorter than what a row is divided by at least. False for NaN.
+inline bool is_plain_square(float square) { return square > 1e-20f && square < 1e30f; }
+
 // Whether fp32 products with this row keep their precision: neither overflow nor denormals are near. False for NaN.
 inline bool in_float_range(double norm) { return norm == 0 || (norm > 1e-15 && norm < 1e15); }
 

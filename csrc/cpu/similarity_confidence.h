@@ -1,23 +1,12 @@
 // similarity_confidence: cosine similarities and their confidence, a block of rows at a time: the block's scores
 // stay in L2 between the product and the softmax, and nothing of size N x C is ever made.
 #pragma once
-#include "bf16_scores.h"
 #include "confidence.h"
-#include "few_rows.h"
+#include "few_bf16_rows.h"
 
 namespace pyfastcal::PYFASTCAL_VARIANT {
 
 inline constexpr int64_t kClassTile = 1 << 16;  // more classes than this are swept twice, tile by tile
-
-inline auto text_scale(const Matrix& text, bool normalize) {
-  return [d = text.cols, normalize](int64_t, const float* row) { return normalize ? inverse_norm(norm(row, d)) : 1.0; };
-}
-
-// Classes, packed and scaled.
-struct FloatText : Packed {
-  FloatText(const Matrix& text, bool normalize) : Packed(text, text_scale(text, normalize)) {}
-  explicit FloatText(const Matrix& difference) : Packed(difference, [](int64_t, const float*) { return 1.0; }) {}
-};
 
 // A block of image rows and their scores against panels of classes.
 struct ScoreBlock {
@@ -25,15 +14,14 @@ struct ScoreBlock {
 
   ScoreBlock(const Matrix& image, const Text& text, bool normalize, int64_t rows, int64_t width)
       : ScoreBlock(image, normalize, rows, width, &text) {}
-  // Without classes: each panel of them is given to multiply.
   ScoreBlock(const Matrix& image, bool normalize, int64_t rows, int64_t width, const Text* text = nullptr)
       : width(width),
         scores(rows * width),
         scale(rows),
         image_(image),
         text_(text),
-        normalize_(normalize),
-        scratch_(rows * image.cols) {}
+        scratch_(rows * image.cols),
+        normalize_(normalize) {}
 
   // Takes rows [begin, begin + n); scale[i] is what makes row i's scores cosines (1 without normalize).
   void load(int64_t begin, int64_t n) {
@@ -43,9 +31,10 @@ struct ScoreBlock {
   }
 
   // scores[i * width + j]: row i against class j of the panels [first, last)
-  void multiply(int64_t first, int64_t last) { multiply_block(rows_, n_, *text_, first, last, scores, width); }
-  void multiply(const PanelRows& panel, int64_t p, float* packed) const {
-    store_panel_products(rows_, n_, panel, packed, scores + p * kPanel, width);
+  void multiply(int64_t first, int64_t last) {
+    for (int64_t p = first; p < last; ++p)
+      store_products(rows_, n_, text_->packed.panel(p), text_->packed.depth, text_->scale + p * kPanel,
+                     scores + (p - first) * kPanel, width);
   }
 
   static int64_t rows(int64_t n, int64_t depth, int64_t width) { return block_rows(n, depth, width); }
@@ -70,11 +59,34 @@ struct ScoreBlock {
 
   const Matrix& image_;
   const Text* const text_;
-  const bool normalize_;
   Buffer<float> scratch_;
+
+ protected:
+  const bool normalize_;
   FloatRows rows_{};
   int64_t n_ = 0;
 };
+
+// All images where they are few: no classes are packed.
+class FloatFewRows : public ScoreBlock {
+ public:
+  FloatFewRows(const Matrix& image, bool normalize, int64_t width) : ScoreBlock(image, normalize, image.rows, width) {
+    load(0, image.rows);
+  }
+  void multiply(const Matrix& text) const {
+    for_each_panel(text, n_, [&](const PanelRows& panel, int64_t p, float* packed) {
+      store_panel_products(rows_, n_, panel, normalize_, packed, scores + p * kPanel, width);
+    });
+  }
+};
+
+#if defined(PYFASTCAL_BF16)
+template <class Block>
+using FewRows = std::conditional_t<std::is_same_v<Block, ScoreBlock>, FloatFewRows, Bf16FewRows>;
+#else
+template <class Block>
+using FewRows = FloatFewRows;
+#endif
 
 // f(a null pointer of the kind of block that multiplies these matrices)
 template <class F>
@@ -97,26 +109,22 @@ inline void confidence_of_blocks(const Matrix& image, const Matrix& text, float 
   const int64_t n = image.rows, classes = text.rows, tile = min(classes, kClassTile);
   const int64_t width = panels(tile) * kPanel, step = width / kPanel;
   // logits = scale * score, or already in place where a bias had to be added
-  const auto finish = [&](const Block& s, int64_t i, int64_t first_class, int64_t m) {
+  const auto finish = [&](const auto& s, int64_t i, int64_t first_class, int64_t m) {
     const float scale = logit_scale * s.scale[i];
     if (!bias) return scale;
     add_bias(s.scores + i * width, m, scale, bias + first_class);
     return 1.0f;
   };
-  const auto whole_row = [&](const Block& s, int64_t i, int64_t begin) {
+  const auto whole_row = [&](const auto& s, int64_t i, int64_t begin) {
     const float scale = finish(s, i, 0, classes);
     row_confidence(s.scores + i * width, classes, scale, factors, begin + i, static_cast<float*>(nullptr),
                    confidence[begin + i], prediction[begin + i]);
   };
-  if constexpr (std::is_same_v<Block, ScoreBlock>)
-    if (classes == tile && are_few_rows(n, classes)) {
-      ScoreBlock s(image, normalize, n, width);
-      s.load(0, n);
-      for_each_panel(text, n, text_scale(text, normalize),
-                     [&](const PanelRows& panel, int64_t p, float* packed) { s.multiply(panel, p, packed); });
-      for_each_row(n, width, [&](int64_t i) { whole_row(s, i, 0); });
-      return;
-    }
+  if (classes == tile && are_few_rows(n, classes)) {
+    const FewRows<Block> s(image, normalize, width);
+    s.multiply(text);
+    return for_each_row(n, width, [&](int64_t i) { whole_row(s, i, 0); });
+  }
   const typename Block::Text packed(text, normalize);
   const int64_t rows = Block::rows(n, image.cols, width);
   parallel_tasks((n + rows - 1) / rows, [&](int64_t task) {

@@ -23,7 +23,7 @@ def build_info() -> dict[str, Any]:
     Returns:
         ``pyfastcal``, ``python``, ``torch``: versions. ``kernels``: whether the compiled CPU kernels run (else every
         call takes the plain-torch reference path; ``problem`` says why, and how to build them). ``cpu_capability``: the
-        variant in use (``amx_bf16``, ``avx512_bf16``, ``avx512``, ``avx2``, ``neon``, ``scalar``);
+        variant in use (``amx_bf16``, ``avx512_bf16``, ``avx512``, ``avx2``, ``neon_bf16``, ``neon``, ``scalar``);
         ``cpu_capabilities``: those that this processor runs, best first. ``compiler``; ``built_for_torch``: the
         oldest torch that the binaries run with. ``cuda_installed``: whether the CUDA half is part of this
         installation; ``cuda_kernels``: whether it runs on a GPU here (else tensors on one take the reference path,

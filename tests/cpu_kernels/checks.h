@@ -63,6 +63,14 @@ inline uint64_t hash(uint64_t h, float x) {
 inline uint64_t hash(uint64_t h, double x) { return hash(h, float(x)); }
 inline uint64_t hash(uint64_t h, int64_t x) { return hash(h, uint64_t(x)); }
 
+// make(), which is the same for every variant of the kernels and takes a while, kept under its name.
+template <class F>
+const auto& once(const std::string& name, const F& make) {
+  static std::map<std::string, decltype(make())> kept;
+  const auto found = kept.find(name);
+  return found == kept.end() ? kept.emplace(name, make()).first->second : found->second;
+}
+
 // Runs f(output) for n outputs of type T under two schedules, which may make no difference; the bits are kept.
 template <class T, class F>
 std::vector<T> outputs(int64_t n, const std::string& what, const F& f) {

@@ -32,7 +32,7 @@ extern const Layer kScalarLayer;
 #if defined(__x86_64__)
 extern const Layer kAvx2Layer, kAvx512Layer, kAvx512Bf16Layer, kAmxBf16Layer;
 #elif defined(__aarch64__)
-extern const Layer kNeonLayer;
+extern const Layer kNeonLayer, kNeonBf16Layer;
 #endif
 
 }  // namespace pyfastcal::tests

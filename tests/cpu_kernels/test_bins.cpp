@@ -1,4 +1,6 @@
 // bin_counts: integers, equal to those of a plain loop.
+#include <algorithm>
+
 #include "inputs.h"
 
 namespace pyfastcal::tests {
@@ -53,8 +55,8 @@ static void check_bins(const Kernels& kernels, const Samples& s, const std::vect
       continue;
     }
     if (x > 1) x = 1;
-    int64_t bin = 0;
-    for (int64_t b = 1; b < bins; ++b) bin += closed_right ? edges[size_t(b)] < x : edges[size_t(b)] <= x;
+    const auto first = edges.begin() + 1, last = edges.end() - 1;
+    const int64_t bin = (closed_right ? std::lower_bound(first, last, x) : std::upper_bound(first, last, x)) - first;
     const size_t entry = size_t(g * bins + bin);
     want[entry] += 1;
     want[size_t(size) + entry] += s.correct[size_t(i)];
@@ -65,11 +67,12 @@ static void check_bins(const Kernels& kernels, const Samples& s, const std::vect
 
 PYFASTCAL_TEST(bins_of_every_kind) {
   for (const Dtype dtype : {Dtype::kFloat, Dtype::kHalf, Dtype::kBFloat16, Dtype::kDouble})
-    for (const int64_t n : {0, 1, 15, 16, 33, 511, 512, 513, 2048, 2049, 40001})
+    for (const int64_t n : {0, 1, 15, 16, 33, 511, 512, 513, 2048, 2049, 40001}) {
+      const double odd = n % 2;
+      const Samples s(dtype, n, 3, odd, uint64_t(n));
       for (const int64_t bins : {1, 2, 10, 15, 16, 17, 20, 64, 65, 300})
         for (const bool closed_right : {false, true}) {
-          const double odd = n % 2;
-          const Samples s(dtype, n, 3, odd, uint64_t(n + bins));
+          if (n > 40000 && bins != 2 && bins != 16 && bins != 65) continue;  // one of each kind of histogram
           std::vector<float> equal, uneven;
           for (int64_t b = 0; b <= bins; ++b) {
             equal.push_back(float(double(b) / double(bins)));
@@ -81,6 +84,7 @@ PYFASTCAL_TEST(bins_of_every_kind) {
           if (n < 40000) check_bins(kernels, s, uneven, 1, closed_right, false, what + ", uneven");
           if (n < 40000) check_bins(kernels, s, uneven, 3, closed_right, true, what + ", uneven, in groups");
         }
+    }
 }
 
 PYFASTCAL_TEST(bins_whose_edges_fall_together) {

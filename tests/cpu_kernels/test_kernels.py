@@ -4,6 +4,7 @@ import platform
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ needs_arm = pytest.mark.skipif(
 )
 
 
+@cache
 def bits_of(target: str) -> dict[str, dict[str, str]]:
     """Builds and runs the program for a target; by variant and case what its kernels returned, to the bit."""
     # ARGS empty: a `make test ARGS=...` above hands its own on
@@ -44,7 +46,7 @@ def bits_of(target: str) -> dict[str, dict[str, str]]:
     return found
 
 
-VARIANTS = ("avx2", "avx512", "avx512_bf16", "amx_bf16", "neon")
+VARIANTS = ("avx2", "avx512", "avx512_bf16", "amx_bf16", "neon", "neon_bf16")
 
 
 @needs_compiler
@@ -58,10 +60,24 @@ def test_kernels_of_this_processor():
 @needs_arm
 def test_kernels_of_arm():
     arm, native = bits_of("aarch64"), bits_of("native")
-    assert set(arm) == {"scalar", "neon"} and all(len(cases) > 1000 for cases in arm.values())
+    assert set(arm) == {"scalar", "neon", "neon_bf16"} and all(len(cases) > 1000 for cases in arm.values())
     # multiply-adds in one rounding, in the same order: NEON's bits are those of AVX2
     for variant in {"avx2", "neon"} & set(native):
         assert [case for case in native[variant] if native[variant][case] != arm["neon"].get(case)] == []
+
+
+@needs_compiler
+@needs_arm
+def test_an_arm_processor_without_bf16():
+    bits_of("aarch64")
+    program = ROOT / "build/cpu_kernels/aarch64/test_kernels"
+    done = subprocess.run(
+        ["qemu-aarch64", "-cpu", "cortex-a72", program, "--filter", "similarity_confidence_is_nan"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "neon_bf16: not on this processor" in done.stdout
+    assert re.search(r"^neon: [1-9]", done.stdout, re.MULTILINE)
 
 
 def test_flags_are_those_of_the_package():

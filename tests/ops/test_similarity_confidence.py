@@ -9,7 +9,7 @@ import pyfastcal as fc
 from pyfastcal import reference
 
 from ..devices import kernels_only, run_on
-from .cases import assert_within_budget, dtypes, normal, scales, seeds, sizes, weights
+from .cases import KERNEL_DTYPES, assert_within_budget, dtypes, normal, scales, seeds, sizes, weights
 
 
 def agree(ours, image, text, scale=20.0, **options):
@@ -149,6 +149,24 @@ def test_a_row_does_not_depend_on_its_batch(device, n, seed, dtype):
     whole = run_on(device, fc.similarity_confidence)(image, text, 50.0)
     part = run_on(device, fc.similarity_confidence)(image[-n:], text, 50.0)
     assert torch.equal(whole[0][-n:], part[0]) and torch.equal(whole[1][-n:], part[1])
+
+
+@kernels_only
+@pytest.mark.parametrize("dtype", KERNEL_DTYPES)
+@pytest.mark.parametrize(("d", "apart"), [(64, 64), (64, 65), (31, 31), (100, 104)])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_few_rows_have_the_bits_of_a_batch(device, dtype, d, apart, normalize):
+    """Also where class rows lie at odd places, and are of a length that products in fp32 cannot be scaled by."""
+    image, text = normal(0, 100, d, dtype=dtype), torch.zeros(49, apart, dtype=dtype)
+    text[:, :d] = normal(1, 49, d, dtype=dtype)
+    if normalize and dtype != torch.float16:
+        text[::5] *= 1e-25
+        text[1::5] *= 1e25
+    op = run_on(device, fc.similarity_confidence)
+    whole = op(image, text[:, :d], 5.0, normalize=normalize)
+    for n in (1, 2, 5, 9, 17):
+        part = op(image[:n], text[:, :d], 5.0, normalize=normalize)
+        assert torch.equal(whole[0][:n], part[0]) and torch.equal(whole[1][:n], part[1])
 
 
 @kernels_only

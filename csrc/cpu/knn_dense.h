@@ -1,0 +1,324 @@
+// knn where many bank rows are neighbours: all scores of a block of queries are kept, the k-th best of each query is
+// bounded by a histogram, and the exact distances of all that reach it, less the filter's slack, are measured row by
+// row for the whole block, so that a bank row is scaled once for many queries. The distances are to the bit those that
+// knn.h measures.
+#pragma once
+#include <optional>
+
+#include "knn_direct.h"
+#include "knn_filter.h"
+
+namespace pyfastcal::PYFASTCAL_VARIANT {
+
+// What makes the products with a block of bank rows scores: score = product * factor - half. Rows that fp32 scores
+// cannot judge get no better one than minus infinity.
+struct RowScores {
+  static constexpr int64_t kRows = FilterRows::kRows;
+  float square[kRows], factor[kRows], half[kRows];
+  bool odd[kRows];
+  double largest = 0, residual = 0;  // norm of a row and relative rounding error of one
+
+  void load(FilterRows& rows, int64_t row0, int64_t n, bool normalize) {
+    residual = rows.load(row0, n, square);
+    largest = 0;
+    for (int64_t r = 0; r < n; ++r) {
+      odd[r] = !(square[r] > kSmallestSquare && square[r] < kLargestSquare);
+      factor[r] = odd[r] ? 0.0f : normalize ? 1.0f / std::sqrt(square[r]) : 1.0f;
+      half[r] = odd[r] ? kInfinity : normalize ? 0.0f : 0.5f * square[r];
+      if (!odd[r]) largest = std::fmax(largest, std::sqrt(double(square[r])));
+    }
+  }
+};
+
+// A lower bound of the k-th largest score of each of `count` queries in a panel of scores, kPanel to a row: the edge of
+// the bucket in which it lies, again within that bucket where it holds many. Rows of minus infinity do not count.
+inline void bound_kth(const float* scores, int64_t rows, int64_t count, int64_t k, double* bound) {
+  constexpr int64_t kBuckets = 256, kRounds = 3;
+  alignas(64) float low[kPanel], high[kPanel], factor[kPanel];
+  alignas(64) int32_t at[kPanel];
+  const Buffer<int32_t> buckets(kPanel * (kBuckets + 2));  // those below and those above have one too
+  for (int64_t v = 0; v < kPanel; v += kLanes) {
+    Vec lo = set1(kInfinity), hi = set1(-kInfinity);
+    for (int64_t r = 0; r < rows; ++r) {
+      if (scores[r * kPanel] == -kInfinity) continue;
+      lo = min(lo, load(scores + r * kPanel + v));
+      hi = max(hi, load(scores + r * kPanel + v));
+    }
+    store(low + v, lo);
+    store(high + v, hi);
+  }
+  for (int64_t j = 0; j < count; ++j) bound[j] = low[j];
+  for (int64_t round = 0; round < kRounds; ++round) {
+    for (int64_t j = 0; j < kPanel; ++j) {
+      const float width = high[j] - low[j], x = kBuckets / width;
+      factor[j] = width > 0 && x < kInfinity ? x : 0;
+    }
+    std::memset(buckets, 0, sizeof(int32_t) * kPanel * (kBuckets + 2));
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* const score = scores + r * kPanel;
+      if (*score == -kInfinity) continue;
+      PYFASTCAL_UNROLL
+      for (int64_t v = 0; v < kPanel; v += kLanes) {
+        const Vec t = fma(load(score + v) - load(low + v), load(factor + v), set1(1.0f));
+        store_truncated(at + v, max(set1(0.0f), min(set1(kBuckets + 1), t)));
+      }
+      for (int64_t j = 0; j < count; ++j) ++buckets[j * (kBuckets + 2) + at[j]];
+    }
+    bool again = false;
+    for (int64_t j = 0; j < count; ++j) {
+      const int32_t* const bucket = buckets + j * (kBuckets + 2);
+      int64_t b = kBuckets + 1, seen = bucket[b];
+      while (seen < k && b > 0) seen += bucket[--b];
+      if (b == 0 || factor[j] == 0) continue;  // fewer than k; all equal: the bound stands
+      // Of a score in bucket b, low + (b - 1) / factor is a lower bound but for three roundings of something below 258.
+      const double edge = double(low[j]) + (double(b) - 1.01) / double(factor[j]);
+      bound[j] = std::fmax(bound[j], edge);
+      if (b > kBuckets || bucket[b] <= k / 8 + 16) continue;
+      const float next_low = float(edge), next_high = float(double(low[j]) + (double(b) + 0.01) / double(factor[j]));
+      if (!(next_low > low[j] || next_high < high[j])) continue;
+      low[j] = std::nextafter(next_low, -kInfinity), high[j] = next_high;
+      again = true;
+    }
+    if (!again) return;
+  }
+}
+
+class DenseNeighbours {
+ public:
+  DenseNeighbours(const Matrix& queries, const Matrix& bank, int64_t k, bool exclude_self, bool normalize,
+                  float* distances, int64_t* indices)
+      : queries_(queries),
+        bank_(bank),
+        k_(k),
+        exclude_self_(exclude_self),
+        normalize_(normalize),
+        distances_(distances),
+        indices_(indices),
+        scales_kept_(normalize && queries.rows * k >= bank.rows),
+        bank_scale_(scales_kept_ ? bank.rows : 0) {
+    if (10 * k < 7 * bank.rows) filter_.emplace(queries, normalize);  // else all distances are measured
+  }
+
+  void run() {
+    if (!queries_.rows) return;
+    const int64_t m = bank_.rows, threads = thread_count(), all = panels(queries_.rows);
+    if (scales_kept_)
+      parallel_tasks((m * bank_.cols >> 18) + 1, [&](int64_t task) {
+        const int64_t tasks = (m * bank_.cols >> 18) + 1;
+        Buffer<float> scratch(bank_.cols);
+        for (int64_t row = m * task / tasks; row < m * (task + 1) / tasks; ++row)
+          bank_scale_[row] = scale_of(row, scratch);
+      });
+    const int64_t panel_bytes = 4 * kPanel * m, fit = max(min((1 << 20) / panel_bytes, 8), 1);
+    const int64_t width = min(fit, (all + 4 * threads - 1) / (4 * threads)), blocks = (all + width - 1) / width;
+    const int64_t together = max(1, min(blocks, (1 << 28) / (panel_bytes * width)));
+    // few blocks: the bank is split among threads
+    const int64_t work = kPanel * width * m * bank_.cols, wanted = (4 * threads + together - 1) / together;
+    const int64_t parts = threads == 1 || together >= 4 * threads ? 1 : max(1, min(wanted, min(work >> 19, m / 64)));
+    if (parts == 1) {
+      parallel_tasks(blocks, [&](int64_t i) {
+        Block block(*this, i * width, min((i + 1) * width, all), 1);
+        block.score(0, 0, m);
+        block.choose();
+        block.measure(0, 0, m);
+        for (int64_t j = 0; j < block.count; ++j) block.write(j);
+      });
+      return;
+    }
+    for (int64_t first = 0; first < blocks; first += together) {
+      const int64_t n = min(together, blocks - first);
+      std::vector<std::optional<Block>> block(n);
+      const auto for_each_part = [&](const auto& f) {
+        parallel_tasks(n * parts, [&](int64_t task) {
+          const int64_t part = task % parts;
+          f(*block[task / parts], part, m * part / parts, m * (part + 1) / parts);
+        });
+      };
+      parallel_tasks(n, [&](int64_t i) {
+        block[i].emplace(*this, (first + i) * width, min((first + i + 1) * width, all), parts);
+      });
+      for_each_part([](Block& b, int64_t part, int64_t begin, int64_t end) { b.score(part, begin, end); });
+      parallel_tasks(n, [&](int64_t i) { block[i]->choose(); });
+      for_each_part([](Block& b, int64_t part, int64_t begin, int64_t end) { b.measure(part, begin, end); });
+      parallel_tasks(n * width * kPanel, [&](int64_t task) {
+        Block& b = *block[task / (width * kPanel)];
+        if (task % (width * kPanel) < b.count) b.write(task % (width * kPanel));
+      });
+    }
+  }
+
+ private:
+  double scale_of(int64_t row, float* scratch) const {
+    return inverse_norm(norm(float_rows(bank_, row, 1, scratch).data, bank_.cols));
+  }
+
+  // Some panels of queries against the bank, of which threads may take parts.
+  class Block {
+   public:
+    Block(const DenseNeighbours& all, int64_t first_panel, int64_t last_panel, int64_t parts)
+        : first(first_panel * kPanel),
+          count(min(last_panel * kPanel, all.queries_.rows) - first),
+          all_(all),
+          first_panel_(first_panel),
+          panels_(last_panel - first_panel),
+          parts_(parts),
+          scores_(all.filter_ ? panels_ * kPanel * all.bank_.rows : 0),
+          wanted_(panels_ * all.bank_.rows),
+          query_(count * all.bank_.cols),
+          found_(parts * count),
+          largest_(parts),
+          residual_(parts) {
+      Buffer<float> scratch(all.bank_.cols);
+      for (int64_t j = 0; j < count; ++j)
+        scaled_row(all.queries_, first + j, all.normalize_, scratch, query_ + j * all.bank_.cols);
+    }
+
+    void score(int64_t part, int64_t begin, int64_t end) {
+      if (!all_.filter_) return;
+      FilterRows rows(all_.bank_);
+      RowScores facts;
+      largest_[part] = residual_[part] = 0;
+      for (int64_t row0 = begin; row0 < end; row0 += RowScores::kRows) {
+        const int64_t n = min(RowScores::kRows, end - row0);
+        facts.load(rows, row0, n, all_.normalize_);
+        largest_[part] = std::fmax(largest_[part], facts.largest);
+        residual_[part] = std::fmax(residual_[part], facts.residual);
+        for (int64_t p = 0; p < panels_; ++p) {
+          float* const out = scores(p) + row0 * kPanel;
+          rows.multiply(n, *all_.filter_, first_panel_ + p, [&](int64_t r0, auto& acc) {
+            constexpr int64_t tile_rows = sizeof(acc) / sizeof(acc[0]);
+            PYFASTCAL_UNROLL
+            for (int64_t r = 0; r < tile_rows; ++r) {
+              PYFASTCAL_UNROLL
+              for (int64_t v = 0; v < kTileVecs; ++v)
+                store(out + (r0 + r) * kPanel + v * kLanes,
+                      fma(acc[r][v], set1(facts.factor[r0 + r]), set1(-facts.half[r0 + r])));
+            }
+          });
+          for (int64_t r = 0; r < n; ++r)
+            if (facts.odd[r])
+              for (int64_t j = 0; j < kPanel; ++j) out[r * kPanel + j] = -kInfinity;
+        }
+      }
+    }
+
+    // Whose distances are to be measured: a bit for each query of a panel.
+    void choose() {
+      const int64_t m = all_.bank_.rows;
+      double largest = 0, residual = 0;
+      for (int64_t part = 0; part < parts_ && all_.filter_; ++part)
+        largest = std::fmax(largest, largest_[part]), residual = std::fmax(residual, residual_[part]);
+      for (int64_t p = 0; p < panels_; ++p) {
+        const int64_t n = min(kPanel, count - p * kPanel);
+        const uint32_t everyone = uint32_t((uint64_t(1) << n) - 1);
+        uint32_t* const wanted = wanted_ + p * m;
+        if (!all_.filter_) {
+          for (int64_t r = 0; r < m; ++r) wanted[r] = everyone;
+        } else {
+          double bound[kPanel];
+          alignas(64) float threshold[kPanel];
+          // one more, for the query itself may be among them
+          bound_kth(scores(p), m, n, all_.k_ + all_.exclude_self_, bound);
+          for (int64_t j = 0; j < kPanel; ++j)
+            threshold[j] = j < n ? threshold_of(p * kPanel + j, bound[j], largest, residual) : kInfinity;
+          for (int64_t r = 0; r < m; ++r) {
+            const float* const score = scores(p) + r * kPanel;
+            uint32_t bits = *score == -kInfinity ? everyone : 0;
+            PYFASTCAL_UNROLL
+            for (int64_t v = 0; v < kPanel; v += kLanes) bits |= not_less(load(score + v), load(threshold + v)) << v;
+            wanted[r] = bits;
+          }
+        }
+        for (int64_t j = 0; j < n && all_.exclude_self_; ++j)
+          if (first + p * kPanel + j < m) wanted[first + p * kPanel + j] &= ~(uint32_t(1) << j);
+      }
+    }
+
+    void measure(int64_t part, int64_t begin, int64_t end) {
+      constexpr int64_t kRows = 32;
+      const int64_t d = all_.bank_.cols, m = all_.bank_.rows;
+      Buffer<float> scratch(d);
+      Buffer<double> rows(kRows * d);
+      std::vector<Exact>* const found = &found_[part * count];
+      for (int64_t j = 0; j < count; ++j) found[j].reserve((all_.k_ + all_.k_ / 4) / parts_ + 16);
+      for (int64_t row0 = begin; row0 < end; row0 += kRows) {
+        const int64_t n = min(kRows, end - row0);
+        for (int64_t r = 0; r < n; ++r) {
+          uint32_t any = 0;
+          for (int64_t p = 0; p < panels_; ++p) any |= wanted_[p * m + row0 + r];
+          if (any) all_.scale_row(row0 + r, scratch, rows + r * d);
+        }
+        // a few queries stay in L1 while the rows pass
+        for (int64_t j0 = 0; j0 < count; j0 += kQueriesTogether)
+          for (int64_t r = 0; r < n; ++r) {
+            constexpr uint32_t kMask = (1u << kQueriesTogether) - 1;
+            const uint32_t bits = wanted_[j0 / kPanel * m + row0 + r] >> j0 % kPanel & kMask;
+            if (bits) measure_row(rows + r * d, row0 + r, bits, j0, found);
+          }
+      }
+    }
+
+    void write(int64_t j) {
+      std::vector<Exact>& found = found_[j];
+      for (int64_t part = 1; part < parts_; ++part) {
+        const std::vector<Exact>& more = found_[part * count + j];
+        found.insert(found.end(), more.begin(), more.end());
+      }
+      bool finite = true;
+      for (const Exact& x : found) finite &= x.distance < double(kInfinity);
+      const int64_t k = all_.k_, at = (first + j) * k;
+      write_nearest(found, k, finite, all_.distances_ + at, all_.indices_ + at);
+      found = std::vector<Exact>();
+    }
+
+    const int64_t first, count;  // queries
+
+   private:
+    float* scores(int64_t p) const { return scores_ + p * kPanel * all_.bank_.rows; }
+
+    float threshold_of(int64_t j, double bound, double largest, double residual) const {
+      const FilterQuery& facts = all_.filter_->facts[first + j];
+      if (!facts.judged_by_score(all_.normalize_)) return -kInfinity;
+      const double slack = filter_slack(facts, largest, residual, all_.normalize_, all_.filter_->roundings());
+      return std::nextafter(float(bound - slack), -kInfinity);
+    }
+
+    // The distances of a bank row to the queries j0 + those of the bits.
+    void measure_row(const double* row, int64_t index, uint32_t bits, int64_t j0, std::vector<Exact>* found) const {
+      const double* queries[kQueriesTogether];
+      int64_t at[kQueriesTogether], n = 0;
+      for (; bits; bits &= bits - 1, ++n) {
+        at[n] = j0 + __builtin_ctz(bits);
+        queries[n] = query_ + at[n] * all_.bank_.cols;
+      }
+      double square[kQueriesTogether];
+      square_distances_of<kQueriesTogether>(row, queries, n, all_.bank_.cols, square);
+      for (int64_t i = 0; i < n; ++i) found[at[i]].push_back({{square[i], index}});
+    }
+
+    const DenseNeighbours& all_;
+    const int64_t first_panel_, panels_, parts_;
+    const Buffer<float> scores_;
+    const Buffer<uint32_t> wanted_;
+    const Buffer<double> query_;
+    std::vector<std::vector<Exact>> found_;  // of each part and query
+    const Buffer<double> largest_, residual_;
+  };
+
+  void scale_row(int64_t row, float* scratch, double* out) const {
+    const float* const x = float_rows(bank_, row, 1, scratch).data;
+    const double scale = !normalize_ ? 1.0 : scales_kept_ ? bank_scale_[row] : inverse_norm(norm(x, bank_.cols));
+    for (int64_t i = 0; i < bank_.cols; ++i) out[i] = x[i] * scale;
+  }
+
+  const Matrix &queries_, &bank_;
+  const int64_t k_;
+  const bool exclude_self_, normalize_;
+  float* const distances_;
+  int64_t* const indices_;
+  const bool scales_kept_;
+  const Buffer<double> bank_scale_;
+  std::optional<FilterQueries> filter_;
+};
+
+}  // namespace pyfastcal::PYFASTCAL_VARIANT

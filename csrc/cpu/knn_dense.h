@@ -109,8 +109,8 @@ class DenseNeighbours {
         for (int64_t row = m * task / tasks; row < m * (task + 1) / tasks; ++row)
           bank_scale_[row] = scale_of(row, scratch);
       });
-    const int64_t panel_bytes = 4 * kPanel * m, fit = max(min((1 << 20) / panel_bytes, 8), 1);
-    const int64_t width = min(fit, (all + 4 * threads - 1) / (4 * threads)), blocks = (all + width - 1) / width;
+    const int64_t panel_bytes = 4 * kPanel * m, fit = max(min((1 << 25) / panel_bytes, 8), 1);
+    const int64_t width = min(fit, max(all / threads, 1)), blocks = (all + width - 1) / width;
     const int64_t together = max(1, min(blocks, (1 << 28) / (panel_bytes * width)));
     // few blocks: the bank is split among threads
     const int64_t work = kPanel * width * m * bank_.cols, wanted = (4 * threads + together - 1) / together;
@@ -119,7 +119,7 @@ class DenseNeighbours {
       parallel_tasks(blocks, [&](int64_t i) {
         Block block(*this, i * width, min((i + 1) * width, all), 1);
         block.score(0, 0, m);
-        block.choose();
+        for (int64_t p = 0; p < block.panels; ++p) block.choose(p);
         block.measure(0, 0, m);
         for (int64_t j = 0; j < block.count; ++j) block.write(j);
       });
@@ -138,7 +138,9 @@ class DenseNeighbours {
         block[i].emplace(*this, (first + i) * width, min((first + i + 1) * width, all), parts);
       });
       for_each_part([](Block& b, int64_t part, int64_t begin, int64_t end) { b.score(part, begin, end); });
-      parallel_tasks(n, [&](int64_t i) { block[i]->choose(); });
+      parallel_tasks(n * width, [&](int64_t task) {
+        if (task % width < block[task / width]->panels) block[task / width]->choose(task % width);
+      });
       for_each_part([](Block& b, int64_t part, int64_t begin, int64_t end) { b.measure(part, begin, end); });
       parallel_tasks(n * width * kPanel, [&](int64_t task) {
         Block& b = *block[task / (width * kPanel)];
@@ -159,11 +161,11 @@ class DenseNeighbours {
         : first(first_panel * kPanel),
           count(min(last_panel * kPanel, all.queries_.rows) - first),
           all_(all),
+          panels(last_panel - first_panel),
           first_panel_(first_panel),
-          panels_(last_panel - first_panel),
           parts_(parts),
-          scores_(all.filter_ ? panels_ * kPanel * all.bank_.rows : 0),
-          wanted_(panels_ * all.bank_.rows),
+          scores_(all.filter_ ? panels * kPanel * all.bank_.rows : 0),
+          wanted_(panels * all.bank_.rows),
           query_(count * all.bank_.cols),
           found_(parts * count),
           largest_(parts),
@@ -183,8 +185,9 @@ class DenseNeighbours {
         facts.load(rows, row0, n, all_.normalize_);
         largest_[part] = std::fmax(largest_[part], facts.largest);
         residual_[part] = std::fmax(residual_[part], facts.residual);
-        for (int64_t p = 0; p < panels_; ++p) {
+        for (int64_t p = 0; p < panels; ++p) {
           float* const out = scores(p) + row0 * kPanel;
+          prefetch_rows(all_.bank_, min(row0 + n + n * p / panels, end), min(row0 + n + n * (p + 1) / panels, end));
           rows.multiply(n, *all_.filter_, first_panel_ + p, [&](int64_t r0, auto& acc) {
             constexpr int64_t tile_rows = sizeof(acc) / sizeof(acc[0]);
             PYFASTCAL_UNROLL
@@ -202,36 +205,32 @@ class DenseNeighbours {
       }
     }
 
-    // Whose distances are to be measured: a bit for each query of a panel.
-    void choose() {
-      const int64_t m = all_.bank_.rows;
-      double largest = 0, residual = 0;
-      for (int64_t part = 0; part < parts_ && all_.filter_; ++part)
-        largest = std::fmax(largest, largest_[part]), residual = std::fmax(residual, residual_[part]);
-      for (int64_t p = 0; p < panels_; ++p) {
-        const int64_t n = min(kPanel, count - p * kPanel);
-        const uint32_t everyone = uint32_t((uint64_t(1) << n) - 1);
-        uint32_t* const wanted = wanted_ + p * m;
-        if (!all_.filter_) {
-          for (int64_t r = 0; r < m; ++r) wanted[r] = everyone;
-        } else {
-          double bound[kPanel];
-          alignas(64) float threshold[kPanel];
-          // one more, for the query itself may be among them
-          bound_kth(scores(p), m, n, all_.k_ + all_.exclude_self_, bound);
-          for (int64_t j = 0; j < kPanel; ++j)
-            threshold[j] = j < n ? threshold_of(p * kPanel + j, bound[j], largest, residual) : kInfinity;
-          for (int64_t r = 0; r < m; ++r) {
-            const float* const score = scores(p) + r * kPanel;
-            uint32_t bits = *score == -kInfinity ? everyone : 0;
-            PYFASTCAL_UNROLL
-            for (int64_t v = 0; v < kPanel; v += kLanes) bits |= not_less(load(score + v), load(threshold + v)) << v;
-            wanted[r] = bits;
-          }
+    // Whose distances are to be measured: a bit for each query of panel p.
+    void choose(int64_t p) {
+      const int64_t m = all_.bank_.rows, n = min(kPanel, count - p * kPanel), query = first + p * kPanel;
+      const uint32_t everyone = uint32_t((uint64_t(1) << n) - 1);
+      uint32_t* const wanted = wanted_ + p * m;
+      if (all_.filter_) {
+        double bound[kPanel], largest = 0, residual = 0;
+        alignas(64) float threshold[kPanel];
+        for (int64_t part = 0; part < parts_; ++part)
+          largest = std::fmax(largest, largest_[part]), residual = std::fmax(residual, residual_[part]);
+        // one more, for the query itself may be among them
+        bound_kth(scores(p), m, n, all_.k_ + all_.exclude_self_, bound);
+        for (int64_t j = 0; j < kPanel; ++j)
+          threshold[j] = j < n ? threshold_of(query + j, bound[j], largest, residual) : kInfinity;
+        for (int64_t r = 0; r < m; ++r) {
+          const float* const score = scores(p) + r * kPanel;
+          uint32_t bits = *score == -kInfinity ? everyone : 0;
+          PYFASTCAL_UNROLL
+          for (int64_t v = 0; v < kPanel; v += kLanes) bits |= not_less(load(score + v), load(threshold + v)) << v;
+          wanted[r] = bits;
         }
-        for (int64_t j = 0; j < n && all_.exclude_self_; ++j)
-          if (first + p * kPanel + j < m) wanted[first + p * kPanel + j] &= ~(uint32_t(1) << j);
+      } else {
+        for (int64_t r = 0; r < m; ++r) wanted[r] = everyone;
       }
+      for (int64_t j = 0; j < n && all_.exclude_self_; ++j)
+        if (query + j < m) wanted[query + j] &= ~(uint32_t(1) << j);
     }
 
     void measure(int64_t part, int64_t begin, int64_t end) {
@@ -245,8 +244,9 @@ class DenseNeighbours {
         const int64_t n = min(kRows, end - row0);
         for (int64_t r = 0; r < n; ++r) {
           uint32_t any = 0;
-          for (int64_t p = 0; p < panels_; ++p) any |= wanted_[p * m + row0 + r];
+          for (int64_t p = 0; p < panels; ++p) any |= wanted_[p * m + row0 + r];
           if (any) all_.scale_row(row0 + r, scratch, rows + r * d);
+          prefetch_rows(all_.bank_, min(row0 + n + r, end), min(row0 + n + r + 1, end));
         }
         // a few queries stay in L1 while the rows pass
         for (int64_t j0 = 0; j0 < count; j0 += kQueriesTogether)
@@ -271,13 +271,13 @@ class DenseNeighbours {
       found = std::vector<Exact>();
     }
 
-    const int64_t first, count;  // queries
+    const int64_t first, count, panels;  // queries and panels of them
 
    private:
     float* scores(int64_t p) const { return scores_ + p * kPanel * all_.bank_.rows; }
 
-    float threshold_of(int64_t j, double bound, double largest, double residual) const {
-      const FilterQuery& facts = all_.filter_->facts[first + j];
+    float threshold_of(int64_t query, double bound, double largest, double residual) const {
+      const FilterQuery& facts = all_.filter_->facts[query];
       if (!facts.judged_by_score(all_.normalize_)) return -kInfinity;
       const double slack = filter_slack(facts, largest, residual, all_.normalize_, all_.filter_->roundings());
       return std::nextafter(float(bound - slack), -kInfinity);
@@ -297,7 +297,7 @@ class DenseNeighbours {
     }
 
     const DenseNeighbours& all_;
-    const int64_t first_panel_, panels_, parts_;
+    const int64_t first_panel_, parts_;
     const Buffer<float> scores_;
     const Buffer<uint32_t> wanted_;
     const Buffer<double> query_;

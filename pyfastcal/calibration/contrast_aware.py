@@ -167,7 +167,7 @@ class ContrastAwareCalibration(LogitScaling):
         else:
             z = self._distance(rows, zeroshot_rows, scale)
         weight = reference.weight_of_distance(z, self.alpha, self.k, self.lambda1, self.lambda2)
-        least, most = weight.aminmax()
+        least, most = (float(x) for x in weight.aminmax())
         if not (_USUAL[0] <= least and most <= _USUAL[1]):  # as where there is NaN
             return None
         return {"sample_weight": weight[0] if one else weight}

@@ -31,9 +31,9 @@ struct Kernels {
   void (*similarity)(const Matrix& image, const Matrix& text, bool normalize, float* out);
   // queries, points: fp32 in two columns; bandwidth: of each column; out: the log density at each query
   void (*log_density)(const Matrix& queries, const Matrix& points, const double* bandwidth, double* out);
-  // out: fp32 as the logits, times a factor of each row: `factor`, unless there are others; false where a logit is, or
-  // becomes, neither finite nor masked
-  bool (*scale_logits)(const Matrix& logits, const Factors& factors, float factor, float* out);
+  // out: of the dtype of the logits, which are as many, times a factor of each row: `factor`, unless there are others;
+  // false where a logit is, or becomes, neither finite nor masked
+  bool (*scale_logits)(const Matrix& logits, const Factors& factors, float factor, void* out);
 };
 
 extern const Kernels kScalarKernels;

@@ -2,7 +2,7 @@
 
 namespace pyfastcal {
 
-// float32 logits (N, C), or (C,) of one image, times class_weight[argmax], sample_weight or 1 / temperature.
+// Logits (N, C), or (C,) of one image, times class_weight[argmax], sample_weight or 1 / temperature.
 static Tensor scale_logits_op(const Tensor& logits, const std::optional<Tensor>& class_weight,
                               const std::optional<Tensor>& sample_weight, const std::optional<Tensor>& temperature) {
   const bool one = logits.dim() == 1;
@@ -10,8 +10,7 @@ static Tensor scale_logits_op(const Tensor& logits, const std::optional<Tensor>&
   const std::optional<Tensor> row_weight = one ? one_row(sample_weight) : sample_weight;
   const CheckedCall call("pyfastcal::scale_logits", rows);
   check_confidence(rows, class_weight, row_weight, call.op());
-  call.demand(rows.scalar_type() == ScalarType::Float && rows.is_contiguous(), "logits", rows,
-              "must be float32 and contiguous");
+  call.demand(rows.is_contiguous(), "logits", rows, "must be contiguous");
   call.demand(bool(class_weight) + bool(row_weight) + bool(temperature) == 1, "logits", rows,
               "must come with one kind of factor");
   double factor = 1;
@@ -22,9 +21,11 @@ static Tensor scale_logits_op(const Tensor& logits, const std::optional<Tensor>&
     call.factor("1 / temperature", factor);
   }
   const OptionalVector per_class(class_weight), per_row(row_weight);
-  const Tensor out = one ? new_float(rows, {rows.size(1)}) : new_float(rows, {rows.size(0), rows.size(1)});
-  const bool sound = kernels().scale_logits(Rows(rows), {per_class.get(), per_row.get()}, float(factor),
-                                            out.mutable_data_ptr<float>());
+  const auto dtype = rows.scalar_type();
+  const Tensor out =
+      one ? new_tensor(rows, {rows.size(1)}, dtype) : new_tensor(rows, {rows.size(0), rows.size(1)}, dtype);
+  const bool sound =
+      kernels().scale_logits(Rows(rows), {per_class.get(), per_row.get()}, float(factor), out.mutable_data_ptr());
   call.demand(sound, "logits", rows, "must be finite, or -inf where a class is masked, after scaling too");
   return out;
 }

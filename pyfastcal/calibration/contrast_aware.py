@@ -10,7 +10,7 @@ from ..arguments import checks, ranges
 from ..arguments.arrays import accepts_numpy
 from ..arguments.keywords import by_name
 from ..arguments.warn import warn_caller
-from ..ops.entry import defined_by
+from ..ops.entry import are_plain, defined_by
 from .contrast_fit import fit_contrast
 from .fit_rows import labelled
 from .logit_scaling import LogitScaling, check_pair
@@ -18,6 +18,7 @@ from .logit_scaling import LogitScaling, check_pair
 _READINGS = ("similarity", "probability")
 _SMALLEST = 1e-3  # a weight below it wipes out all confidence: the inputs were on another scale
 _USUAL = (0.5, 1.5)
+_NARROW = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @defined_by(reference.contrast_weight)
@@ -148,6 +149,28 @@ class ContrastAwareCalibration(LogitScaling):
         """``contrast_weight`` of each row."""
         name = f"cosine similarities times logit_scale={_shown(logit_scale)}"
         return self._weight("logits", name, self._distance(logits, zeroshot_logits, logit_scale))
+
+    def _known_factor(self, logits: Tensor, *contrast: Tensor | float) -> dict[str, Tensor] | None:
+        if len(contrast) < 2 or logits is None or torch.compiler.is_compiling():
+            return None
+        zeroshot_logits, scale = contrast
+        if type(scale) is not float or not are_plain(logits, zeroshot_logits):
+            return None
+        if logits.shape != zeroshot_logits.shape or logits.ndim not in (1, 2) or not logits.numel():
+            return None
+        if logits.dtype not in _NARROW or zeroshot_logits.dtype not in _NARROW or not 1e-30 <= scale <= 1e20:
+            return None
+        one = logits.ndim == 1
+        rows, zeroshot_rows = (logits[None], zeroshot_logits[None]) if one else (logits, zeroshot_logits)
+        if self.on == "similarity":  # a masked class makes z infinite
+            z = reference.distance_of_logits(rows, zeroshot_rows, logit_scale=scale)
+        else:
+            z = self._distance(rows, zeroshot_rows, scale)
+        weight = reference.weight_of_distance(z, self.alpha, self.k, self.lambda1, self.lambda2)
+        least, most = (float(x) for x in weight.aminmax())
+        if not (_USUAL[0] <= least and most <= _USUAL[1]):  # as where there is NaN
+            return None
+        return {"sample_weight": weight[0] if one else weight}
 
     @accepts_numpy
     def forward(self, logits: Tensor, zeroshot_logits: Tensor, logit_scale: float | Tensor = 100.0) -> Tensor:

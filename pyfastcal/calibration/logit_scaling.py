@@ -35,8 +35,9 @@ class LogitScaling(Calibrator):
         """``factor``; ``prediction`` (N,) is the argmax of ``logits``."""
         raise NotImplementedError  # abstract: each calibrator has its own
 
-    def _known_factor(self) -> dict[str, Tensor] | None:
-        """The factor as ``ops.scale_logits`` takes it, where it needs no computation; None where it does."""
+    def _known_factor(self, logits: Tensor, *contrast: Tensor | float) -> dict[str, Tensor] | None:
+        """The factor as ``ops.scale_logits`` takes it, of plain arguments whose checks cost little; None where it is
+        to be made, or refused, step by step."""
         return None
 
     def feature_weights(
@@ -71,12 +72,12 @@ class LogitScaling(Calibrator):
     def _scaled(self, logits: Tensor, zeroshot_logits: Tensor | None = None, *scale: float | Tensor) -> Tensor:
         """What ``forward`` does, with logits (N, C), or (C,) of one image; zero-shot logits and the logit scale where
         the calibrator contrasts."""
-        if (known := self._known_factor()) and (found := scaled_at_once(logits, **known)) is not None:
+        contrast: tuple = () if zeroshot_logits is None else (zeroshot_logits, *scale)
+        if (known := self._known_factor(logits, *contrast)) and (found := scaled_at_once(logits, **known)) is not None:
             return found
         one = isinstance(logits, Tensor) and logits.ndim == 1
         rows = logits[None] if one else logits
         largest = ranges.scores("logits", checks.matrix("logits", rows))
-        contrast: tuple = ()
         if zeroshot_logits is not None:
             zeroshot_rows = _like("zeroshot_logits", zeroshot_logits, "logits", logits)
             check_pair("zeroshot_logits", zeroshot_rows, "logits", rows)
@@ -138,7 +139,7 @@ def scale_logits(logits: Tensor, factor: Tensor, prediction: Tensor | None = Non
 
 
 def _times(rows: Tensor, factor: Tensor) -> Tensor:
-    precision = torch.promote_types(rows.dtype, factor.dtype)
+    precision = torch.promote_types(rows.dtype, torch.float32)
     return (rows.to(precision) * factor[:, None].to(precision)).to(rows.dtype)
 
 

@@ -80,7 +80,7 @@ class TemperatureScaling(FitBuffers, LogitScaling):
         """``1 / temperature`` for every row."""
         return self._inverse(logits).expand(len(logits))
 
-    def _known_factor(self) -> dict[str, Tensor] | None:
+    def _known_factor(self, logits: Tensor, *contrast: Tensor | float) -> dict[str, Tensor] | None:
         return None if (temperature := self.temperature) is None else {"temperature": temperature}
 
     @accepts_numpy

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .. import reference
 from ..arguments import checks, ranges
-from .entry import are_plain, entry, float32, looks_finite, run
+from .entry import are_plain, entry, float32, looks_finite, narrowed, run
 from .extension import cpu_op, fake
 
 
@@ -13,9 +13,9 @@ def _at_once(
     logits: Tensor, *, class_weight: Tensor | None = None, sample_weight: Tensor | None = None
 ) -> tuple[Tensor, Tensor] | None:
     op = cpu_op("checked_confidence")
-    if op is None or not are_plain(logits, class_weight, sample_weight):
+    if op is None or not are_plain(logits, class_weight, sample_weight) or logits.dtype is torch.float64:
         return None
-    return op(logits, class_weight, sample_weight)
+    return op(logits, narrowed(class_weight), narrowed(sample_weight))
 
 
 @entry(reference.confidence, row=("logits",), per_row=("sample_weight",), at_once=_at_once)

@@ -115,6 +115,11 @@ def float32(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.float()
 
 
+def narrowed(x: Tensor | None) -> Tensor | None:
+    """Weights of float64 as float32, all else as it is."""
+    return x.float() if x is not None and x.dtype is torch.float64 else x
+
+
 def has_kernel(*tensors: Tensor) -> bool:
     """Whether kernels take these: on a device that has some, and none of them float64."""
     return all(x.dtype != torch.float64 for x in tensors) and extension.has_kernel(tensors[0].device)

@@ -4,7 +4,7 @@ the bit."""
 import torch
 from torch import Tensor
 
-from .entry import are_plain
+from .entry import are_plain, narrowed
 from .extension import cpu_op, fake
 
 
@@ -18,15 +18,15 @@ def scale_logits(
     """``logits`` (N, C), or (C,), times the factor of each row, every argmax where it was; None where there is no
     kernel, or an argument is not plain or not as it should be: the caller looks at it then.
 
-    The factor is one of ``class_weight`` (C,) float32 at the argmax, ``sample_weight`` (N,) float32 and
+    The factor is one of ``class_weight`` (C,) at the argmax and ``sample_weight`` (N,), both rounded to float32, and
     ``1 / temperature`` () float64.
     """
     if torch.compiler.is_compiling() or not are_plain(logits, class_weight, sample_weight, temperature):
         return None
-    if (op := cpu_op("scale_logits")) is None or logits.dtype != torch.float32:
+    if (op := cpu_op("scale_logits")) is None or logits is None or logits.dtype is torch.float64:
         return None
     try:
-        return op(logits, class_weight, sample_weight, temperature)
+        return op(logits, narrowed(class_weight), narrowed(sample_weight), temperature)
     except RuntimeError:
         return None
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from .. import reference
 from ..arguments import checks, ranges
 from .confidence import fake_confidence
-from .entry import are_plain, check_result, entry, float32, run
+from .entry import are_plain, check_result, entry, float32, narrowed, run
 from .extension import cpu_op, fake
 
 
@@ -23,11 +23,14 @@ def _at_once(
     op = cpu_op("checked_similarity_confidence")
     if op is None or not are_plain(image_features, text_features, logit_bias, class_weight, sample_weight):
         return None
+    if image_features.dtype is torch.float64:
+        return None
     if type(logit_scale) is not float:
         if logit_scale is None or not are_plain(logit_scale) or logit_scale.ndim:
             return None
         logit_scale = logit_scale.item()
-    return op(image_features, text_features, logit_scale, logit_bias, class_weight, sample_weight, normalize)
+    weights = narrowed(logit_bias), narrowed(class_weight), narrowed(sample_weight)
+    return op(image_features, text_features, logit_scale, *weights, normalize)
 
 
 @entry(reference.similarity_confidence, row=("image_features",), per_row=("sample_weight",), at_once=_at_once)

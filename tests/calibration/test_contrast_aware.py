@@ -122,6 +122,18 @@ def test_predictions_are_kept(seed, dtype):
     assert torch.equal(scaled.argmax(1), tuned.argmax(1))
 
 
+@pytest.mark.parametrize("on", READINGS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_plain_call_has_the_bits_of_one_by_steps(on, dtype):
+    cac = ContrastAwareCalibration(on=on)
+    tuned, zeroshot = (x.to(dtype) for x in both_logits(10.0))
+    by_steps = cac(tuned.clone().requires_grad_(), zeroshot, 10.0).detach()
+    assert torch.equal(cac(tuned, zeroshot, 10.0), by_steps)
+    assert torch.equal(cac(tuned[3], zeroshot[3], 10.0), by_steps[3])
+    masked = tuned.index_fill(1, torch.tensor([2]), -torch.inf)
+    assert torch.equal(cac(masked, zeroshot, 10.0), cac(masked.clone().requires_grad_(), zeroshot, 10.0).detach())
+
+
 def test_gamma_one_is_the_identity():
     tuned, zeroshot = both_logits()
     assert torch.equal(ContrastAwareCalibration(alpha=1.0, k=0.0)(tuned, zeroshot), tuned)

@@ -62,6 +62,9 @@ def test_one_dispatch_for_a_plain_call():
     assert ops_of(fc.confidence, torch.nn.Parameter(logits).detach(), **factors) == [checked]
     with torch.no_grad():
         assert ops_of(fc.confidence, logits.clone().requires_grad_()) == [checked]
+    double = weights(1, 3).double()
+    assert ops_of(fc.confidence, logits, sample_weight=double)[-1] == checked
+    is_same(fc.confidence(logits, sample_weight=double), fc.confidence(logits, sample_weight=double.float()), False)
     assert ops_of(fc.similarity_confidence, logits, text, 50.0) == ["pyfastcal::checked_similarity_confidence"]
 
 

@@ -53,6 +53,37 @@ def test_the_bits_of_the_torch_operations(capability, n, c, seed, scale, kind, o
     assert torch.equal(ours.argmax(-1), prediction[0] if one else prediction)
 
 
+@given(
+    n=st.sampled_from((1, 3, 40)),
+    c=sizes,
+    seed=seeds,
+    scale=st.sampled_from((1e-7, 1e-4, 1.0, 1e3)),
+    dtype=st.sampled_from((torch.float16, torch.bfloat16)),
+    by_class=st.booleans(),
+)
+def test_the_bits_of_the_torch_operations_in_half_precision(capability, n, c, seed, scale, dtype, by_class):
+    """Down to subnormal numbers of float16, and with many rows whose maximum must be lifted."""
+    logits = close_logits(n, c, seed, scale).to(dtype)
+    prediction, temperature = logits.argmax(1), torch.tensor(1.0 + seed % 97 / 31, dtype=torch.float64)
+    weight = weights(seed, c) * 1e-2
+    known = {"class_weight": weight} if by_class else {"temperature": temperature}
+    ours = scale_logits(logits, **known)
+    assert ours.dtype == dtype
+    assert torch.equal(
+        ours, definition(logits, weight[prediction] if by_class else (1 / temperature).float().expand(n))
+    )
+    assert torch.equal(ours.argmax(1), prediction)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_every_number_is_rounded_as_torch_rounds(capability, dtype):
+    numbers = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int32).to(torch.int16).view(dtype)
+    logits = numbers[numbers.isfinite()].reshape(-1, 32)
+    for weight in (0.3, 1 / 3, 0.999):
+        factor = torch.full((len(logits),), weight)
+        assert torch.equal(scale_logits(logits, sample_weight=factor), definition(logits, factor))
+
+
 @pytest.mark.parametrize(
     "row", [[1.0, torch.nan], [torch.inf, 1.0], [-torch.inf, -torch.inf], [3e38, 1.0], [-3e38, 0.0]]
 )
@@ -75,9 +106,10 @@ def test_factors_that_are_none(factor):
 
 def test_what_is_not_plain_is_left_to_the_torch_operations():
     logits, weight = normal(0, 3, 8), weights(0, 8)
-    for other in (logits.half(), logits.double(), logits.T.contiguous().T, logits.clone().requires_grad_()):
+    for other in (logits.double(), logits.T.contiguous().T, logits.clone().requires_grad_()):
         assert scale_logits(other, class_weight=weight) is None
-    assert scale_logits(logits, class_weight=weight.double()) is None
+    assert scale_logits(logits, class_weight=weight.half()) is None
+    assert torch.equal(scale_logits(logits, class_weight=weight.double()), scale_logits(logits, class_weight=weight))
     assert scale_logits(logits, class_weight=weights(0, 7)) is None
     assert scale_logits(logits, class_weight=weight, sample_weight=weights(0, 3)) is None
     assert scale_logits(logits) is None

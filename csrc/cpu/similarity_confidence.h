@@ -4,6 +4,7 @@
 #include "bf16_scores.h"
 #include "confidence.h"
 #include "few_rows.h"
+#include "limb_scores.h"
 
 namespace pyfastcal::PYFASTCAL_VARIANT {
 
@@ -78,14 +79,24 @@ struct ScoreBlock {
 
 // f(a null pointer of the kind of block that multiplies these matrices)
 template <class F>
-inline void with_block([[maybe_unused]] std::initializer_list<const Matrix*> matrices, const F& f) {
+inline void with_block([[maybe_unused]] std::initializer_list<const Matrix*> matrices, [[maybe_unused]] bool normalize,
+                       const F& f) {
 #if defined(PYFASTCAL_BF16)
   bool bf16 = true;
   for (const Matrix* m : matrices) bf16 &= m->dtype == Dtype::kBFloat16;
   if (bf16) return f(static_cast<Bf16ScoreBlock*>(nullptr));
 #endif
+#if defined(PYFASTCAL_AMX)
+  bool limbs = normalize;
+  for (const Matrix* m : matrices) limbs &= m->cols >= kLeastLimbDepth && m->cols <= kMostLimbDepth;
+  if (limbs) return f(static_cast<LimbScoreBlock*>(nullptr));
+#endif
   f(static_cast<ScoreBlock*>(nullptr));
 }
+
+// Scores of `classes` classes, in whole panels; the rows of many classes lie an odd number of cache lines apart, or too
+// many of a column would share a set of the cache.
+inline int64_t row_width(int64_t classes) { return panels(classes) * kPanel + (classes > 4096 ? kLanes : 0); }
 
 inline void add_bias(float* row, int64_t n, float scale, const float* bias) {
   for (int64_t c = 0; c < n; ++c) row[c] = row[c] * scale + bias[c];
@@ -95,7 +106,7 @@ template <class Block>
 inline void confidence_of_blocks(const Matrix& image, const Matrix& text, float logit_scale, const float* bias,
                                  const Factors& factors, bool normalize, float* confidence, int64_t* prediction) {
   const int64_t n = image.rows, classes = text.rows, tile = min(classes, kClassTile);
-  const int64_t width = panels(tile) * kPanel, step = width / kPanel;
+  const int64_t width = row_width(tile), step = panels(tile);
   // logits = scale * score, or already in place where a bias had to be added
   const auto finish = [&](const Block& s, int64_t i, int64_t first_class, int64_t m) {
     const float scale = logit_scale * s.scale[i];
@@ -117,6 +128,16 @@ inline void confidence_of_blocks(const Matrix& image, const Matrix& text, float 
       for_each_row(n, width, [&](int64_t i) { whole_row(s, i, 0); });
       return;
     }
+#if defined(PYFASTCAL_AMX)
+  if constexpr (std::is_same_v<Block, LimbScoreBlock>)
+    if (classes == tile && n <= LimbScoreBlock::kFewRows) {
+      LimbScoreBlock s(image, normalize, n, width);
+      s.load(0, n);
+      s.multiply_few(text);
+      for_each_row(n, width, [&](int64_t i) { whole_row(s, i, 0); });
+      return;
+    }
+#endif
   const typename Block::Text packed(text, normalize);
   const int64_t rows = Block::rows(n, image.cols, width);
   parallel_tasks((n + rows - 1) / rows, [&](int64_t task) {
@@ -160,7 +181,7 @@ inline void confidence_of_blocks(const Matrix& image, const Matrix& text, float 
 
 inline void similarity_confidence(const Matrix& image, const Matrix& text, float logit_scale, const float* bias,
                                   const Factors& factors, bool normalize, float* confidence, int64_t* prediction) {
-  with_block({&image, &text}, [&]<class Block>(Block*) {
+  with_block({&image, &text}, normalize, [&]<class Block>(Block*) {
     confidence_of_blocks<Block>(image, text, logit_scale, bias, factors, normalize, confidence, prediction);
   });
 }

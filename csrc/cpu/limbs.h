@@ -126,37 +126,43 @@ class LimbRows {
 // row(i, the products of row i of a tile of rows with 16 columns, over 2^16) for i in [0, 16)
 template <class F>
 inline void multiply_limbs(const int8_t* a, const int8_t* b, int64_t chunks, const F& row) {
-  alignas(64) int32_t sums[4][kLimbTile * kLanes];
+  alignas(64) int32_t sums[5][kLimbTile * kLanes];
   asm volatile("" : : : "memory");
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
-  // the columns stay in L1 for the next rows, these do not; a step waits for the last one on the same sums, so there
-  // are four of these
+  _tile_zero(4);
+  // The columns stay in L1 for the next rows, these do not. A step waits for the last one on the same sums, so those of
+  // 2^16 are in two tiles and no two steps that follow each other share one.
   for (int64_t c = 0; c < chunks; ++c, a += 3 * kLimbBytes, b += 3 * kLimbBytes) {
     _tile_loadd(7, b, 64);
-    _tile_stream_loadd(4, a, 64);
-    _tile_dpbssd(0, 4, 7);
-    _tile_stream_loadd(5, a + kLimbBytes, 64);
-    _tile_dpbssd(1, 5, 7);
-    _tile_stream_loadd(6, a + 2 * kLimbBytes, 64);
-    _tile_dpbssd(2, 6, 7);
+    _tile_stream_loadd(5, a, 64);
+    _tile_dpbssd(0, 5, 7);
+    _tile_stream_loadd(6, a + kLimbBytes, 64);
+    _tile_dpbssd(1, 6, 7);
+    _tile_stream_loadd(5, a + 2 * kLimbBytes, 64);
+    _tile_dpbssd(2, 5, 7);
     _tile_loadd(7, b + kLimbBytes, 64);
-    _tile_dpbssd(3, 5, 7);
-    _tile_dpbssd(1, 4, 7);
+    _tile_dpbssd(4, 5, 7);
+    _tile_dpbssd(3, 6, 7);
+    _tile_stream_loadd(5, a, 64);
+    _tile_dpbssd(1, 5, 7);
     _tile_loadd(7, b + 2 * kLimbBytes, 64);
-    _tile_dpbssd(2, 4, 7);
+    _tile_dpbssd(2, 5, 7);
+    _tile_dpbssd(4, 6, 7);
   }
   _tile_stored(0, sums[0], 64);
   _tile_stored(1, sums[1], 64);
   _tile_stored(2, sums[2], 64);
   _tile_stored(3, sums[3], 64);
+  _tile_stored(4, sums[4], 64);
+  const Vec up = set1(256.0f), down = set1(0x1p-8f);
   for (int64_t i = 0; i < kLimbTile; ++i) {
-    const auto level = [&](int j) { return _mm512_load_si512(sums[j] + i * kLanes); };
-    const Vec low{_mm512_cvtepi32_ps(_mm512_add_epi32(level(2), level(3)))};
-    const Vec middle = fma(Vec{_mm512_cvtepi32_ps(level(1))}, set1(256.0f), low);
-    row(i, fma(Vec{_mm512_cvtepi32_ps(level(0))}, set1(65536.0f), middle));
+    const auto sum = [&](int j) { return _mm512_load_si512(sums[j] + i * kLanes); };
+    const auto wide = [](__m512i x) { return Vec{_mm512_cvtepi32_ps(x)}; };
+    const Vec low = fma(wide(sum(4)), down, wide(_mm512_add_epi32(sum(2), sum(3))));
+    row(i, fma(wide(sum(0)), set1(65536.0f), fma(wide(sum(1)), up, low)));
   }
 }
 

@@ -55,6 +55,7 @@ class Shortlist {
   float kth_ = -kInfinity;
 };
 
+template <class Filter>
 class NearestNeighbours {
  public:
   NearestNeighbours(const Matrix& queries, const Matrix& bank, int64_t k, bool exclude_self, bool normalize,
@@ -106,7 +107,7 @@ class NearestNeighbours {
  private:
   // Panels of them that stay in L2.
   int64_t queries_in_cache() const {
-    return min(max(kQueryBytes / (kOperandBytes * kPanel * queries_.cols), 1), kQueryPanels);
+    return min(max(Filter::kQueryBytes / (Filter::kOperandBytes * kPanel * queries_.cols), 1), Filter::kQueryPanels);
   }
 
   // A block of queries against a part of the bank.
@@ -128,9 +129,9 @@ class NearestNeighbours {
   }
 
   void run_scan(Scan& scan, int64_t begin, int64_t end) const {
-    constexpr int64_t kRows = FilterRows::kRows;
+    constexpr int64_t kRows = Filter::Rows::kRows;
     const int64_t first = scan.first_query(), width = (scan.last_panel - scan.first_panel) * kPanel;
-    FilterRows rows(bank_);
+    typename Filter::Rows rows(bank_);
     Buffer<float> threshold(width), slacks(width);
     float square[kRows], factor[kRows], half[kRows];  // score = dot * factor - half
     scan.lists.resize(width);
@@ -145,7 +146,7 @@ class NearestNeighbours {
       const double residual = rows.load(row0, n, square);
       double largest = 0;
       for (int64_t r = 0; r < n; ++r) {
-        const bool odd = !(square[r] > kSmallestSquare && square[r] < kLargestSquare);
+        const bool odd = !(square[r] > smallest_square(normalize_) && square[r] < kLargestSquare);
         if (odd) scan.odd.push_back({0, row0 + r});
         factor[r] = odd ? 0.0f : normalize_ ? 1.0f / std::sqrt(square[r]) : 1.0f;
         half[r] = odd ? kInfinity : normalize_ ? 0.0f : 0.5f * square[r];
@@ -239,13 +240,15 @@ class NearestNeighbours {
   float* const distances_;
   int64_t* const indices_;
   Buffer<double> bank_scale_;
-  const FilterQueries filter_;
+  const typename Filter::Queries filter_;
 };
 
 inline void knn(const Matrix& queries, const Matrix& bank, int64_t k, bool exclude_self, bool normalize,
                 float* distances, int64_t* indices) {
   if (6 * k >= bank.rows) return knn_direct(queries, bank, k, exclude_self, normalize, distances, indices);
-  NearestNeighbours(queries, bank, k, exclude_self, normalize, distances, indices).run();
+  with_filter(queries, bank, [&]<class Filter>(Filter*) {
+    NearestNeighbours<Filter>(queries, bank, k, exclude_self, normalize, distances, indices).run();
+  });
 }
 
 }  // namespace pyfastcal::PYFASTCAL_VARIANT

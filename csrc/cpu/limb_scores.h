@@ -17,7 +17,7 @@ struct LimbText {
       const int64_t first = t * kLimbTile, n = max(0, min(kLimbTile, text.rows - first));
       for (int64_t i = first; i < first + n; ++i) scale[i] = limb_column_scale(packed.store(text, i, normalize, i));
       for (int64_t i = first + n; i < first + kLimbTile; ++i) scale[i] = 0;
-      packed.transpose_tile(t, packed.tile(t));
+      transpose_tiles(packed.tile(t), 3 * packed.chunks);
     });
   }
 
@@ -66,7 +66,7 @@ class LimbScoreBlock {
   // The scores of few rows: sixteen classes at a time become limbs in a buffer that stays in L1, are multiplied by all
   // rows and forgotten; threads share the classes. Rows are the columns here, which changes no bit.
   void multiply_few(const Matrix& text) {
-    for (int64_t t = 0; t < limb_tiles(n_); ++t) rows_.transpose_tile(t, rows_.tile(t));
+    transpose_tiles(rows_.tile(0), limb_tiles(n_) * 3 * rows_.chunks);
     const int64_t count = limb_tiles(text.rows);
     // a part takes 10 microseconds or more: less is not worth another thread
     const int64_t parts = max(1, min(count, count * text.cols * (n_ + 32) >> 18));

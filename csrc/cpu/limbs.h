@@ -82,7 +82,17 @@ inline float store_limbs(const T* row, int64_t n, int exponent, int8_t* tiles, i
   return reduce_add((square[0] + square[1]) + (square[2] + square[3]));
 }
 
-// Rows in tiles, as the left side of a product.
+// Tiles of rows, the left side of a product, become tiles of columns, the right side: in fours of numbers.
+inline void transpose_tiles(int8_t* tiles, int64_t count) {
+  for (int64_t j = 0; j < count; ++j, tiles += kLimbBytes) {
+    Vec x[kLanes];
+    for (int64_t i = 0; i < kLanes; ++i) x[i] = load(reinterpret_cast<const float*>(tiles + i * kLimbChunk));
+    transpose(x);
+    for (int64_t i = 0; i < kLanes; ++i) store(reinterpret_cast<float*>(tiles + i * kLimbChunk), x[i]);
+  }
+}
+
+// Rows in tiles.
 class LimbRows {
  public:
   LimbRows(int64_t rows, int64_t depth)
@@ -104,17 +114,6 @@ class LimbRows {
       scale = 0x1p22 * unit * (normalize ? inverse_norm(std::sqrt(double(square)) * unit) : 1.0);
     });
     return scale;
-  }
-
-  // Tile t as the right side of a product: columns, in fours of numbers. `out`, also in place, is as large.
-  void transpose_tile(int64_t t, int8_t* out) const {
-    const int8_t* from = tile(t);
-    for (int64_t j = 0; j < 3 * chunks; ++j, from += kLimbBytes, out += kLimbBytes) {
-      Vec x[kLanes];
-      for (int64_t i = 0; i < kLanes; ++i) x[i] = load(reinterpret_cast<const float*>(from + i * 64));
-      transpose(x);
-      for (int64_t i = 0; i < kLanes; ++i) PYFASTCAL_VARIANT::store(reinterpret_cast<float*>(out + i * 64), x[i]);
-    }
   }
 
   const int64_t chunks;

@@ -70,7 +70,7 @@ FLAGS += ["-Wno-maybe-uninitialized", "-Wno-uninitialized"]  # what GCC 12 says 
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"]
 AVX512_BF16 = [*AVX512, "-mavx512bf16"]
-AMX_BF16 = [*AVX512_BF16, "-mamx-tile", "-mamx-bf16"]
+AMX_BF16 = [*AVX512_BF16, "-mamx-tile", "-mamx-int8", "-mamx-bf16"]
 NEON = ["-fno-schedule-insns"]  # GCC would move a tile's loads up until its 32 registers do not suffice
 NEON_BF16 = [*NEON, "-march=armv8.2-a+bf16"]
 VARIANTS = {

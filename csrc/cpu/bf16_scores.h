@@ -60,10 +60,13 @@ struct Bf16Text {
   Bf16Packed packed;
 };
 
+class Bf16FewRows;
+
 // As ScoreBlock.
 class Bf16ScoreBlock {
  public:
   using Text = Bf16Text;
+  using FewRows = Bf16FewRows;
 
   Bf16ScoreBlock(const Matrix& image, const Text& text, bool normalize, int64_t rows, int64_t width)
       : width(width),

@@ -102,7 +102,7 @@ inline void contrast_of_blocks(const Matrix& image, const Matrix& text, const Ma
 
 inline void contrast_distance(const Matrix& image, const Matrix& text, const Matrix& image0, const Matrix& text0,
                               bool probability, float logit_scale, bool normalize, float* z) {
-  with_block({&image, &text, &image0, &text0}, [&]<class Block>(Block*) {
+  with_block({&image, &text, &image0, &text0}, normalize, [&]<class Block>(Block*) {
     contrast_of_blocks<Block>(image, text, image0, text0, probability, logit_scale, normalize, z);
   });
 }

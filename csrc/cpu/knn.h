@@ -54,6 +54,7 @@ class Shortlist {
   float kth_ = -kInfinity;
 };
 
+template <class Filter>
 class NearestNeighbours {
  public:
   NearestNeighbours(const Matrix& queries, const Matrix& bank, int64_t k, bool exclude_self, bool normalize,
@@ -105,7 +106,7 @@ class NearestNeighbours {
  private:
   // Panels of them that stay in L2.
   int64_t queries_in_cache() const {
-    return min(max(kQueryBytes / (kOperandBytes * kPanel * queries_.cols), 1), kQueryPanels);
+    return min(max(Filter::kQueryBytes / (Filter::kOperandBytes * kPanel * queries_.cols), 1), Filter::kQueryPanels);
   }
 
   // A block of queries against a part of the bank.
@@ -127,11 +128,11 @@ class NearestNeighbours {
   }
 
   void run_scan(Scan& scan, int64_t begin, int64_t end) const {
-    constexpr int64_t kRows = FilterRows::kRows;
+    constexpr int64_t kRows = Filter::Rows::kRows;
     const int64_t first = scan.first_query(), width = (scan.last_panel - scan.first_panel) * kPanel;
-    FilterRows rows(bank_);
+    typename Filter::Rows rows(bank_);
     Buffer<float> threshold(width), slacks(width);
-    RowScores facts;
+    RowScores<Filter> facts;
     scan.lists.resize(width);
     for (int64_t j = 0; j < width; ++j) {
       const bool wanted = first + j < queries_.rows && judged_by_score(first + j);
@@ -233,14 +234,16 @@ class NearestNeighbours {
   float* const distances_;
   int64_t* const indices_;
   Buffer<double> bank_scale_;
-  const FilterQueries filter_;
+  const typename Filter::Queries filter_;
 };
 
 inline void knn(const Matrix& queries, const Matrix& bank, int64_t k, bool exclude_self, bool normalize,
                 float* distances, int64_t* indices) {
   if (64 * k + 2048 >= bank.rows)
     return DenseNeighbours(queries, bank, k, exclude_self, normalize, distances, indices).run();
-  NearestNeighbours(queries, bank, k, exclude_self, normalize, distances, indices).run();
+  with_filter(queries, bank, [&]<class Filter>(Filter*) {
+    NearestNeighbours<Filter>(queries, bank, k, exclude_self, normalize, distances, indices).run();
+  });
 }
 
 }  // namespace pyfastcal::PYFASTCAL_VARIANT

@@ -108,10 +108,10 @@ class DenseNeighbours {
     void score(int64_t part, int64_t begin, int64_t end) {
       if (!all_.filter_) return;
       FilterRows rows(all_.bank_);
-      RowScores facts;
+      RowScores<AnyFilter> facts;
       largest_[part] = residual_[part] = 0;
-      for (int64_t row0 = begin; row0 < end; row0 += RowScores::kRows) {
-        const int64_t n = min(RowScores::kRows, end - row0);
+      for (int64_t row0 = begin; row0 < end; row0 += RowScores<AnyFilter>::kRows) {
+        const int64_t n = min(RowScores<AnyFilter>::kRows, end - row0);
         facts.load(rows, row0, n, all_.normalize_);
         largest_[part] = std::fmax(largest_[part], facts.largest);
         residual_[part] = std::fmax(residual_[part], facts.residual);

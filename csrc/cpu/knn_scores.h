@@ -6,17 +6,18 @@ namespace pyfastcal::PYFASTCAL_VARIANT {
 
 // What makes the products with a block of bank rows scores: score = product * factor - half. Rows that fp32 scores
 // cannot judge get no better one than minus infinity.
+template <class Filter>
 struct RowScores {
-  static constexpr int64_t kRows = FilterRows::kRows;
+  static constexpr int64_t kRows = Filter::Rows::kRows;
   float square[kRows], factor[kRows], half[kRows];
   bool odd[kRows];
   double largest = 0, residual = 0;  // norm of a row and relative rounding error of one
 
-  void load(FilterRows& rows, int64_t row0, int64_t n, bool normalize) {
+  void load(typename Filter::Rows& rows, int64_t row0, int64_t n, bool normalize) {
     residual = rows.load(row0, n, square);
     largest = 0;
     for (int64_t r = 0; r < n; ++r) {
-      odd[r] = !(square[r] > kSmallestSquare && square[r] < kLargestSquare);
+      odd[r] = !(square[r] > smallest_square(normalize) && square[r] < kLargestSquare);
       factor[r] = odd[r] ? 0.0f : normalize ? 1.0f / std::sqrt(square[r]) : 1.0f;
       half[r] = odd[r] ? kInfinity : normalize ? 0.0f : 0.5f * square[r];
       if (!odd[r]) largest = std::fmax(largest, std::sqrt(double(square[r])));

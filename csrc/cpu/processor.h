@@ -36,7 +36,7 @@ inline bool has_avx512_bf16() { return has_avx512() && has_bit(7, 1, 0, 5); }
 // The kernel saves tiles for those processes only that have asked for them, once.
 inline bool has_amx_bf16() {
   constexpr int kRequestPermission = 0x1023, kTileData = 18;
-  static const bool has = has_avx512_bf16() && has_bit(7, 0, 3, 24) && has_bit(7, 0, 3, 22) &&
+  static const bool has = has_avx512_bf16() && has_bit(7, 0, 3, 24) && has_bit(7, 0, 3, 25) && has_bit(7, 0, 3, 22) &&
                           syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
   return has;
 }

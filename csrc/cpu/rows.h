@@ -1,6 +1,10 @@
 // Rows of a Matrix as fp32: in place where they are, else converted into a scratch buffer. Norms and exact dot
 // products in double, in a fixed order.
 #pragma once
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <memory>
 #include <new>
 #include <type_traits>
@@ -14,7 +18,17 @@ namespace pyfastcal::PYFASTCAL_VARIANT {
 template <class T>
 class Buffer {
  public:
-  explicit Buffer(int64_t n) : data_(static_cast<T*>(::operator new(sizeof(T) * n, std::align_val_t(64)))) {}
+  explicit Buffer(int64_t n) : data_(static_cast<T*>(::operator new(sizeof(T) * n, std::align_val_t(64)))) {
+#if defined(__linux__)
+    // what fills many pages is made of large ones where the kernel gives them
+    constexpr int64_t kMany = 8 << 20, kPage = 4096;
+    if (int64_t(sizeof(T)) * n >= kMany) {
+      char* const data = reinterpret_cast<char*>(data_);
+      const int64_t skip = -reinterpret_cast<int64_t>(data) & (kPage - 1);
+      madvise(data + skip, size_t(int64_t(sizeof(T)) * n - skip), MADV_HUGEPAGE);
+    }
+#endif
+  }
   ~Buffer() { ::operator delete(data_, std::align_val_t(64)); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;

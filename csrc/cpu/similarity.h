@@ -27,7 +27,8 @@ inline void similarity_of_blocks(const Matrix& image, const Matrix& text, bool n
 
 // out: (image.rows, text.rows)
 inline void similarity(const Matrix& image, const Matrix& text, bool normalize, float* out) {
-  with_block({&image, &text}, [&]<class Block>(Block*) { similarity_of_blocks<Block>(image, text, normalize, out); });
+  with_block({&image, &text}, normalize,
+             [&]<class Block>(Block*) { similarity_of_blocks<Block>(image, text, normalize, out); });
 }
 
 }  // namespace pyfastcal::PYFASTCAL_VARIANT

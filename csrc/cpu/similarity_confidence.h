@@ -3,14 +3,18 @@
 #pragma once
 #include "confidence.h"
 #include "few_bf16_rows.h"
+#include "limb_scores.h"
 
 namespace pyfastcal::PYFASTCAL_VARIANT {
 
 inline constexpr int64_t kClassTile = 1 << 16;  // more classes than this are swept twice, tile by tile
 
+class FloatFewRows;
+
 // A block of image rows and their scores against panels of classes.
 struct ScoreBlock {
   using Text = FloatText;
+  using FewRows = FloatFewRows;  // for all images at once, where they are few
 
   ScoreBlock(const Matrix& image, const Text& text, bool normalize, int64_t rows, int64_t width)
       : ScoreBlock(image, normalize, rows, width, &text) {}
@@ -80,24 +84,26 @@ class FloatFewRows : public ScoreBlock {
   }
 };
 
-#if defined(PYFASTCAL_BF16)
-template <class Block>
-using FewRows = std::conditional_t<std::is_same_v<Block, ScoreBlock>, FloatFewRows, Bf16FewRows>;
-#else
-template <class Block>
-using FewRows = FloatFewRows;
-#endif
-
 // f(a null pointer of the kind of block that multiplies these matrices)
 template <class F>
-inline void with_block([[maybe_unused]] std::initializer_list<const Matrix*> matrices, const F& f) {
+inline void with_block([[maybe_unused]] std::initializer_list<const Matrix*> matrices, [[maybe_unused]] bool normalize,
+                       const F& f) {
 #if defined(PYFASTCAL_BF16)
   bool bf16 = true;
   for (const Matrix* m : matrices) bf16 &= m->dtype == Dtype::kBFloat16;
   if (bf16) return f(static_cast<Bf16ScoreBlock*>(nullptr));
 #endif
+#if defined(PYFASTCAL_AMX)
+  bool limbs = normalize;
+  for (const Matrix* m : matrices) limbs &= m->cols >= kLeastLimbDepth && m->cols <= kMostLimbDepth;
+  if (limbs) return f(static_cast<LimbScoreBlock*>(nullptr));
+#endif
   f(static_cast<ScoreBlock*>(nullptr));
 }
+
+// Scores of `classes` classes, in whole panels; the rows of many classes lie an odd number of cache lines apart, or too
+// many of a column would share a set of the cache.
+inline int64_t row_width(int64_t classes) { return panels(classes) * kPanel + (classes > 4096 ? kLanes : 0); }
 
 inline void add_bias(float* row, int64_t n, float scale, const float* bias) {
   for (int64_t c = 0; c < n; ++c) row[c] = row[c] * scale + bias[c];
@@ -107,7 +113,7 @@ template <class Block>
 inline void confidence_of_blocks(const Matrix& image, const Matrix& text, float logit_scale, const float* bias,
                                  const Factors& factors, bool normalize, float* confidence, int64_t* prediction) {
   const int64_t n = image.rows, classes = text.rows, tile = min(classes, kClassTile);
-  const int64_t width = panels(tile) * kPanel, step = width / kPanel;
+  const int64_t width = row_width(tile), step = panels(tile);
   // logits = scale * score, or already in place where a bias had to be added
   const auto finish = [&](const auto& s, int64_t i, int64_t first_class, int64_t m) {
     const float scale = logit_scale * s.scale[i];
@@ -121,7 +127,7 @@ inline void confidence_of_blocks(const Matrix& image, const Matrix& text, float 
                    confidence[begin + i], prediction[begin + i]);
   };
   if (classes == tile && are_few_rows(n, classes)) {
-    const FewRows<Block> s(image, normalize, width);
+    const typename Block::FewRows s(image, normalize, width);
     s.multiply(text);
     return for_each_row(n, width, [&](int64_t i) { whole_row(s, i, 0); });
   }
@@ -168,7 +174,7 @@ inline void confidence_of_blocks(const Matrix& image, const Matrix& text, float 
 
 inline void similarity_confidence(const Matrix& image, const Matrix& text, float logit_scale, const float* bias,
                                   const Factors& factors, bool normalize, float* confidence, int64_t* prediction) {
-  with_block({&image, &text}, [&]<class Block>(Block*) {
+  with_block({&image, &text}, normalize, [&]<class Block>(Block*) {
     confidence_of_blocks<Block>(image, text, logit_scale, bias, factors, normalize, confidence, prediction);
   });
 }

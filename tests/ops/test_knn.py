@@ -54,6 +54,22 @@ def test_larger(device, q, m, d, k, normalize):
     agree(run_on(device, fc.knn)(queries, bank, k, normalize=normalize), queries, bank, k, normalize=normalize)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_all_near_one_another(device, dtype):
+    """As features of one model are."""
+    centre, spread = normal(0, 1, 70), 0.02
+    queries, bank = ((centre + normal(seed, n, 70, scale=spread)).to(dtype) for seed, n in ((1, 40), (2, 3000)))
+    agree(run_on(device, fc.knn)(queries, bank, 10), queries, bank, 10)
+
+
+@pytest.mark.parametrize("length", [3e-15, 1e-13, 9.9e-13])
+def test_rows_shorter_than_what_normalize_divides_by(device, length):
+    """They stay shorter than 1, so nearer than most others."""
+    queries, bank = normal(0, 20, 48), normal(1, 600, 48)
+    bank[::7] *= length / bank[::7].norm(dim=1, keepdim=True)
+    agree(run_on(device, fc.knn)(queries, bank, 10), queries, bank, 10)
+
+
 @given(seed=seeds, k=st.integers(1, 60))
 def test_ties_are_ordered_by_index(device, seed, k):
     generator = torch.Generator().manual_seed(seed)

@@ -81,7 +81,7 @@ class TemperatureScaling(FitBuffers, LogitScaling):
         return self._inverses(len(logits), logits)
 
     def _known_factor(self, logits: Tensor, *contrast: Tensor | float) -> dict[str, Tensor] | None:
-        return None if (temperature := self.temperature) is None else {"temperature": temperature}
+        return None if (temperature := self._buffers["temperature"]) is None else {"temperature": temperature}
 
     @accepts_numpy
     def forward(self, logits: Tensor) -> Tensor:

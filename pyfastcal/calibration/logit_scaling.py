@@ -37,7 +37,7 @@ class LogitScaling(Calibrator):
 
     def _known_factor(self, logits: Tensor, *contrast: Tensor | float) -> dict[str, Tensor] | None:
         """The factor as ``ops.scale_logits`` takes it, of plain arguments whose checks cost little (buffers by
-        ``_buffers``: attributes of a module are slow to find); None where it is to be made, or refused, step by step."""
+        ``_buffers``: attributes of a module are slow); None where it is to be made, or refused, step by step."""
         return None
 
     def feature_weights(

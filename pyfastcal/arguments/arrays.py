@@ -55,7 +55,7 @@ def accepts_numpy(function: F) -> F:
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        for value in (*args, *kwargs.values()):  # a loop: any() of a generator would take longer than the rest
+        for value in (*args, *kwargs.values()) if kwargs else args:  # a loop: any() of a generator would take longer
             if isinstance(value, np.ndarray):
                 return converted(*args, **kwargs)
         return function(*args, **kwargs)

@@ -93,7 +93,7 @@ class DistanceAwareCalibration(FitBuffers, LogitScaling):
         return self._weight("logits", logits.shape[1], logits)[prediction]
 
     def _known_factor(self, logits: Tensor, *contrast: Tensor | float) -> dict[str, Tensor] | None:
-        return None if (weight := self.class_weight) is None else {"class_weight": weight}
+        return None if (weight := self._buffers["class_weight"]) is None else {"class_weight": weight}
 
     def _weight(self, name: str, n_classes: int, like: Tensor) -> Tensor:
         self._need_fit()

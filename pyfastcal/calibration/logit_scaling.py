@@ -36,8 +36,8 @@ class LogitScaling(Calibrator):
         raise NotImplementedError  # abstract: each calibrator has its own
 
     def _known_factor(self, logits: Tensor, *contrast: Tensor | float) -> dict[str, Tensor] | None:
-        """The factor as ``ops.scale_logits`` takes it, of plain arguments whose checks cost little; None where it is
-        to be made, or refused, step by step."""
+        """The factor as ``ops.scale_logits`` takes it, of plain arguments whose checks cost little (buffers by
+        ``_buffers``: attributes of a module are slow); None where it is to be made, or refused, step by step."""
         return None
 
     def feature_weights(

@@ -78,10 +78,10 @@ class TemperatureScaling(FitBuffers, LogitScaling):
 
     def _factor(self, logits: Tensor, prediction: Tensor) -> Tensor:
         """``1 / temperature`` for every row."""
-        return self._inverse(logits).expand(len(logits))
+        return self._inverses(len(logits), logits)
 
     def _known_factor(self, logits: Tensor, *contrast: Tensor | float) -> dict[str, Tensor] | None:
-        return None if (temperature := self.temperature) is None else {"temperature": temperature}
+        return None if (temperature := self._buffers["temperature"]) is None else {"temperature": temperature}
 
     @accepts_numpy
     def forward(self, logits: Tensor) -> Tensor:
@@ -97,12 +97,18 @@ class TemperatureScaling(FitBuffers, LogitScaling):
         self, image_features: Tensor, text_features: Tensor, **options: Any
     ) -> tuple[Tensor | None, Tensor | None]:
         checks.matrix("text_features", text_features)
-        return self._inverse(text_features).expand(len(text_features)), None
+        return self._inverses(len(text_features), text_features), None
 
-    def _inverse(self, like: Tensor) -> Tensor:
+    def _inverses(self, n: int, like: Tensor) -> Tensor:
+        """``1 / temperature``, n times."""
         self._need_fit()
-        ranges.factors("temperature", self.temperature[None])  # in half precision it may have become 0 or infinite
-        return (1 / self.temperature).to(torch.promote_types(like.dtype, torch.float32))
+        known, dtype = self.temperature, torch.promote_types(like.dtype, torch.float32)
+        if known.dtype == torch.float64 and known.device == like.device and checks.values_visible(known):
+            value = float(known)
+            if ranges.SMALLEST <= value <= ranges.LARGEST:  # the usual case, in one step
+                return torch.full((n,), 1 / value, dtype=dtype, device=known.device)
+        ranges.factors("temperature", known[None])  # in half precision it may have become 0 or infinite
+        return (1 / known).to(dtype).expand(n)
 
     def _check_loaded(self, name: str, key: str, loaded: Tensor) -> None:
         ranges.factors(key, checks.floating(key, loaded, 0)[None])

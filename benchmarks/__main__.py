@@ -20,6 +20,7 @@ from . import (
     density,
     harness,
     knn,
+    knn_sweep,
     memory,
     nll,
     products,
@@ -37,6 +38,7 @@ OPS: dict[str, ModuleType] = {
     for module in (
         *(confidence, similarity_confidence, similarity, contrast, bins, nll, density, dac_fit, temperature, shards),
         small,
+        knn_sweep,
         knn,  # last: its peers take longest on a GPU
     )
 }
@@ -189,6 +191,8 @@ def main(arguments: list[str] | None = None) -> int:
     output.print(tables.terminal(small.others(run.rows)))
     if sweep := small.grids(run.rows):
         print(f"The time of the torch idiom over ours, by rows and classes:\n\n{sweep}")
+    if sweep := knn_sweep.grids(run.rows):
+        print(f"The time of the torch idiom over ours, by queries and neighbours:\n\n{sweep}")
     if comparing:
         print(tables.verdict(run.rows))
     if path is not None:

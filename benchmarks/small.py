@@ -135,8 +135,8 @@ def update(n: int) -> Case:
 
 
 def others(rows: list[Row]) -> list[Row]:
-    """Those that stand in the tables of all ops: the sweep has tables of its own."""
-    return [row for row in rows if row.op != "small"]
+    """Those that stand in the tables of all ops: sweeps have tables of their own."""
+    return [row for row in rows if row.op not in ("small", "knn_sweep")]
 
 
 def grids(rows: list[Row]) -> str:

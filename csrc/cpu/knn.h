@@ -6,8 +6,7 @@
 // a score's error (knn_filter.h), so no true neighbour is lost, and near-duplicates, whose distance q.q + b.b - 2 q.b
 // would lose to cancellation, are exact.
 #pragma once
-#include "knn_direct.h"
-#include "knn_filter.h"
+#include "knn_dense.h"
 
 namespace pyfastcal::PYFASTCAL_VARIANT {
 
@@ -132,7 +131,7 @@ class NearestNeighbours {
     const int64_t first = scan.first_query(), width = (scan.last_panel - scan.first_panel) * kPanel;
     FilterRows rows(bank_);
     Buffer<float> threshold(width), slacks(width);
-    float square[kRows], factor[kRows], half[kRows];  // score = dot * factor - half
+    RowScores facts;
     scan.lists.resize(width);
     for (int64_t j = 0; j < width; ++j) {
       const bool wanted = first + j < queries_.rows && judged_by_score(first + j);
@@ -142,15 +141,10 @@ class NearestNeighbours {
     }
     for (int64_t row0 = begin; row0 < end; row0 += kRows) {
       const int64_t n = min(kRows, end - row0);
-      const double residual = rows.load(row0, n, square);
-      double largest = 0;
-      for (int64_t r = 0; r < n; ++r) {
-        const bool odd = !(square[r] > kSmallestSquare && square[r] < kLargestSquare);
-        if (odd) scan.odd.push_back({0, row0 + r});
-        factor[r] = odd ? 0.0f : normalize_ ? 1.0f / std::sqrt(square[r]) : 1.0f;
-        half[r] = odd ? kInfinity : normalize_ ? 0.0f : 0.5f * square[r];
-        if (!odd && std::sqrt(double(square[r])) > largest) largest = std::sqrt(double(square[r]));
-      }
+      facts.load(rows, row0, n, normalize_);
+      for (int64_t r = 0; r < n; ++r)
+        if (facts.odd[r]) scan.odd.push_back({0, row0 + r});
+      const double largest = facts.largest, residual = facts.residual;
       if (largest > scan.largest || residual > scan.residual) {
         scan.largest = std::fmax(scan.largest, largest), scan.residual = std::fmax(scan.residual, residual);
         for (int64_t j = 0; j < width; ++j) {
@@ -169,7 +163,7 @@ class NearestNeighbours {
           for (int64_t r = 0; r < tile_rows; ++r) {
             PYFASTCAL_UNROLL
             for (int64_t v = 0; v < kTileVecs; ++v) {
-              const Vec score = fma(acc[r][v], set1(factor[r0 + r]), set1(-half[r0 + r]));
+              const Vec score = fma(acc[r][v], set1(facts.factor[r0 + r]), set1(-facts.half[r0 + r]));
               const int64_t j = j0 + v * kLanes;
               if (const uint32_t hits = not_less(score, load(threshold + j)))
                 collect(scan, score, hits, j, row0 + r0 + r, threshold, slacks);
@@ -244,7 +238,8 @@ class NearestNeighbours {
 
 inline void knn(const Matrix& queries, const Matrix& bank, int64_t k, bool exclude_self, bool normalize,
                 float* distances, int64_t* indices) {
-  if (6 * k >= bank.rows) return knn_direct(queries, bank, k, exclude_self, normalize, distances, indices);
+  if (64 * k + 2048 >= bank.rows)
+    return DenseNeighbours(queries, bank, k, exclude_self, normalize, distances, indices).run();
   NearestNeighbours(queries, bank, k, exclude_self, normalize, distances, indices).run();
 }
 

@@ -1,5 +1,5 @@
-// knn without a filter: the distances of all bank rows, by direct differences in double, to the bit those that knn.h
-// measures. For K near the size of the bank, where a filter could reject little.
+// The exact distances of knn, by direct differences in double, one by one or of several queries at a time, to the same
+// bits; and the order of neighbours.
 #pragma once
 #include <algorithm>
 #include <vector>
@@ -76,29 +76,44 @@ inline constexpr int64_t kQueriesTogether = 8;  // 16 of 32 registers
 inline constexpr int64_t kQueriesTogether = 2;  // 8 of 16
 #endif
 
-// square_distance of `Queries` of them, `stride` apart, and a row that was scaled before.
+// square_distance of `Queries` of them and a row that was scaled before.
 template <int64_t Queries>
-inline void square_distances(const double* row, const double* queries, int64_t stride, int64_t n, double* out) {
+inline void square_distances(const double* row, const double* const* queries, int64_t n, double* out) {
+  const double* q[Queries];
   Sums sums[Queries];
+  PYFASTCAL_UNROLL
+  for (int64_t j = 0; j < Queries; ++j) q[j] = queries[j];
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
     PYFASTCAL_UNROLL
-    for (int64_t q = 0; q < Queries; ++q) sums[q].add_squares(row + i, queries + q * stride + i);
+    for (int64_t j = 0; j < Queries; ++j) sums[j].add_squares(row + i, q[j] + i);
   }
   PYFASTCAL_UNROLL
-  for (int64_t q = 0; q < Queries; ++q) {
+  for (int64_t j = 0; j < Queries; ++j) {
     if (i == n) {
-      out[q] = sums[q].total();
+      out[j] = sums[j].total();
       continue;
     }
     double sum[kLanes];
-    sums[q].store(sum);
-    for (int64_t j = 0; i + j < n; ++j) {
-      const double difference = row[i + j] - queries[q * stride + i + j];
-      sum[j] = multiply_add(difference, difference, sum[j]);
+    sums[j].store(sum);
+    for (int64_t l = 0; i + l < n; ++l) {
+      const double difference = row[i + l] - q[j][i + l];
+      sum[l] = multiply_add(difference, difference, sum[l]);
     }
-    out[q] = add_lanes(sum);
+    out[j] = add_lanes(sum);
   }
+}
+
+// Of any number of them up to Most.
+template <int64_t Most>
+inline void square_distances_of(const double* row, const double* const* queries, int64_t count, int64_t n,
+                                double* out) {
+  if (count >= Most) {
+    square_distances<Most>(row, queries, n, out);
+    queries += Most, out += Most, count -= Most;
+  }
+  if constexpr (Most > 1)
+    if (count) square_distances_of<Most / 2>(row, queries, count, n, out);
 }
 
 // Row i of m in double, divided by its length with normalize.
@@ -108,12 +123,16 @@ inline void scaled_row(const Matrix& m, int64_t i, bool normalize, float* scratc
   for (int64_t k = 0; k < m.cols; ++k) out[k] = row[k] * scale;
 }
 
-// Puts the k nearest first, in order. Many of them are dealt out first, into as many buckets as there are rows, and
-// only the buckets that reach k are sorted: few rows lie in one, unless some are far from all others.
+// Puts the k nearest first, in order. Many of them are dealt out first, into as many buckets as there are rows: few lie
+// in one, unless some are far from all others, and an insertion or two put each in its place.
 inline void sort_nearest(std::vector<Exact>& found, int64_t k) {
   const auto order = [](const Exact& a, const Exact& b) { return nearer(a, b); };
   const int64_t n = found.size();
-  if (k < 64) {
+  if (n < 64) {
+    std::sort(found.begin(), found.end(), order);
+    return;
+  }
+  if (8 * k < n) {
     std::partial_sort(found.begin(), found.begin() + k, found.end(), order);
     return;
   }
@@ -124,14 +143,25 @@ inline void sort_nearest(std::vector<Exact>& found, int64_t k) {
     std::sort(found.begin(), found.end(), order);
     return;
   }
-  const auto bucket = [=](const Exact& x) { return int64_t((x.distance - low) * factor); };
+  const auto bucket = [=](const Exact& x) { return min(int64_t((x.distance - low) * factor), n - 1); };
   std::vector<int64_t> begin(n + 2);  // of bucket b: begin[b + 1] while they are dealt out, begin[b] afterwards
-  for (const Exact& x : found) ++begin[min(bucket(x), n - 1) + 2];
+  for (const Exact& x : found) ++begin[bucket(x) + 2];
   for (int64_t b = 2; b < n + 1; ++b) begin[b] += begin[b - 1];
   std::vector<Exact> dealt(n);
-  for (const Exact& x : found) dealt[begin[min(bucket(x), n - 1) + 1]++] = x;
-  for (int64_t b = 0; b < n && begin[b] < k; ++b)
-    if (begin[b + 1] - begin[b] > 1) std::sort(dealt.begin() + begin[b], dealt.begin() + begin[b + 1], order);
+  for (const Exact& x : found) dealt[begin[bucket(x) + 1]++] = x;
+  for (int64_t b = 0; b < n && begin[b] < k; ++b) {
+    const int64_t first = begin[b], last = begin[b + 1];
+    if (last - first > 16) {
+      std::sort(dealt.begin() + first, dealt.begin() + last, order);
+      continue;
+    }
+    for (int64_t i = first + 1; i < last; ++i) {
+      const Exact x = dealt[i];
+      int64_t at = i;
+      for (; at > first && nearer(x, dealt[at - 1]); --at) dealt[at] = dealt[at - 1];
+      dealt[at] = x;
+    }
+  }
   found.swap(dealt);
 }
 
@@ -141,48 +171,6 @@ inline void write_nearest(std::vector<Exact>& found, int64_t k, bool finite, flo
   for (int64_t i = 0; i < k; ++i) {
     distances[i] = finite ? float(std::sqrt(found[i].distance)) : kNaN;
     indices[i] = finite ? found[i].index : 0;
-  }
-}
-
-inline void knn_direct(const Matrix& queries, const Matrix& bank, int64_t k, bool exclude_self, bool normalize,
-                       float* distances, int64_t* indices) {
-  constexpr int64_t kQueries = 32, kRows = 64;
-  const int64_t d = bank.cols, m = bank.rows, blocks = (m + kRows - 1) / kRows;
-  const int64_t chunk = min(queries.rows, max((1 << 23) / m, kQueries));  // of queries: their squares take 64 MB or so
-  Buffer<double> squares(chunk * m);
-  for (int64_t first = 0; first < queries.rows; first += chunk) {
-    const int64_t count = min(chunk, queries.rows - first), groups = (count + kQueries - 1) / kQueries;
-    parallel_tasks(groups * blocks, [&](int64_t task) {
-      const int64_t q0 = task / blocks * kQueries, n = min(kQueries, count - q0), row0 = task % blocks * kRows;
-      Buffer<float> scratch(d);
-      Buffer<double> query(n * d), rows(kRows * d);
-      for (int64_t q = 0; q < n; ++q) scaled_row(queries, first + q0 + q, normalize, scratch, query + q * d);
-      const int64_t count = min(kRows, m - row0);
-      for (int64_t r = 0; r < count; ++r) scaled_row(bank, row0 + r, normalize, scratch, rows + r * d);
-      // a few queries stay in L1 while the rows pass
-      int64_t q = 0;
-      for (; q + kQueriesTogether <= n; q += kQueriesTogether)
-        for (int64_t r = 0; r < count; ++r) {
-          double square[kQueriesTogether];
-          square_distances<kQueriesTogether>(rows + r * d, query + q * d, d, d, square);
-          for (int64_t j = 0; j < kQueriesTogether; ++j) squares[(q0 + q + j) * m + row0 + r] = square[j];
-        }
-      for (; q < n; ++q)
-        for (int64_t r = 0; r < count; ++r)
-          square_distances<1>(rows + r * d, query + q * d, d, d, squares + (q0 + q) * m + row0 + r);
-    });
-    parallel_tasks(count, [&](int64_t q) {
-      std::vector<Exact> found;
-      found.reserve(m);
-      bool finite = true;
-      for (int64_t r = 0; r < m; ++r) {
-        if (exclude_self && r == first + q) continue;
-        const double square = squares[q * m + r];
-        finite &= square < double(kInfinity);
-        found.push_back({{square, r}});
-      }
-      write_nearest(found, k, finite, distances + (first + q) * k, indices + (first + q) * k);
-    });
   }
 }
 

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from benchmarks import __main__ as command
-from benchmarks import harness, results, small, tables
+from benchmarks import harness, knn_sweep, results, small, tables
 from benchmarks.targets import TARGETS, at_least, at_most, in_microseconds, share_of_floor
 
 from .cases import case
@@ -213,8 +213,9 @@ def test_markdown_is_of_the_newest_complete_run(quick: Path, tmp_path: Path, cap
     assert command.main(["--markdown", "--out", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("| work |") and lines[-1].endswith("2026-01-02.")
-    assert len([line for line in lines if line.startswith("|")]) == 2 + len(command.OPS) - 1
-    assert "small" in command.OPS  # whose works are cells of tables of their own
+    sweeps = {"small", "knn_sweep"} & set(command.OPS)  # whose works are cells of tables of their own
+    assert len(sweeps) == 2
+    assert len([line for line in lines if line.startswith("|")]) == 2 + len(command.OPS) - len(sweeps)
 
 
 def test_serving_calls_are_cells_of_a_sweep():
@@ -226,6 +227,15 @@ def test_serving_calls_are_cells_of_a_sweep():
     assert first.splitlines()[2:] == ["| 1 | 1.50x |  | 2.00x |  |"]
     assert second.splitlines()[2:] == ["| 8 | 3.00x |"]
     assert small.grids([]) == ""
+
+
+def test_neighbours_are_cells_of_a_sweep():
+    rows = [
+        harness.Row("knn_sweep", knn_sweep.work((10, 1000, 64, k)), "torch eager", "peer", figure=figure)
+        for k, figure in ((1, 1.5), (500, 2.0))
+    ]
+    assert knn_sweep.grids(rows).splitlines()[2:] == ["| 10 queries | 1.50x |  |  |  |  |  | 2.00x |  |"]
+    assert knn_sweep.grids([]) == ""
 
 
 def test_a_failed_write_leaves_nothing(quick: Path, tmp_path: Path):

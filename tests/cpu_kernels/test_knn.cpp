@@ -65,24 +65,20 @@ PYFASTCAL_TEST(neighbours) {
     int64_t queries, bank, depth;
   };
   for (const Dtype dtype : kDtypes)
-    for (const Size size : {Size{0, 5, 3}, {1, 1, 1}, {1, 50, 7}, {7, 49, 16}, {17, 130, 33}, {34, 330, 40}})
+    // the last: with few neighbours by way of shortlists, else by scores kept, in parts of the bank
+    for (const Size size :
+         {Size{0, 5, 3}, {1, 1, 1}, {1, 50, 7}, {7, 49, 16}, {17, 130, 33}, {34, 330, 40}, {9, 2600, 12}})
       for (const bool normalize : {false, true}) {
         if (normalize && size.depth == 1) continue;
         Numbers numbers{uint64_t(size.bank)};
         const auto normal = [&](int64_t, int64_t) { return numbers.normal(); };
         const Rows queries(dtype, size.queries, size.depth, 2, normal), bank(dtype, size.bank, size.depth, 1, normal);
-        const std::vector<int64_t> ks{1, 5, size.bank - 1, size.bank};
-        if (dtype == Dtype::kFloat || size.depth > 7)  // few bits in few columns: ties that rounding decides
+        std::vector<int64_t> ks{1, 5, 70};
+        if (size.bank < 1000) ks.insert(ks.end(), {size.bank - 1, size.bank});
+        if (dtype == Dtype::kFloat || size.depth > 12)  // few bits in few columns: ties that rounding decides
           check_knn(kernels, queries, bank, ks, false, normalize, "");
         if (size.bank < 330 && dtype == Dtype::kFloat) check_knn(kernels, bank, bank, ks, true, normalize, "");
       }
-}
-
-PYFASTCAL_TEST(neighbours_of_few_queries) {  // a bank of which threads take parts
-  Numbers numbers(6);
-  const auto normal = [&](int64_t, int64_t) { return numbers.normal(); };
-  const Rows bank(Dtype::kFloat, 2300, 6, 0, normal), queries(Dtype::kFloat, 3, 6, 0, normal);
-  check_knn(kernels, queries, bank, {1, 3}, false, false, ", in parts");
 }
 
 PYFASTCAL_TEST(neighbours_that_are_equal_or_nearly_so) {
@@ -95,7 +91,10 @@ PYFASTCAL_TEST(neighbours_that_are_equal_or_nearly_so) {
   };
   const Rows bank(Dtype::kFloat, 90, 37, 0, near), queries(Dtype::kFloat, 4, 37, 0, near);
   check_knn(kernels, queries, bank, {40}, false, false, ", nearly equal");
-  check_knn(kernels, bank, bank, {12, 25}, true, false, ", nearly equal");
+  check_knn(kernels, bank, bank, {25, 60}, true, false, ", nearly equal");
+  const Rows large(Dtype::kFloat, 2400, 37, 0, near);
+  check_knn(kernels, queries, large, {3}, true, false, ", nearly equal");
+  check_knn(kernels, queries, large, {300}, true, true, ", nearly equal");
 }
 
 PYFASTCAL_TEST(neighbours_that_sums_of_bf16_cannot_tell_apart) {
@@ -108,8 +107,19 @@ PYFASTCAL_TEST(neighbours_that_sums_of_bf16_cannot_tell_apart) {
     return j < 30 ? centre[size_t(j)] : std::ldexp(128 + double((i * 37 + j * 11) % 128), -16);
   };
   const auto far = [&](int64_t, int64_t j) { return std::round(32 * numbers.normal()) / (j < 30 ? 32 : 4096); };
-  const Rows bank(Dtype::kBFloat16, 200, 35, 0, near), queries(Dtype::kBFloat16, 9, 35, 0, far);
-  check_knn(kernels, queries, bank, {1, 12}, false, false, ", nearly equal");
+  const Rows bank(Dtype::kBFloat16, 2400, 35, 0, near), queries(Dtype::kBFloat16, 5, 35, 0, far);
+  check_knn(kernels, queries, bank, {1, 5, 50}, false, false, ", nearly equal");
+}
+
+// Scores of which all but a few fall in one bucket, and of which all are equal.
+PYFASTCAL_TEST(neighbours_among_outliers) {
+  Numbers numbers(6);
+  const auto far = [&](int64_t i, int64_t j) {
+    return i % 97 == 40 ? 1e6 * double(i) * (j == 3) : i < 500 ? 1 + 1e-3 * numbers.normal() : 1.0;
+  };
+  const Rows bank(Dtype::kFloat, 900, 21, 0, far), queries(Dtype::kFloat, 3, 21, 0, far);
+  check_knn(kernels, queries, bank, {1, 450, 800}, false, false, ", outliers");
+  check_knn(kernels, queries, bank, {50}, true, false, ", outliers");
 }
 
 PYFASTCAL_TEST(neighbours_of_any_length) {
@@ -118,19 +128,28 @@ PYFASTCAL_TEST(neighbours_of_any_length) {
   const auto odd = [&](int64_t i, int64_t) {
     return numbers.normal() * (i % 11 == 2 ? 0.0 : i % 11 == 5 ? 1e-20 : i % 11 == 9 ? 1e17 : 1.0);
   };
-  const Rows bank(Dtype::kFloat, 60, 20, 0, odd), queries(Dtype::kFloat, 13, 20, 0, odd);
-  check_knn(kernels, queries, bank, {1, 3}, false, false, ", odd lengths");
+  for (const int64_t rows : {60, 2400}) {
+    const Rows bank(Dtype::kFloat, rows, 20, 0, odd), queries(Dtype::kFloat, 13, 20, 0, odd);
+    check_knn(kernels, queries, bank, {1, 3}, false, false, ", odd lengths");
+  }
 }
 
 PYFASTCAL_TEST(neighbours_of_what_is_not_finite) {
-  for (const double bad : {double(NAN), double(INFINITY)}) {
-    const Rows bank(Dtype::kFloat, 40, 19, 0, [](int64_t i, int64_t j) { return double((i * 7 + j * 3) % 11); }),
-        queries(Dtype::kFloat, 3, 19, 0, [&](int64_t i, int64_t j) { return i == 1 && j == 18 ? bad : double(j % 4); });
-    float distance[6];
-    int64_t index[6];
-    kernels.knn(queries, bank, 2, false, false, distance, index);
-    for (int i = 0; i < 6; ++i) EXPECT(std::isnan(distance[i]) == (i / 2 == 1), "NaN for that query alone");
-  }
+  for (const int64_t rows : {40, 2400})
+    for (const double bad : {double(NAN), double(INFINITY)}) {
+      const auto good = [](int64_t i, int64_t j) { return double((i * 7 + j * 3) % 11); };
+      const Rows bank(Dtype::kFloat, rows, 19, 0, good),
+          bad_bank(Dtype::kFloat, rows, 19, 0,
+                   [&](int64_t i, int64_t j) { return i == rows / 2 && j == 18 ? bad : good(i, j); }),
+          queries(Dtype::kFloat, 3, 19, 0,
+                  [&](int64_t i, int64_t j) { return i == 1 && j == 18 ? bad : double(j % 4); });
+      float distance[6];
+      int64_t index[6];
+      kernels.knn(queries, bank, 2, false, false, distance, index);
+      for (int i = 0; i < 6; ++i) EXPECT(std::isnan(distance[i]) == (i / 2 == 1), "NaN for that query alone");
+      kernels.knn(queries, bad_bank, 2, false, false, distance, index);
+      for (int i = 0; i < 6; ++i) EXPECT(std::isnan(distance[i]), "NaN for all queries of a bank that is not finite");
+    }
 }
 
 }  // namespace pyfastcal::tests

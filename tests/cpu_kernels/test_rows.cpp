@@ -43,17 +43,29 @@ static void check_confidence(const Kernels& kernels, const Rows& x, const Factor
     std::vector<int64_t> any(size_t(x.rows));
     kernels.confidence(x, factors, out, any.data());
   });
+  struct Wanted {
+    Scores scores;
+    double confidence = NAN;
+  };
+  const auto& wanted = once(what, [&] {
+    std::vector<Wanted> rows(size_t(x.rows));
+    for (int64_t i = 0; i < x.rows; ++i) {
+      Wanted& row = rows[size_t(i)];
+      row.scores = scores_of(x, i, 1);
+      const double factor = (factors.class_weight ? factors.class_weight[row.scores.top] : 1.0) *
+                            (factors.sample_weight ? factors.sample_weight[i] : 1.0);
+      row.confidence = std::exp(-(factor == 1 ? row.scores : scores_of(x, i, factor)).log_sum);
+    }
+    return rows;
+  });
   for (int64_t i = 0; i < x.rows; ++i) {
-    const Scores s = scores_of(x, i, 1);
+    const Scores& s = wanted[size_t(i)].scores;
     if (!s.valid) {
       EXPECT(std::isnan(confidence[size_t(i)]), what + " has no confidence for row " + std::to_string(i));
       continue;
     }
     EXPECT(prediction[size_t(i)] == s.top, what + ": the class of the first maximum of row " + std::to_string(i));
-    const double factor = (factors.class_weight ? factors.class_weight[s.top] : 1.0) *
-                          (factors.sample_weight ? factors.sample_weight[i] : 1.0);
-    EXPECT_CLOSE(confidence[size_t(i)], std::exp(-scores_of(x, i, factor).log_sum), 4e-6,
-                 what + ", row " + std::to_string(i));
+    EXPECT_CLOSE(confidence[size_t(i)], wanted[size_t(i)].confidence, 4e-6, what + ", row " + std::to_string(i));
   }
 }
 
@@ -105,8 +117,13 @@ static void check_nll(const Kernels& kernels, const Rows& x, const std::vector<i
     out[0] = nll.value, out[1] = nll.slope, out[2] = nll.curvature;
   });
   double value = 0, slope = 0, curvature = 0, size = 0, wide = 0;
+  const auto& scores = once(what, [&] {
+    std::vector<Scores> rows;
+    for (int64_t i = 0; i < x.rows; ++i) rows.push_back(scores_of(x, i, beta));
+    return rows;
+  });
   for (int64_t i = 0; i < x.rows; ++i) {
-    const Scores s = scores_of(x, i, beta);
+    const Scores& s = scores[size_t(i)];
     const int64_t label = labels[size_t(i)];
     const double y = label >= 0 && label < x.cols ? x.at(i, label) : NAN, top = x.at(i, s.top);
     if (!s.valid || !(y > -INFINITY)) value = NAN;
@@ -147,6 +164,56 @@ PYFASTCAL_TEST(nll_of_odd_rows) {
         check_nll(kernels, x, {0, 1, 3, 33}, 1.0, what + ", a label too large");
         check_nll(kernels, x, {0, -1, 3, 2}, 1.0, what + ", a label too small");
       }
+}
+
+// Rows so long that they are taken in pieces, of 8192 logits: 5 and one of 7. Those masked, not finite or of any scale
+// in some of them.
+PYFASTCAL_TEST(rows_in_pieces) {
+  constexpr int64_t kPiece = 8192, kLong = 5 * kPiece + 7, kKinds = 11;
+  for (const Dtype dtype : kDtypes) {
+    Numbers numbers(11);
+    const Rows x(dtype, kKinds, kLong, 3, [&](int64_t i, int64_t j) -> double {
+      const int64_t p = j / kPiece, at = j % kPiece;
+      switch (i) {
+        case 0: return 3 * numbers.normal();
+        case 1: return 4 * int64_t(3 * numbers.normal() / 4);  // ties, of the maximum too
+        case 2: return p == 1 || p == 5 ? -INFINITY : numbers.normal() - 3 * double(p);
+        case 3: return j == kLong - 1 ? 2 : -INFINITY;
+        case 4: return p == 3 && at == 64 ? NAN : p == 3 ? -INFINITY : numbers.normal();
+        case 5: return p == 2 && at == 8191 ? INFINITY : numbers.normal();
+        case 6: return -INFINITY;
+        case 7: return p == 2 ? 1000 + numbers.normal() : -1000.0;  // other pieces vanish
+        case 8: return 30000 * numbers.normal();
+        case 9: return p == 4 && at == 5 ? NAN : p == 4 ? -60000.0 : numbers.normal();
+        default: return 5e4 + 500 * numbers.normal();
+      }
+    });
+    std::vector<float> class_weight(size_t(kLong), 0), sample_weight(kKinds, 0);
+    for (float& w : class_weight) w = float(0.5 + numbers.uniform());
+    for (float& w : sample_weight) w = float(0.5 + numbers.uniform());
+    check_confidence(kernels, x, {nullptr, nullptr}, shape("confidence", x));
+    check_confidence(kernels, x, {nullptr, sample_weight.data()}, shape("confidence", x, " rows weighted"));
+    check_confidence(kernels, x, {class_weight.data(), sample_weight.data()}, shape("confidence", x, " weighted"));
+    std::vector<float> all(kKinds, 0), one(1, 0);
+    std::vector<int64_t> prediction(kKinds, 0);
+    kernels.confidence(x, {class_weight.data(), nullptr}, all.data(), prediction.data());
+    for (int64_t i = 0; i < kKinds; ++i) {
+      Matrix row = x;
+      row.data = static_cast<const char*>(x.data) + i * x.stride * (dtype == Dtype::kFloat ? 4 : 2);
+      row.rows = 1;
+      kernels.confidence(row, {class_weight.data(), nullptr}, one.data(), prediction.data());
+      EXPECT(std::memcmp(&one[0], &all[size_t(i)], 4) == 0, shape("confidence", x, " alone: other bits"));
+      const double scale = dtype == Dtype::kFloat && i == 8 ? 1e4 : 1;  // so that no shift is a small number
+      const int64_t label = i == 3 ? kLong - 1 : i == 2 ? 5 : i == 7 ? 2 * kPiece + 9 : 3 * kPiece + 100 + i;
+      const double value = x.at(i, label);
+      const Rows alone(dtype, 1, kLong, 0, [&](int64_t, int64_t j) { return x.at(i, j) * scale; });
+      if (i != 4 || value > -INFINITY)
+        check_nll(kernels, alone, {label}, 0.7, shape("nll", alone, ", kind " + std::to_string(i)));
+    }
+    const Rows plain(dtype, 3, kLong, 1, [&](int64_t i, int64_t j) { return x.at(i < 2 ? i : 10, j); });
+    check_nll(kernels, plain, {1, kLong - 1, kPiece}, 1.5, shape("nll", plain));
+    check_nll(kernels, plain, {1, kLong, kPiece}, 1.5, shape("nll", plain, ", a label too large"));
+  }
 }
 
 }  // namespace pyfastcal::tests

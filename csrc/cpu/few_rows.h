@@ -54,7 +54,7 @@ inline void store_columns_products(FloatRows a, const PanelRows& p, float* squar
   }
 }
 
-inline constexpr int64_t kMostColumnRows = 8;
+inline constexpr int64_t kMostColumnRows = kTileRows < 8 ? kTileRows : 8;  // whose sums fit in registers
 
 template <int64_t Rows = kMostColumnRows>
 inline void store_few_products(FloatRows a, int64_t n, const PanelRows& p, float* square, float* scores,

@@ -121,6 +121,33 @@ PYFASTCAL_TEST(similarity_confidences) {
   });
 }
 
+// Alone, among few that share out the classes, or in a block of many: a row gives the same bits.
+PYFASTCAL_TEST(rows_do_not_hang_on_their_batch) {
+  for (const Dtype dtype : kDtypes)
+    for (const bool normalize : {false, true}) {
+      const Rows image = features(dtype, 77, 40, 3, normalize, 1), text = features(dtype, 37, 40, 4, normalize, 0);
+      const auto results = [&](int64_t first, int64_t n) {
+        Matrix part = image;
+        part.data = static_cast<const char*>(image.data) + first * image.stride * (dtype == Dtype::kFloat ? 4 : 2);
+        part.rows = n;
+        std::vector<float> confidence(static_cast<size_t>(n)), out(size_t(n * text.rows));
+        std::vector<int64_t> prediction(static_cast<size_t>(n));
+        kernels.similarity(part, text, normalize, out.data());
+        kernels.similarity_confidence(part, text, 20, nullptr, {}, normalize, confidence.data(), prediction.data());
+        for (int64_t i = 0; i < n; ++i) out.insert(out.begin() + i * (text.rows + 1), confidence[size_t(i)]);
+        return out;
+      };
+      const std::vector<float> all = results(0, image.rows);
+      for (const int64_t n : {1, 2, 5, 6, 13, 64})
+        for (const int64_t first : {int64_t(0), int64_t(7), image.rows - n}) {
+          const std::vector<float> some = results(first, n);
+          EXPECT(std::memcmp(some.data(), &all[size_t(first * (text.rows + 1))], 4 * some.size()) == 0,
+                 shape("rows", image, normalize ? " normalized, " : ", ") + std::to_string(n) + " of them from " +
+                     std::to_string(first));
+        }
+    }
+}
+
 PYFASTCAL_TEST(similarity_confidence_is_nan_where_a_feature_is_not_finite) {
   for (const double odd : {double(NAN), double(INFINITY)})
     for (const int64_t at : {0, 15, 32}) {

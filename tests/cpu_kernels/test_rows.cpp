@@ -1,5 +1,6 @@
 // confidence and nll, row by row, against plain loops in double.
 #include <algorithm>
+#include <memory>
 
 #include "inputs.h"
 
@@ -33,27 +34,36 @@ static Scores scores_of(const Rows& x, int64_t i, double factor) {
 }
 
 static void check_confidence(const Kernels& kernels, const Rows& x, const Factors& factors, const std::string& what) {
-  std::vector<float> confidence(size_t(x.rows));
-  const std::vector<int64_t> prediction = outputs<int64_t>(x.rows, what + " class", [&](int64_t* out) {
-    kernels.confidence(x, factors, confidence.data(), out);
-    for (int64_t i = 0; i < x.rows; ++i)
-      if (std::isnan(confidence[size_t(i)])) out[i] = -1;  // of a row that has no confidence: any class
+  // of each row its confidence and its class, which fp32 holds: -1 of a row that has no confidence, whose class is any
+  const std::vector<float> got = outputs<float>(2 * x.rows, what, [&](float* out) {
+    std::vector<int64_t> prediction(size_t(x.rows));
+    kernels.confidence(x, factors, out, prediction.data());
+    for (int64_t i = 0; i < x.rows; ++i) out[x.rows + i] = std::isnan(out[i]) ? -1 : float(prediction[size_t(i)]);
   });
-  confidence = outputs<float>(x.rows, what, [&](float* out) {
-    std::vector<int64_t> any(size_t(x.rows));
-    kernels.confidence(x, factors, out, any.data());
+  const float *confidence = got.data(), *prediction = confidence + x.rows;
+  struct Wanted {
+    Scores scores;
+    double confidence = NAN;
+  };
+  const auto& wanted = once(what, [&] {
+    std::vector<Wanted> rows(size_t(x.rows));
+    for (int64_t i = 0; i < x.rows; ++i) {
+      Wanted& row = rows[size_t(i)];
+      row.scores = scores_of(x, i, 1);
+      const double factor = (factors.class_weight ? factors.class_weight[row.scores.top] : 1.0) *
+                            (factors.sample_weight ? factors.sample_weight[i] : 1.0);
+      row.confidence = std::exp(-(factor == 1 ? row.scores : scores_of(x, i, factor)).log_sum);
+    }
+    return rows;
   });
   for (int64_t i = 0; i < x.rows; ++i) {
-    const Scores s = scores_of(x, i, 1);
+    const Scores& s = wanted[size_t(i)].scores;
     if (!s.valid) {
-      EXPECT(std::isnan(confidence[size_t(i)]), what + " has no confidence for row " + std::to_string(i));
+      EXPECT(std::isnan(confidence[i]), what + " has no confidence for row " + std::to_string(i));
       continue;
     }
-    EXPECT(prediction[size_t(i)] == s.top, what + ": the class of the first maximum of row " + std::to_string(i));
-    const double factor = (factors.class_weight ? factors.class_weight[s.top] : 1.0) *
-                          (factors.sample_weight ? factors.sample_weight[i] : 1.0);
-    EXPECT_CLOSE(confidence[size_t(i)], std::exp(-scores_of(x, i, factor).log_sum), 4e-6,
-                 what + ", row " + std::to_string(i));
+    EXPECT(prediction[i] == float(s.top), what + ": the class of the first maximum of row " + std::to_string(i));
+    EXPECT_CLOSE(confidence[i], wanted[size_t(i)].confidence, 4e-6, what + ", row " + std::to_string(i));
   }
 }
 
@@ -105,8 +115,13 @@ static void check_nll(const Kernels& kernels, const Rows& x, const std::vector<i
     out[0] = nll.value, out[1] = nll.slope, out[2] = nll.curvature;
   });
   double value = 0, slope = 0, curvature = 0, size = 0, wide = 0;
+  const auto& scores = once(what, [&] {
+    std::vector<Scores> rows;
+    for (int64_t i = 0; i < x.rows; ++i) rows.push_back(scores_of(x, i, beta));
+    return rows;
+  });
   for (int64_t i = 0; i < x.rows; ++i) {
-    const Scores s = scores_of(x, i, beta);
+    const Scores& s = scores[size_t(i)];
     const int64_t label = labels[size_t(i)];
     const double y = label >= 0 && label < x.cols ? x.at(i, label) : NAN, top = x.at(i, s.top);
     if (!s.valid || !(y > -INFINITY)) value = NAN;
@@ -154,23 +169,26 @@ PYFASTCAL_TEST(nll_of_odd_rows) {
 PYFASTCAL_TEST(rows_in_pieces) {
   constexpr int64_t kPiece = 8192, kLong = 5 * kPiece + 7, kKinds = 11;
   for (const Dtype dtype : kDtypes) {
-    Numbers numbers(11);
-    const Rows x(dtype, kKinds, kLong, 3, [&](int64_t i, int64_t j) -> double {
-      const int64_t p = j / kPiece, at = j % kPiece;
-      switch (i) {
-        case 0: return 3 * numbers.normal();
-        case 1: return 4 * int64_t(3 * numbers.normal() / 4);  // ties, of the maximum too
-        case 2: return p == 1 || p == 5 ? -INFINITY : numbers.normal() - 3 * double(p);
-        case 3: return j == kLong - 1 ? 2 : -INFINITY;
-        case 4: return p == 3 && at == 64 ? NAN : p == 3 ? -INFINITY : numbers.normal();
-        case 5: return p == 2 && at == 8191 ? INFINITY : numbers.normal();
-        case 6: return -INFINITY;
-        case 7: return p == 2 ? 1000 + numbers.normal() : -1000.0;  // other pieces vanish
-        case 8: return 30000 * numbers.normal();
-        case 9: return p == 4 && at == 5 ? NAN : p == 4 ? -60000.0 : numbers.normal();
-        default: return 5e4 + 500 * numbers.normal();
-      }
+    const Rows& x = *once(std::string("rows in pieces ") + name_of(dtype), [=] {
+      Numbers numbers(11);
+      return std::make_unique<Rows>(dtype, kKinds, kLong, 3, [&](int64_t i, int64_t j) -> double {
+        const int64_t p = j / kPiece, at = j % kPiece;
+        switch (i) {
+          case 0: return 3 * numbers.normal();
+          case 1: return 4 * int64_t(3 * numbers.normal() / 4);  // ties, of the maximum too
+          case 2: return p == 1 || p == 5 ? -INFINITY : numbers.normal() - 3 * double(p);
+          case 3: return j == kLong - 1 ? 2 : -INFINITY;
+          case 4: return p == 3 && at == 64 ? NAN : p == 3 ? -INFINITY : numbers.normal();
+          case 5: return p == 2 && at == 8191 ? INFINITY : numbers.normal();
+          case 6: return -INFINITY;
+          case 7: return p == 2 ? 1000 + numbers.normal() : -1000.0;  // other pieces vanish
+          case 8: return 30000 * numbers.normal();
+          case 9: return p == 4 && at == 5 ? NAN : p == 4 ? -60000.0 : numbers.normal();
+          default: return 5e4 + 500 * numbers.normal();
+        }
+      });
     });
+    Numbers numbers(12);
     std::vector<float> class_weight(size_t(kLong), 0), sample_weight(kKinds, 0);
     for (float& w : class_weight) w = float(0.5 + numbers.uniform());
     for (float& w : sample_weight) w = float(0.5 + numbers.uniform());
@@ -189,7 +207,9 @@ PYFASTCAL_TEST(rows_in_pieces) {
       const double scale = dtype == Dtype::kFloat && i == 8 ? 1e4 : 1;  // so that no shift is a small number
       const int64_t label = i == 3 ? kLong - 1 : i == 2 ? 5 : i == 7 ? 2 * kPiece + 9 : 3 * kPiece + 100 + i;
       const double value = x.at(i, label);
-      const Rows alone(dtype, 1, kLong, 0, [&](int64_t, int64_t j) { return x.at(i, j) * scale; });
+      const Rows& alone = *once(name_of(dtype) + std::string(" row in pieces ") + std::to_string(i), [&] {
+        return std::make_unique<Rows>(dtype, 1, kLong, 0, [&](int64_t, int64_t j) { return x.at(i, j) * scale; });
+      });
       if (i != 4 || value > -INFINITY)
         check_nll(kernels, alone, {label}, 0.7, shape("nll", alone, ", kind " + std::to_string(i)));
     }

@@ -53,6 +53,7 @@ struct Bf16Text {
 class Bf16ScoreBlock {
  public:
   using Text = Bf16Text;
+  static constexpr bool kTakesDifferences = false;
 
   Bf16ScoreBlock(const Matrix& image, const Text& text, bool normalize, int64_t rows, int64_t width)
       : width(width),

@@ -29,6 +29,7 @@ struct LimbText {
 class LimbScoreBlock {
  public:
   using Text = LimbText;
+  static constexpr bool kTakesDifferences = true;
   static constexpr int64_t kFewRows = 64;
 
   LimbScoreBlock(const Matrix& image, const Text& text, bool normalize, int64_t rows, int64_t width)

@@ -17,12 +17,12 @@ inline auto text_scale(const Matrix& text, bool normalize) {
 // Classes, packed and scaled.
 struct FloatText : Packed {
   FloatText(const Matrix& text, bool normalize) : Packed(text, text_scale(text, normalize)) {}
-  explicit FloatText(const Matrix& difference) : Packed(difference, [](int64_t, const float*) { return 1.0; }) {}
 };
 
 // A block of image rows and their scores against panels of classes.
 struct ScoreBlock {
   using Text = FloatText;
+  static constexpr bool kTakesDifferences = true;  // of classes, which fp32 holds
 
   ScoreBlock(const Matrix& image, const Text& text, bool normalize, int64_t rows, int64_t width)
       : ScoreBlock(image, normalize, rows, width, &text) {}

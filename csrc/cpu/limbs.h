@@ -7,8 +7,8 @@
 // order nor what else is in a tile can change a bit of the result.
 //
 // Error, against |a| |b|: rounding to whole numbers moves an entry by up to 2^-23 of its row's largest, so the product
-// by up to sqrt(depth) 2^-23 for each side where all signs fall ill, a few 2^-24 otherwise; what is left out is less, and
-// the rest are a few roundings, where a chain of fp32 has `depth` (docs/kernels.md measures both). It hangs on the
+// by up to sqrt(depth) 2^-23 for each side where all signs fall ill, a few 2^-24 otherwise; what is left out is less,
+// and the rest are a few roundings, where a chain of fp32 has `depth` (docs/kernels.md measures both). It hangs on the
 // lengths of the two rows, not on each product: where one entry is a million times the others, these keep few digits.
 // So it is for cosines, which are measured against 1.
 #pragma once

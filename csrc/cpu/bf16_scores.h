@@ -67,6 +67,7 @@ class Bf16ScoreBlock {
  public:
   using Text = Bf16Text;
   using FewRows = Bf16FewRows;
+  static constexpr bool kTakesDifferences = false;
 
   Bf16ScoreBlock(const Matrix& image, const Text& text, bool normalize, int64_t rows, int64_t width)
       : width(width),

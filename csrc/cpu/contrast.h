@@ -44,7 +44,8 @@ inline bool same_rows(const Matrix& a, const Matrix& b) {
 
 // The classes as (normalised text - normalised zero-shot text): x.t - x.t0 = x.(t - t0), one product instead of two. Of
 // bf16 the difference would be no bf16 number, so there are two, which are faster than one in fp32.
-inline FloatText pack_difference(const Matrix& text, const Matrix& text0, bool normalize, float* difference) {
+template <class Text>
+inline Text pack_difference(const Matrix& text, const Matrix& text0, bool normalize, float* difference) {
   const int64_t d = text.cols;
   parallel_tasks(text.rows, [&](int64_t c) {
     Buffer<float> scratch(2 * d);
@@ -53,18 +54,18 @@ inline FloatText pack_difference(const Matrix& text, const Matrix& text0, bool n
                  scale_b = normalize ? inverse_norm(norm(b, d)) : 1.0;
     for (int64_t k = 0; k < d; ++k) difference[c * d + k] = float(a[k] * scale_a - b[k] * scale_b);
   });
-  return FloatText(Matrix{difference, Dtype::kFloat, text.rows, d, d}, false);
+  return Text(Matrix{difference, Dtype::kFloat, text.rows, d, d}, false);
 }
 
 template <class Block>
 inline void contrast_of_blocks(const Matrix& image, const Matrix& text, const Matrix& image0, const Matrix& text0,
                                bool probability, float logit_scale, bool normalize, float* z) {
   using Text = typename Block::Text;
-  const bool one_product = std::is_same_v<Text, FloatText> && !probability && same_rows(image, image0);
+  const bool one_product = Block::kTakesDifferences && !probability && same_rows(image, image0);
   Buffer<float> difference(one_product ? text.rows * text.cols : 0);
   const Text tuned = [&] {
-    if constexpr (std::is_same_v<Text, FloatText>)
-      if (one_product) return pack_difference(text, text0, normalize, difference);
+    if constexpr (Block::kTakesDifferences)
+      if (one_product) return pack_difference<Text>(text, text0, normalize, difference);
     return Text(text, normalize);
   }();
   std::optional<Text> zeroshot;

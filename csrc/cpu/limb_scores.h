@@ -32,6 +32,7 @@ class LimbScoreBlock {
  public:
   using Text = LimbText;
   using FewRows = LimbFewRows;
+  static constexpr bool kTakesDifferences = true;
 
   LimbScoreBlock(const Matrix& image, const Text& text, bool normalize, int64_t rows, int64_t width)
       : LimbScoreBlock(image, normalize, rows, width, &text) {}

@@ -1,16 +1,16 @@
-// Rows of any dtype as whole numbers of 24 bits, and products of those, by the tiles of AMX for 8-bit integers: six
-// times fewer steps than fp32 multiply-adds.
+// Rows of any dtype as whole numbers of 24 bits, and products of those, by the tiles of AMX for 8-bit integers: a
+// quarter of the steps of fp32 multiply-adds.
 //
 // A row is scaled by a power of two, so that its largest magnitude is between 2^22 and 2^23, rounded to whole numbers,
-// and each of these split into three signed bytes ("limbs"): q = 2^16 q0 + 2^8 q1 + q2. Six of the nine products of
-// limbs are made; q1 q2', q2 q1' and q2 q2' are below what is rounded away anyway. Sums of products are exact, in 32
-// bits, so neither their order nor what else is in a tile can change a bit of the result.
+// and each of these split into three signed bytes ("limbs"): q = 2^16 q0 + 2^8 q1 + q2. Eight of the nine products of
+// limbs are made; q2 q2' is below what is rounded away anyway. Sums of products are exact, in 32 bits, so neither their
+// order nor what else is in a tile can change a bit of the result.
 //
-// Error, against |a| |b|, u = 2^-24: rounding to whole numbers moves an entry by 2^-23 of its row's largest at most, so
-// a product by sqrt(depth) 2^-23 for each side; what is left out, sqrt(depth) times as much where signs fall as they
-// may; and three roundings. All of that is less than what a chain of `depth` fp32 roundings of numbers of the size of
-// the product may be off, but it is measured by the lengths of the two rows: where one entry is a million times the
-// others, these keep few digits. So it is for cosines, which are measured against 1.
+// Error, against |a| |b|: rounding to whole numbers moves an entry by up to 2^-23 of its row's largest, so the product
+// by up to sqrt(depth) 2^-23 for each side where all signs fall ill, a few 2^-24 otherwise; what is left out is less,
+// and the rest are a few roundings, where a chain of fp32 has `depth` (docs/kernels.md measures both). It hangs on the
+// lengths of the two rows, not on each product: where one entry is a million times the others, these keep few digits.
+// So it is for cosines, which are measured against 1.
 #pragma once
 #include "bf16.h"
 

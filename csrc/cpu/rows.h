@@ -14,20 +14,23 @@
 
 namespace pyfastcal::PYFASTCAL_VARIANT {
 
+// Memory that nothing was written to yet is made of large pages, if it is much and the kernel has some: a page is
+// cleared and mapped when it is first touched, which takes longer than what is then written there.
+inline void want_large_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t bytes) {
+#if defined(__linux__)
+  constexpr int64_t kMuch = 8 << 20, kPage = 4096;
+  if (bytes < kMuch) return;
+  const int64_t skip = -reinterpret_cast<intptr_t>(data) & (kPage - 1);
+  madvise(static_cast<char*>(data) + skip, size_t(bytes - skip), MADV_HUGEPAGE);
+#endif
+}
+
 // An aligned, uninitialised array of T.
 template <class T>
 class Buffer {
  public:
   explicit Buffer(int64_t n) : data_(static_cast<T*>(::operator new(sizeof(T) * n, std::align_val_t(64)))) {
-#if defined(__linux__)
-    // what fills many pages is made of large ones where the kernel gives them
-    constexpr int64_t kMany = 8 << 20, kPage = 4096;
-    if (int64_t(sizeof(T)) * n >= kMany) {
-      char* const data = reinterpret_cast<char*>(data_);
-      const int64_t skip = -reinterpret_cast<int64_t>(data) & (kPage - 1);
-      madvise(data + skip, size_t(int64_t(sizeof(T)) * n - skip), MADV_HUGEPAGE);
-    }
-#endif
+    want_large_pages(data_, int64_t(sizeof(T)) * n);
   }
   ~Buffer() { ::operator delete(data_, std::align_val_t(64)); }
   Buffer(const Buffer&) = delete;

@@ -6,6 +6,7 @@ namespace pyfastcal::PYFASTCAL_VARIANT {
 
 template <class Block>
 inline void similarity_of_blocks(const Matrix& image, const Matrix& text, bool normalize, float* out) {
+  want_large_pages(out, int64_t(sizeof(float)) * image.rows * text.rows);
   const typename Block::Text packed(text, normalize);
   const int64_t n = image.rows, classes = text.rows, tile = min(classes, kClassTile), width = panels(tile) * kPanel;
   const int64_t rows = Block::rows(n, image.cols, width);

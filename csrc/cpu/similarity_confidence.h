@@ -15,6 +15,7 @@ class FloatFewRows;
 struct ScoreBlock {
   using Text = FloatText;
   using FewRows = FloatFewRows;  // for all images at once, where they are few
+  static constexpr bool kTakesDifferences = true;  // of classes, which fp32 holds
 
   ScoreBlock(const Matrix& image, const Text& text, bool normalize, int64_t rows, int64_t width)
       : ScoreBlock(image, normalize, rows, width, &text) {}

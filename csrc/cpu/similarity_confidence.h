@@ -14,7 +14,7 @@ class FloatFewRows;
 // A block of image rows and their scores against panels of classes.
 struct ScoreBlock {
   using Text = FloatText;
-  using FewRows = FloatFewRows;  // for all images at once, where they are few
+  using FewRows = FloatFewRows;                    // for all images at once, where they are few
   static constexpr bool kTakesDifferences = true;  // of classes, which fp32 holds
 
   ScoreBlock(const Matrix& image, const Text& text, bool normalize, int64_t rows, int64_t width)

@@ -117,12 +117,12 @@ inline double add_pieces_nll(const PiecePowers* pieces, int64_t n, double y, flo
 
 template <class T>
 inline NllTotals nll_of_long_rows(const T* data, const Matrix& logits, const int64_t* labels, float beta2) {
-  const int64_t cols = logits.cols, all = pieces(cols), together = long_rows_together(logits.rows, cols);
+  const int64_t cols = logits.cols, all = pieces(cols), together = long_rows_together(logits.rows, cols, false);
   const Buffer<PiecePowers> found(together * all);
   NllTotals totals;
   for (int64_t first = 0; first < logits.rows; first += together) {
     const int64_t count = min(together, logits.rows - first);
-    for_each_piece(count, cols, [&](int64_t i, int64_t p, int64_t begin, int64_t n, bool more) {
+    for_each_piece(count, cols, true, [&](int64_t i, int64_t p, int64_t begin, int64_t n, bool more) {
       const T* const piece = data + (first + i) * logits.stride + begin;
       PiecePowers& x = found[i * all + p];
       static_cast<Range&>(x) = find_range(piece, n);

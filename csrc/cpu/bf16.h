@@ -109,20 +109,29 @@ class Bf16Packed {
   Bf16Packed(int64_t cols, int64_t depth)
       : cols(cols), depth(whole_chunks(depth)), data_(panels(cols) * kPanel * whole_chunks(depth) / kGroup) {}
 
-  // write(i, row): column i as `depth` numbers
+  // write(i, row, scratch): column i as `depth` numbers; scratch holds twice as many
   template <class F>
   void fill(const F& write) {
     parallel_tasks(panels(cols), [&](int64_t p) {
       const int64_t begin = p * kPanel, n = min(kPanel, cols - begin), pairs = depth / kGroup;
-      Buffer<BFloat16> rows(kPanel * depth);
+      const Buffer<BFloat16> rows(kPanel * depth);
+      const Buffer<float> scratch(2 * depth);
       std::memset(rows + n * depth, 0, sizeof(BFloat16) * (kPanel - n) * depth);
-      for (int64_t j = 0; j < n; ++j) write(begin + j, rows + j * depth);
+      for (int64_t j = 0; j < n; ++j) write(begin + j, rows + j * depth, static_cast<float*>(scratch));
       Pair* out = data_ + p * kPanel * pairs;
       constexpr int64_t kBlock = kChunk / kGroup;  // of pairs: what is written stays in L1 between columns
       for (int64_t k0 = 0; k0 < pairs; k0 += kBlock)
-        for (int64_t j = 0; j < kPanel; ++j)
-          for (int64_t k = k0; k < k0 + kBlock; ++k)
-            std::memcpy(out + k * kPanel + j, rows + j * depth + kGroup * k, sizeof(Pair));
+        if constexpr (sizeof(Pair) == sizeof(float) && kBlock == kLanes) {
+          for (int64_t j = 0; j < kPanel; j += kLanes) {
+            Vec x[kLanes];
+            transpose(reinterpret_cast<const float*>(rows + j * depth + kGroup * k0), depth / kGroup, x);
+            for (int64_t k = 0; k < kLanes; ++k) store(reinterpret_cast<float*>(out + (k0 + k) * kPanel + j), x[k]);
+          }
+        } else {
+          for (int64_t j = 0; j < kPanel; ++j)
+            for (int64_t k = k0; k < k0 + kBlock; ++k)
+              std::memcpy(out + k * kPanel + j, rows + j * depth + kGroup * k, sizeof(Pair));
+        }
     });
   }
   const Pair* panel(int64_t p) const { return data_ + p * kPanel * (depth / kGroup); }

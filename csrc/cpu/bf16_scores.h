@@ -49,8 +49,7 @@ inline float copy_bf16_row(const Matrix& m, int64_t i, bool normalize, float* sc
 // Classes, packed, and the scale of each.
 struct Bf16Text {
   Bf16Text(const Matrix& text, bool normalize) : scale(panels(text.rows) * kPanel), packed(text.rows, text.cols) {
-    packed.fill([&](int64_t i, BFloat16* row) {
-      Buffer<float> scratch(text.cols);
+    packed.fill([&](int64_t i, BFloat16* row, float* scratch) {
       scale[i] = copy_bf16_row(text, i, normalize, scratch, [=](int64_t k) { return row + k; });
     });
     for (int64_t i = text.rows; i < panels(text.rows) * kPanel; ++i) scale[i] = 0;

@@ -58,8 +58,8 @@ struct Bf16Filter {
   class Queries {
    public:
     Queries(const Matrix& m, bool normalize) : facts(m.rows), packed_(m.rows, m.cols) {
-      packed_.fill([&](int64_t i, BFloat16* out) {
-        Buffer<float> scratch(m.cols), scaled(m.cols);
+      packed_.fill([&](int64_t i, BFloat16* out, float* scratch) {
+        float* const scaled = scratch + m.cols;
         const float* row = float_rows(m, i, 1, scratch).data;
         const double scale = facts[i].take(m, row, normalize);
         for (int64_t k = 0; k < m.cols; ++k) scaled[k] = scale ? float(row[k] * scale) : 0.0f;

@@ -239,9 +239,9 @@ class NearestNeighbours {
 
 inline void knn(const Matrix& queries, const Matrix& bank, int64_t k, bool exclude_self, bool normalize,
                 float* distances, int64_t* indices) {
-  if (64 * k + 2048 >= bank.rows)
-    return DenseNeighbours(queries, bank, k, exclude_self, normalize, distances, indices).run();
   with_filter(queries, bank, [&]<class Filter>(Filter*) {
+    if (64 * k + 2048 >= bank.rows)
+      return DenseNeighbours<Filter>(queries, bank, k, exclude_self, normalize, distances, indices).run();
     NearestNeighbours<Filter>(queries, bank, k, exclude_self, normalize, distances, indices).run();
   });
 }

@@ -10,6 +10,7 @@
 
 namespace pyfastcal::PYFASTCAL_VARIANT {
 
+template <class Filter>
 class DenseNeighbours {
  public:
   DenseNeighbours(const Matrix& queries, const Matrix& bank, int64_t k, bool exclude_self, bool normalize,
@@ -107,11 +108,11 @@ class DenseNeighbours {
 
     void score(int64_t part, int64_t begin, int64_t end) {
       if (!all_.filter_) return;
-      FilterRows rows(all_.bank_);
-      RowScores<AnyFilter> facts;
+      typename Filter::Rows rows(all_.bank_);
+      RowScores<Filter> facts;
       largest_[part] = residual_[part] = 0;
-      for (int64_t row0 = begin; row0 < end; row0 += RowScores<AnyFilter>::kRows) {
-        const int64_t n = min(RowScores<AnyFilter>::kRows, end - row0);
+      for (int64_t row0 = begin; row0 < end; row0 += RowScores<Filter>::kRows) {
+        const int64_t n = min(RowScores<Filter>::kRows, end - row0);
         facts.load(rows, row0, n, all_.normalize_);
         largest_[part] = std::fmax(largest_[part], facts.largest);
         residual_[part] = std::fmax(residual_[part], facts.residual);
@@ -248,7 +249,7 @@ class DenseNeighbours {
   int64_t* const indices_;
   const bool scales_kept_;
   const Buffer<double> bank_scale_;
-  std::optional<FilterQueries> filter_;
+  std::optional<typename Filter::Queries> filter_;
 };
 
 }  // namespace pyfastcal::PYFASTCAL_VARIANT

@@ -169,8 +169,6 @@ using AnyFilter = Bf16Filter;  // for rows of every dtype and depth
 #else
 using AnyFilter = FloatFilter;
 #endif
-using FilterQueries = AnyFilter::Queries;
-using FilterRows = AnyFilter::Rows;
 
 // f(a null pointer of the kind of filter for these matrices)
 template <class F>

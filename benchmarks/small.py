@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import pyfastcal as fc
+from pyfastcal import reference
 
 from . import data, similarity_confidence
 from .bins import N_BINS, bincount_idiom, expected_error
@@ -19,9 +20,10 @@ ROWS = (1, 8, 64, 512, 4096)
 CLASSES = (2, 100, 1000, 21_841)
 DIM = 512
 LOGITS, WEIGHTED, SCALED, DIVIDED = "confidence", "DAC confidence", "DAC.forward", "TemperatureScaling.forward"
+CONTRASTED = "CAC.forward"
 FEATURES, UNIT, PREDICTED = "features -> confidence", "unit features -> confidence", "DAC.predict_features"
 UPDATE = "CalibrationMetrics.update"
-KINDS = (LOGITS, WEIGHTED, DIVIDED, SCALED, FEATURES, UNIT, PREDICTED)
+KINDS = (LOGITS, WEIGHTED, DIVIDED, SCALED, CONTRASTED, FEATURES, UNIT, PREDICTED)
 
 SIZES = (*((kind, n, c) for kind in KINDS for n in ROWS for c in CLASSES), *((UPDATE, n, 10) for n in ROWS))
 QUICK = (*((kind, n, c) for kind in KINDS for n, c in ((1, 2), (8, 100))), (UPDATE, 8, 10))
@@ -62,11 +64,14 @@ def case(size: tuple, device: str = "cpu") -> Case:
         idiom, inputs = similarity_confidence.idiom, (image, text, weight)
         return Case(ours, idiom, inputs, similarity_confidence.agree, floors=floors, compile=False)
     logits, _ = data.clip_logits(n, c)
+    zeroshot = data.clip_logits(n, c, seed=5)[0] if kind == CONTRASTED else logits
+    contrasting = fc.ContrastAwareCalibration()
     call, idiom, inputs = {
         LOGITS: (lambda: fc.confidence(logits), softmax_idiom, (logits,)),
         WEIGHTED: (lambda: fc.confidence(logits, class_weight=weight), confidence_idiom, (logits, weight)),
         SCALED: (lambda: calibrator(logits), Scaled(weight), (logits,)),
         DIVIDED: (temperature(logits), Divided(1.3), (logits,)),
+        CONTRASTED: (lambda: contrasting(logits, zeroshot), contrasted, (logits, zeroshot)),
     }[kind]
     return Case(call, idiom, inputs, agree, floors={"logits.sum()": Floor(logits.sum)}, compile=False)
 
@@ -91,6 +96,11 @@ class Divided(nn.Module):
 
     def forward(self, logits: Tensor) -> Tensor:
         return logits / self.temperature
+
+
+def contrasted(logits: Tensor, zeroshot_logits: Tensor) -> Tensor:
+    """CAC in plain torch: nothing is looked at, nor kept where rounding makes logits equal."""
+    return logits * reference.weight_of_distance(reference.distance_of_logits(logits, zeroshot_logits))[:, None]
 
 
 def temperature(logits: Tensor):

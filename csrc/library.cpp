@@ -43,6 +43,11 @@ STABLE_TORCH_LIBRARY(pyfastcal, m) {
       "int? ignore_index, bool fine, bool grouped, bool closed_right, bool validate) -> ()");
   // float32 logits times a factor of each row, argmax kept; an error where a value may not be
   m.def("scale_logits(Tensor logits, Tensor? class_weight, Tensor? sample_weight, Tensor? temperature) -> Tensor");
+  // Logits times CAC's weight of each row (reference/weights.py); the constants () fp64; an error where a value may not
+  // be, or where one is to be warned of
+  m.def(
+      "scale_by_contrast(Tensor logits, Tensor zeroshot_logits, float logit_scale, Tensor alpha, Tensor k, Tensor "
+      "lambda1, Tensor lambda2) -> Tensor");
   // (images, classes) fp32
   m.def("similarity(Tensor image_features, Tensor text_features, bool normalize) -> Tensor");
   // (queries,) fp64; queries and points fp32 (.., 2), bandwidth fp64 (2,)

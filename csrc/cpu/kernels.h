@@ -34,6 +34,8 @@ struct Kernels {
   // out: of the dtype of the logits, which are as many, times a factor of each row: `factor`, unless there are others;
   // false where a logit is, or becomes, neither finite nor masked
   bool (*scale_logits)(const Matrix& logits, const Factors& factors, float factor, void* out);
+  // out: |a - b| of as many numbers, in fp32, rows side by side
+  void (*absolute_difference)(const Matrix& a, const Matrix& b, float* out);
 };
 
 extern const Kernels kScalarKernels;

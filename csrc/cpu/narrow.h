@@ -15,6 +15,9 @@ inline void round_to(float x, BFloat16& out) {
   out.bits = uint16_t((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
 }
 
+#if defined(PYFASTCAL_AVX512) || defined(PYFASTCAL_AVX2)
+inline void round_to(float x, Half& out) { out.bits = _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT); }
+#else
 inline void round_to(float x, Half& out) {
   const uint32_t bits = bits_of_float(x), sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
   uint32_t half;
@@ -28,6 +31,7 @@ inline void round_to(float x, Half& out) {
     half = (magnitude - 0x38000000u + 0xfffu + (magnitude >> 13 & 1)) >> 13;
   out.bits = uint16_t(sign | half);
 }
+#endif
 
 template <class T>
 inline void store(T* p, Vec a) {

@@ -66,34 +66,93 @@ inline bool scale_row(const T* row, int64_t n, const Peak& peak, float factor, T
 
 // The same of so few classes that lanes would stay empty. factor_of(index of the maximum)
 inline constexpr int64_t kShortRow = 4;
-template <class F>
-inline bool scale_short_row(const float* row, int64_t n, const F& factor_of, float* out) {
-  float top = row[0];
+template <class T, class F>
+inline bool scale_short_row(const T* row, int64_t n, const F& factor_of, T* out) {
+  float top = to_float(row[0]);
   int64_t index = 0;
   for (int64_t c = 1; c < n; ++c) {
-    const bool larger = row[c] > top;
-    top = larger ? row[c] : top;
+    const float x = to_float(row[c]);
+    const bool larger = x > top;
+    top = larger ? x : top;
     index = larger ? c : index;
   }
-  const float factor = factor_of(index), scaled = top * factor;
+  const float factor = factor_of(index), scaled = rounded(top * factor, row);
   bool sound = is_factor(factor) & (top < kInfinity) & (top > -kInfinity);
   int64_t first = 0;
   for (int64_t c = n; c-- > 0;) {
-    const float y = row[c] * factor;
-    sound &= (y - y == 0.0f) | (row[c] == -kInfinity);
+    const float x = to_float(row[c]);
+    round_to(x * factor, out[c]);
+    const float y = to_float(out[c]);
+    sound &= (y - y == 0.0f) | (x == -kInfinity);
     first = y == scaled ? c : first;
-    out[c] = y;
   }
   return (first == index || lift(scaled, out[index])) && sound;
+}
+
+// Such rows of one factor, side by side: lanes go across them. What is not finite, and what is as large as another
+// after rounding but was not before, has its row looked at once more. Whether all are sound.
+template <int64_t Cols, class T>
+inline bool scale_short_rows(const T* rows, int64_t n, float factor, T* out) {
+  constexpr int64_t kBlock = 16 * kLanes;  // numbers, of which few are left over at its end
+  constexpr int64_t kRows = kBlock / Cols;
+  float x[kBlock + 2 * kLanes], y[kBlock + 2 * kLanes];
+  const Vec f = set1(factor), zero = set1(0.0f), none = set1(kNaN);
+  bool sound = is_factor(factor);
+  const auto again = [&](int64_t i) {
+    sound &= scale_short_row(rows + i * Cols, Cols, [=](int64_t) { return factor; }, out + i * Cols);
+  };
+  for (int64_t begin = 0; begin < n; begin += kRows) {
+    const int64_t size = min(kRows, n - begin) * Cols, whole = size / kLanes * kLanes;
+    const T* const from = rows + begin * Cols;
+    T* const to = out + begin * Cols;
+    for (int64_t c = 0; c < whole; c += kLanes) {
+      const Vec a = load(from + c);
+      Vec b = a * f;
+      store(to + c, b);
+      if constexpr (!std::is_same_v<T, float>) b = load(static_cast<const T*>(to + c));
+      store(x + c, a);
+      store(y + c, b);
+    }
+    store(y + whole, none);                        // equal to nothing
+    const int64_t compared = whole / Cols * Cols;  // what follows is of a row that is not whole here
+    for (int64_t c = 0; c < compared; c += kLanes) {
+      const Vec a = load(static_cast<const float*>(x + c)), b = load(static_cast<const float*>(y + c));
+      uint32_t bad = ~equal(b - b, zero);
+      PYFASTCAL_UNROLL
+      for (int64_t d = 1; d < Cols; ++d)
+        bad |= equal(b, load(static_cast<const float*>(y + c + d))) &
+               ~equal(a, load(static_cast<const float*>(x + c + d)));
+      for (bad &= 0xffff; bad; bad &= bad - 1)
+        if (const int64_t i = c + __builtin_ctz(bad); i < compared) again(begin + i / Cols);
+    }
+    for (int64_t i = compared / Cols; i < size / Cols; ++i) again(begin + i);
+  }
+  return sound;
+}
+
+// Of such rows a task takes more than rows_of_task: they are done sooner than another thread is woken.
+inline int64_t rows_of_short_task(bool by_row) { return by_row ? 1 << 12 : 1 << 14; }
+
+// f(the number of columns as a constant)
+template <class F>
+inline bool with_short_row(int64_t cols, const F& f) {
+  switch (cols) {
+    case 1: return f(std::integral_constant<int64_t, 1>());
+    case 2: return f(std::integral_constant<int64_t, 2>());
+    case 3: return f(std::integral_constant<int64_t, 3>());
+    default: return f(std::integral_constant<int64_t, 4>());
+  }
 }
 
 // out: as the logits, whose rows lie side by side. Whether all rows are sound. Of factors there is one kind, or
 // `factor` is that of every row.
 inline bool scale_logits(const Matrix& logits, const Factors& factors, float factor, void* out) {
+  const bool is_short = logits.cols <= kShortRow, by_row = factors.class_weight || factors.sample_weight;
+  const int64_t n = logits.rows, rows = is_short ? rows_of_short_task(by_row) : rows_of_task(logits.cols);
   int32_t unsound = 0;
   with_type(logits, [&](auto* data) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
-    for_each_row(logits.rows, logits.cols, [&](int64_t i) {
+    const auto scaled = [&](int64_t i) {
       const T* const row = data + i * logits.stride;
       T* const to = static_cast<T*>(out) + i * logits.cols;
       const auto factor_of = [&](int64_t index) {
@@ -101,13 +160,21 @@ inline bool scale_logits(const Matrix& logits, const Factors& factors, float fac
                : factors.sample_weight ? factors.sample_weight[i]
                                        : factor;
       };
-      const auto scaled = [&] {
-        if constexpr (std::is_same_v<T, float>)
-          if (logits.cols <= kShortRow) return scale_short_row(row, logits.cols, factor_of, to);
-        const Peak peak = find_peak(row, logits.cols);
-        return scale_row(row, logits.cols, peak, factor_of(peak.index), to);
-      };
-      if (!scaled()) __atomic_store_n(&unsound, 1, __ATOMIC_RELAXED);
+      if (is_short) return scale_short_row(row, logits.cols, factor_of, to);
+      const Peak peak = find_peak(row, logits.cols);
+      return scale_row(row, logits.cols, peak, factor_of(peak.index), to);
+    };
+    parallel_tasks((n + rows - 1) / rows, [&](int64_t task) {
+      const int64_t begin = task * rows, end = min(begin + rows, n);
+      bool sound = true;
+      if (is_short && !by_row)
+        sound = with_short_row(logits.cols, [&](auto cols) {
+          T* const to = static_cast<T*>(out) + begin * cols();
+          return scale_short_rows<cols()>(data + begin * cols(), end - begin, factor, to);
+        });
+      else
+        for (int64_t i = begin; i < end; ++i) sound &= scaled(i);
+      if (!sound) __atomic_store_n(&unsound, 1, __ATOMIC_RELAXED);
     });
   });
   return !unsound;

@@ -1,4 +1,5 @@
 // Compiles every kernel once, for the instruction set of the including file, into the table `PYFASTCAL_TABLE`.
+#include "absolute_difference.h"
 #include "bins.h"
 #include "confidence.h"
 #include "contrast.h"
@@ -21,5 +22,6 @@ extern const Kernels PYFASTCAL_TABLE{
     PYFASTCAL_VARIANT::similarity,
     PYFASTCAL_VARIANT::log_density,
     PYFASTCAL_VARIANT::scale_logits,
+    PYFASTCAL_VARIANT::absolute_difference,
 };
 }

@@ -50,6 +50,14 @@ inline __mmask16 first(int64_t n) { return __mmask16((1u << n) - 1); }
 inline Vec load_first(const float* p, int64_t n, float fill) {
   return {_mm512_mask_loadu_ps(_mm512_set1_ps(fill), first(n), p)};
 }
+inline Vec load_first(const BFloat16* p, int64_t n, float fill) {
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first(n), p));
+  const __m512i fills = _mm512_castps_si512(_mm512_set1_ps(fill));
+  return {_mm512_castsi512_ps(_mm512_mask_slli_epi32(fills, first(n), wide, 16))};
+}
+inline Vec load_first(const Half* p, int64_t n, float fill) {
+  return {_mm512_mask_cvtph_ps(_mm512_set1_ps(fill), first(n), _mm256_maskz_loadu_epi16(first(n), p))};
+}
 inline Vec keep_first(Vec a, int64_t n) { return {_mm512_maskz_mov_ps(first(n), a.v)}; }
 #else
 inline Vec keep_first(Vec a, int64_t n) {

@@ -11,6 +11,7 @@ from ..arguments.arrays import accepts_numpy
 from ..arguments.keywords import by_name
 from ..arguments.warn import warn_caller
 from ..ops.entry import are_plain, defined_by
+from ..ops.scale_by_contrast import scale_by_contrast
 from .contrast_fit import fit_contrast
 from .fit_rows import labelled
 from .logit_scaling import LogitScaling, check_pair
@@ -151,7 +152,8 @@ class ContrastAwareCalibration(LogitScaling):
         return self._weight("logits", name, self._distance(logits, zeroshot_logits, logit_scale))
 
     def _known_factor(self, logits: Tensor, *contrast: Tensor | float) -> dict[str, Tensor] | None:
-        if len(contrast) < 2 or logits is None or torch.compiler.is_compiling():
+        """Of probabilities; of similarities there is ``ops.scale_by_contrast``."""
+        if len(contrast) < 2 or logits is None or torch.compiler.is_compiling() or self.on == "similarity":
             return None
         zeroshot_logits, scale = contrast
         if type(scale) is not float or not are_plain(logits, zeroshot_logits):
@@ -162,10 +164,7 @@ class ContrastAwareCalibration(LogitScaling):
             return None
         one = logits.ndim == 1
         rows, zeroshot_rows = (logits[None], zeroshot_logits[None]) if one else (logits, zeroshot_logits)
-        if self.on == "similarity":  # a masked class makes z infinite
-            z = reference.distance_of_logits(rows, zeroshot_rows, logit_scale=scale)
-        else:
-            z = self._distance(rows, zeroshot_rows, scale)
+        z = self._distance(rows, zeroshot_rows, scale)
         weight = reference.weight_of_distance(z, self.alpha, self.k, self.lambda1, self.lambda2)
         least, most = (float(x) for x in weight.aminmax())
         if not (_USUAL[0] <= least and most <= _USUAL[1]):  # as where there is NaN
@@ -186,6 +185,11 @@ class ContrastAwareCalibration(LogitScaling):
         Raises:
             ValueError, and warns: as ``contrast_weight``; a product that is too large for the dtype.
         """
+        if self.on == "similarity":
+            held = self._buffers  # attributes of a module are slow
+            constants = held["alpha"], held["k"], held["lambda1"], held["lambda2"]
+            if (found := scale_by_contrast(logits, zeroshot_logits, logit_scale, constants)) is not None:
+                return found
         return self._scaled(logits, zeroshot_logits, logit_scale)
 
     @accepts_numpy

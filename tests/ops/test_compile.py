@@ -43,6 +43,12 @@ CALLS = {
         True,
     ),
     "scale_logits": lambda: (normal(0, 5, 8), None, weights(1, 5), None),
+    "scale_by_contrast": lambda: (
+        normal(0, 5, 8),
+        normal(1, 5, 8),
+        100.0,
+        *(torch.tensor(x, dtype=torch.float64) for x in (1.1, 15.0, 0.9, 1.0)),
+    ),
     "similarity": lambda: (normal(0, 5, 8), normal(1, 4, 8), True),
     "nll": lambda: (normal(0, 5, 8), torch.arange(5), 0.7),
     "log_density": lambda: (normal(0, 5, 2), normal(1, 9, 2), torch.tensor([0.3, 0.2], dtype=torch.float64)),

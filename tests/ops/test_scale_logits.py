@@ -75,6 +75,28 @@ def test_the_bits_of_the_torch_operations_in_half_precision(capability, n, c, se
     assert torch.equal(ours.argmax(1), prediction)
 
 
+@given(
+    n=st.sampled_from((1, 7, 8, 63, 300)),
+    c=st.integers(1, 5),
+    dtype=st.sampled_from((torch.float32, torch.float16, torch.bfloat16)),
+    seed=seeds,
+    scale=st.sampled_from((1e-6, 1.0, 30.0)),
+    wrong=st.sampled_from((None, torch.nan, torch.inf, -torch.inf)),
+)
+def test_few_classes_of_one_factor(capability, n, c, dtype, seed, scale, wrong):
+    """Lanes go across rows there: a row is what it is alone, and one that is none is found among many."""
+    logits, temperature = close_logits(n, c, seed, scale).to(dtype), torch.tensor(1.3, dtype=torch.float64)
+    if c == 1:
+        logits = logits.clamp(min=-1e4)
+    ours = scale_logits(logits, temperature=temperature)
+    assert torch.equal(ours, definition(logits, (1 / temperature).float().expand(n)))
+    for i in (0, n // 2, n - 1):
+        assert torch.equal(ours[i], scale_logits(logits[i], temperature=temperature))
+    if wrong is not None:
+        logits[seed % n] = wrong
+        assert scale_logits(logits, temperature=temperature) is None
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_every_number_is_rounded_as_torch_rounds(capability, dtype):
     numbers = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int32).to(torch.int16).view(dtype)

@@ -24,6 +24,9 @@ inline float to_float(BFloat16 x) {
   return out;
 }
 
+#if defined(PYFASTCAL_AVX512) || defined(PYFASTCAL_AVX2)
+inline float to_float(Half x) { return _cvtsh_ss(x.bits); }
+#else
 inline float to_float(Half x) {
   const uint32_t sign = uint32_t(x.bits & 0x8000u) << 16, magnitude = x.bits & 0x7fffu;
   float out;
@@ -37,5 +40,6 @@ inline float to_float(Half x) {
   out *= 0x1p112f;
   return sign ? -out : out;
 }
+#endif
 
 }  // namespace pyfastcal::PYFASTCAL_VARIANT

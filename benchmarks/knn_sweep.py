@@ -26,7 +26,8 @@ def work(size: tuple) -> str:
 
 def case(size: tuple, device: str = "cpu") -> Case:
     full = knn.case(size, device)
-    return Case(full.ours, full.idiom, full.inputs, lambda ours, theirs: agree(ours, theirs, size[1]), compile=False)
+    full.agree, full.peers, full.compile = (lambda ours, theirs: agree(ours, theirs, size[1])), {}, False
+    return full
 
 
 def agree(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor], n_bank: int) -> None:

@@ -8,7 +8,7 @@
 namespace pyfastcal::PYFASTCAL_VARIANT {
 
 inline bool are_few_rows(int64_t rows, int64_t classes) {
-  constexpr int64_t kMostRows = 64, kMostScores = 1 << 18;  // 1 MiB, in the L2 caches of the threads
+  constexpr int64_t kMostRows = 64, kMostScores = 1 << 21;  // 8 MiB, in the caches
   return rows <= kMostRows && rows * panels(classes) * kPanel <= kMostScores;
 }
 

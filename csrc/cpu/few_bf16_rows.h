@@ -128,10 +128,11 @@ class Bf16FewRows {
   void make_columns() {}
 
   void multiply(const Classes& classes, const float* factor, float* out) const {
-    for (int64_t i = 0; i < n_; i += kMostColumnRows)
-      multiply_rows(rows_ + i * depth_, min(kMostColumnRows, n_ - i), classes, factor, out + i * width);
+    for (int64_t i = 0; i < n_; i += kMostRows)
+      multiply_rows(rows_ + i * depth_, min(kMostRows, n_ - i), classes, factor, out + i * width);
   }
-  template <int64_t Rows = kMostColumnRows>
+  static constexpr int64_t kMostRows = 8;  // at a time, whose sums fit in registers
+  template <int64_t Rows = kMostRows>
   void multiply_rows(const BFloat16* rows, int64_t n, const Classes& classes, const float* factor, float* out) const {
     if constexpr (Rows > 1)
       if (n < Rows) return multiply_rows<Rows - 1>(rows, n, classes, factor, out);

@@ -1,7 +1,8 @@
 // The matrix product under similarity_confidence, contrast and knn. Ours rather than BLAS for three reasons: the
-// consumer runs on a tile while it is in cache (or in registers), every element is one chain of fused multiply-adds
-// over k, so its bits do not depend on which rows share its batch or on the number of threads, and it is faster than
-// MKL on the processors that it was measured on.
+// consumer runs on a tile while it is in cache (or in registers), every element is added up in an order that hangs on
+// the number of k alone, so its bits do not depend on which rows share its batch or on the number of threads, and it is
+// faster than MKL on the processors that it was measured on. Here an element is one chain of fused multiply-adds over
+// k, as knn's filter takes it; chains.h makes scores of such products.
 //
 // Operands: `a` rows are read where they lie; `b` is packed once, 16 or 32 columns to a panel, k by k.
 #pragma once
@@ -26,6 +27,7 @@ inline void multiply(const float* a, int64_t stride, const float* panel, int64_t
     PYFASTCAL_UNROLL
     for (int64_t v = 0; v < kTileVecs; ++v) acc[r][v] = set1(0.0f);
   }
+#pragma GCC unroll 4  // so few turns in a short chain that the processor foresees the last
   for (int64_t k = 0; k < depth; ++k, panel += kPanel) {
     Vec b[kTileVecs];
     PYFASTCAL_UNROLL
@@ -39,20 +41,25 @@ inline void multiply(const float* a, int64_t stride, const float* panel, int64_t
   }
 }
 
-// Calls tile(row, acc) for the rows [0, rows) of a against one panel, kTileRows at a time; what is left over goes
-// through the same arithmetic in smaller tiles.
+// Calls run(size, row), the size a constant, for tiles of kTileRows rows of [0, rows); what is left over goes through
+// the same arithmetic in smaller tiles.
 template <class F>
-inline void multiply_panel(const float* a, int64_t stride, int64_t rows, const float* panel, int64_t depth,
-                           const F& tile) {
-  const auto run = [&](auto size, int64_t row) {
-    Vec acc[size()][kTileVecs];
-    multiply<size()>(a + row * stride, stride, panel, depth, acc);
-    tile(row, acc);
-  };
+inline void for_each_tile(int64_t rows, const F& run) {
   int64_t row = 0;
   for (; row + kTileRows <= rows; row += kTileRows) run(std::integral_constant<int64_t, kTileRows>(), row);
   for (; row + 2 <= rows; row += 2) run(std::integral_constant<int64_t, 2>(), row);
   for (; row < rows; ++row) run(std::integral_constant<int64_t, 1>(), row);
+}
+
+// Calls tile(row, acc) for the rows [0, rows) of a against one panel, a tile at a time.
+template <class F>
+inline void multiply_panel(const float* a, int64_t stride, int64_t rows, const float* panel, int64_t depth,
+                           const F& tile) {
+  for_each_tile(rows, [&](auto size, int64_t row) {
+    Vec acc[size()][kTileVecs];
+    multiply<size()>(a + row * stride, stride, panel, depth, acc);
+    tile(row, acc);
+  });
 }
 
 // The rows of a panel, each to be multiplied by a factor of its own where there are factors.
@@ -86,39 +93,27 @@ inline void load_columns(const PanelRows& p, int64_t j0, int64_t k0, Vec (&x)[kL
   transpose(block, kLanes, x);
 }
 
-// The squared lengths of sixteen rows, whose columns come sixteen at a time: the even ones and the odd ones apart.
-struct Squares {
-  void add(const Vec (&x)[kLanes]) {
-    PYFASTCAL_UNROLL
-    for (int64_t k = 0; k < kLanes; ++k) sum[k % 2] = fma(x[k], x[k], sum[k % 2]);
-  }
-  Vec total() const { return sum[0] + sum[1]; }
-
-  Vec sum[2] = {set1(0.0f), set1(0.0f)};
-};
-
-// The panel k by k, and the squared lengths of its rows.
-inline void pack_columns(const PanelRows& p, float* out, float* square) {
-  for (int64_t j0 = 0; j0 < kPanel; j0 += kLanes) {
-    Squares squares;
+// The panel's columns, its k in the order of place(k); stores zeros up to a multiple of sixteen where `padded`.
+template <class F>
+inline void pack_columns(const PanelRows& p, bool padded, const F& place, float* out) {
+  for (int64_t j0 = 0; j0 < kPanel; j0 += kLanes)
     for (int64_t k0 = 0; k0 < p.depth; k0 += kLanes) {
       Vec x[kLanes];
       load_columns(p, j0, k0, x);
-      squares.add(x);
-      for (int64_t k = 0; k < min(kLanes, p.depth - k0); ++k) store(out + (k0 + k) * kPanel + j0, x[k]);
+      const int64_t n = padded ? kLanes : min(kLanes, p.depth - k0);
+      for (int64_t k = 0; k < n; ++k) store(out + place(k0 + k) * kPanel + j0, x[k]);
     }
-    store(square + j0, squares.total());
-  }
 }
 
-// A matrix as panels.
+// A matrix as panels of `depth` numbers a column.
 class Panels {
  public:
   // pack(rows of panel p, p, where it is to be)
   template <class F>
-  Panels(const Matrix& m, const F& pack) : cols(m.rows), depth(m.cols), data_(panels(m.rows) * kPanel * m.cols) {
+  Panels(const Matrix& m, int64_t depth, const F& pack)
+      : cols(m.rows), depth(depth), data_(panels(m.rows) * kPanel * depth) {
     parallel_tasks(panels(cols), [&](int64_t p) {
-      const Buffer<float> scratch(m.dtype == Dtype::kFloat ? 0 : kPanel * depth);
+      const Buffer<float> scratch(m.dtype == Dtype::kFloat ? 0 : kPanel * m.cols);
       pack(panel_rows(m, p, scratch), p, data_ + p * kPanel * depth);
     });
   }
@@ -130,36 +125,18 @@ class Panels {
   Buffer<float> data_;
 };
 
-// A matrix as panels, each row multiplied by a factor of its own on the way.
+// A matrix as panels k by k, each row multiplied by a factor of its own on the way.
 struct Packed : Panels {
   // scale(i, values of row i as fp32) -> the factor (double)
   template <class F>
   Packed(const Matrix& m, const F& scale)
-      : Panels(m, [&](PanelRows rows, int64_t p, float* out) {
+      : Panels(m, m.cols, [&](PanelRows rows, int64_t p, float* out) {
           double factor[kPanel];
           for (int64_t j = 0; j < rows.n; ++j) factor[j] = scale(p * kPanel + j, rows.rows.data + j * rows.rows.stride);
           rows.factor = factor;
-          float square[kPanel];
-          pack_columns(rows, out, square);
+          pack_columns(rows, false, [](int64_t k) { return k; }, out);
         }) {}
 };
-
-// scores[i][c] = row i of a times column c of the panel times scale[c], for n rows, which are `width` apart.
-inline void store_products(FloatRows a, int64_t n, const float* panel, int64_t depth, const float* scale, float* scores,
-                           int64_t width) {
-  Vec factor[kTileVecs];
-  PYFASTCAL_UNROLL
-  for (int64_t v = 0; v < kTileVecs; ++v) factor[v] = load(scale + v * kLanes);
-  multiply_panel(a.data, a.stride, n, panel, depth, [&](int64_t row, auto& acc) {
-    constexpr int64_t rows = sizeof(acc) / sizeof(acc[0]);
-    float* out = scores + row * width;
-    PYFASTCAL_UNROLL
-    for (int64_t r = 0; r < rows; ++r) {
-      PYFASTCAL_UNROLL
-      for (int64_t v = 0; v < kTileVecs; ++v) store(out + r * width + v * kLanes, acc[r][v] * factor[v]);
-    }
-  });
-}
 
 // Rows per block: as many as keep their features and scores in a 512 KiB L2, a multiple of the tile, and no more than
 // leave every thread its share of n.

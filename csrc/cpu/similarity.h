@@ -7,8 +7,19 @@ namespace pyfastcal::PYFASTCAL_VARIANT {
 template <class Block>
 inline void similarity_of_blocks(const Matrix& image, const Matrix& text, bool normalize, float* out) {
   want_large_pages(out, int64_t(sizeof(float)) * image.rows * text.rows);
-  const typename Block::Text packed(text, normalize);
   const int64_t n = image.rows, classes = text.rows, tile = min(classes, kClassTile), width = panels(tile) * kPanel;
+  const auto write = [&](const auto& s, int64_t i, int64_t row, int64_t first, int64_t m) {
+    const float* const from = s.scores + i * width;
+    float* const to = out + row * classes + first;
+    for (int64_t j = 0; j < m; ++j) to[j] = from[j] * s.scale[i];
+  };
+  if (classes == tile && are_few_rows(n, classes)) {
+    const typename Block::FewRows s(image, normalize, width);
+    s.multiply(text);
+    for (int64_t i = 0; i < n; ++i) write(s, i, i, 0, classes);
+    return;
+  }
+  const typename Block::Text packed(text, normalize);
   const int64_t rows = Block::rows(n, image.cols, width);
   parallel_tasks((n + rows - 1) / rows, [&](int64_t task) {
     const int64_t begin = task * rows, count = min(rows, n - begin);
@@ -17,11 +28,7 @@ inline void similarity_of_blocks(const Matrix& image, const Matrix& text, bool n
     for (int64_t c = 0; c < classes; c += tile) {
       const int64_t m = min(tile, classes - c);
       s.multiply(c / kPanel, c / kPanel + panels(m));
-      for (int64_t i = 0; i < count; ++i) {
-        const float* row = s.scores + i * width;
-        float* to = out + (begin + i) * classes + c;
-        for (int64_t j = 0; j < m; ++j) to[j] = row[j] * s.scale[i];
-      }
+      for (int64_t i = 0; i < count; ++i) write(s, i, begin + i, c, m);
     }
   });
 }

@@ -18,27 +18,33 @@ struct ScoreBlock {
   static constexpr bool kTakesDifferences = true;  // of classes, which fp32 holds
 
   ScoreBlock(const Matrix& image, const Text& text, bool normalize, int64_t rows, int64_t width)
-      : ScoreBlock(image, normalize, rows, width, &text) {}
-  ScoreBlock(const Matrix& image, bool normalize, int64_t rows, int64_t width, const Text* text = nullptr)
+      : ScoreBlock(image, normalize, rows, width, true, &text) {}
+  ScoreBlock(const Matrix& image, bool normalize, int64_t rows, int64_t width, bool ordered, const Text* text = nullptr)
       : width(width),
         scores(rows * width),
         scale(rows),
         image_(image),
         text_(text),
         scratch_(rows * image.cols),
-        normalize_(normalize) {}
+        ordered_(ordered ? rows * chained_depth(image.cols) : 0),
+        normalize_(normalize),
+        is_ordered_(ordered) {}
 
   // Takes rows [begin, begin + n); scale[i] is what makes row i's scores cosines (1 without normalize).
   void load(int64_t begin, int64_t n) {
     n_ = n;
     rows_ = float_rows(image_, begin, n, scratch_);
     for (int64_t i = 0; i < n; ++i) scale[i] = normalize_ ? normalizer(i) : 1.0f;
+    if (!is_ordered_) return;
+    const int64_t depth = chained_depth(image_.cols);
+    for (int64_t i = 0; i < n; ++i) order_chains(rows_.data + i * rows_.stride, image_.cols, ordered_ + i * depth);
+    rows_ = {ordered_, depth};
   }
 
   // scores[i * width + j]: row i against class j of the panels [first, last)
   void multiply(int64_t first, int64_t last) {
     for (int64_t p = first; p < last; ++p)
-      store_products(rows_, n_, text_->packed.panel(p), text_->packed.depth, text_->scale + p * kPanel,
+      store_products(rows_.data, n_, text_->packed.panel(p), text_->packed.depth, text_->scale + p * kPanel,
                      scores + (p - first) * kPanel, width);
   }
 
@@ -64,10 +70,10 @@ struct ScoreBlock {
 
   const Matrix& image_;
   const Text* const text_;
-  Buffer<float> scratch_;
+  Buffer<float> scratch_, ordered_;
 
  protected:
-  const bool normalize_;
+  const bool normalize_, is_ordered_;
   FloatRows rows_{};
   int64_t n_ = 0;
 };
@@ -75,7 +81,8 @@ struct ScoreBlock {
 // All images where they are few: no classes are packed.
 class FloatFewRows : public ScoreBlock {
  public:
-  FloatFewRows(const Matrix& image, bool normalize, int64_t width) : ScoreBlock(image, normalize, image.rows, width) {
+  FloatFewRows(const Matrix& image, bool normalize, int64_t width)
+      : ScoreBlock(image, normalize, image.rows, width, image.rows > kMostDotRows) {
     load(0, image.rows);
   }
   void multiply(const Matrix& text) const {

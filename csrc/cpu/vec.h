@@ -115,6 +115,29 @@ inline float reduce_min(Vec a) {
 }
 #endif
 
+// out[i] = reduce_add(a[i]), by the same tree; of eight at once without a shuffle for each.
+template <int64_t N>
+inline void reduce_add(const Vec (&a)[N], float* out) {
+  int64_t i = 0;
+#if defined(PYFASTCAL_AVX512) || defined(PYFASTCAL_AVX2)
+  PYFASTCAL_UNROLL
+  for (; i + 8 <= N; i += 8) {
+    __m256 b[8], c[4], d[2];
+    PYFASTCAL_UNROLL
+    for (int64_t j = 0; j < 8; ++j) b[j] = _mm256_add_ps(low(a[i + j]), high(a[i + j]));
+    PYFASTCAL_UNROLL
+    for (int64_t j = 0; j < 4; ++j)
+      c[j] = _mm256_add_ps(_mm256_permute2f128_ps(b[j], b[j + 4], 0x20), _mm256_permute2f128_ps(b[j], b[j + 4], 0x31));
+    PYFASTCAL_UNROLL
+    for (int64_t j = 0; j < 2; ++j)
+      d[j] = _mm256_add_ps(_mm256_shuffle_ps(c[j], c[j + 2], 0x44), _mm256_shuffle_ps(c[j], c[j + 2], 0xee));
+    const __m256 sums = _mm256_add_ps(_mm256_shuffle_ps(d[0], d[1], 0x88), _mm256_shuffle_ps(d[0], d[1], 0xdd));
+    _mm256_storeu_ps(out + i, _mm256_permutevar8x32_ps(sums, _mm256_setr_epi32(0, 2, 1, 3, 4, 6, 5, 7)));
+  }
+#endif
+  for (; i < N; ++i) out[i] = reduce_add(a[i]);
+}
+
 // 2^t within 2 ulp for t in [-126, 126]; NaN where t is. Adding 1.5 * 2^23 + 127 rounds t to an integer and leaves it,
 // biased as an exponent is, in the low mantissa bits; a minimax polynomial on [-1/2, 1/2] does the rest. An object, so
 // that its constants are made once, before a loop, and stay in registers.

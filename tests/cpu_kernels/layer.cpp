@@ -40,6 +40,11 @@ extern const Layer PYFASTCAL_LAYER{
     [](const float* a, const float* b) { return equal(load(a), load(b)); },
     [](const float* a, const float* b) { return not_less(load(a), load(b)); },
     [](const float* a) { return reduce_add(load(a)); },
+    [](const float* a, float* out) {
+      Vec sums[kReduced];
+      for (int i = 0; i < kReduced; ++i) sums[i] = load(a + i * kLanes);
+      reduce_add(sums, out);
+    },
     [](const float* a) { return reduce_max(load(a)); },
     [](const float* a) { return reduce_min(load(a)); },
     [](const float* p, int64_t n, float fill, float* out) { store(out, PYFASTCAL_VARIANT::load_first(p, n, fill)); },

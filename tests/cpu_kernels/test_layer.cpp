@@ -131,6 +131,10 @@ PYFASTCAL_TEST(reductions_are_one_tree) {
     EXPECT(same(layer.reduce_add(a), tree[0]), "reduce_add");
     EXPECT(layer.reduce_max(a) == *std::max_element(a, a + kLanes), "reduce_max");
     EXPECT(layer.reduce_min(a) == *std::min_element(a, a + kLanes), "reduce_min");
+    float rows[kReduced * kLanes], sums[kReduced];
+    for (float& x : rows) x = float(numbers.normal() * std::exp2(10 * numbers.normal()));
+    layer.reduce_add_each(rows, sums);
+    for (int i = 0; i < kReduced; ++i) EXPECT(same(sums[i], layer.reduce_add(rows + i * kLanes)), "reduce_add of each");
   }
 }
 

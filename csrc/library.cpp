@@ -48,6 +48,11 @@ STABLE_TORCH_LIBRARY(pyfastcal, m) {
   m.def(
       "scale_by_contrast(Tensor logits, Tensor zeroshot_logits, float logit_scale, Tensor alpha, Tensor k, Tensor "
       "lambda1, Tensor lambda2) -> Tensor");
+  // contrast_distance, CAC's weights and similarity_confidence in one; the constants and the errors likewise
+  m.def(
+      "predict_by_contrast(Tensor image_features, Tensor text_features, Tensor zeroshot_image_features, "
+      "Tensor zeroshot_text_features, float logit_scale, Tensor? logit_bias, bool probability, bool normalize, "
+      "Tensor alpha, Tensor k, Tensor lambda1, Tensor lambda2) -> (Tensor confidence, Tensor prediction)");
   // (images, classes) fp32
   m.def("similarity(Tensor image_features, Tensor text_features, bool normalize) -> Tensor");
   // (queries,) fp64; queries and points fp32 (.., 2), bandwidth fp64 (2,)

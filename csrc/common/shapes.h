@@ -104,9 +104,9 @@ inline void check_similarity_confidence(const Tensor& image, const Tensor& text,
   call.vector("sample_weight", sample_weight, ScalarType::Float, image.size(0));
 }
 
-inline void check_contrast_distance(const Tensor& image, const Tensor& text, const Tensor& image0,
-                                    const Tensor& text0) {
-  const Call call("pyfastcal::contrast_distance", image);
+inline void check_contrast_distance(const Tensor& image, const Tensor& text, const Tensor& image0, const Tensor& text0,
+                                    const char* op = "pyfastcal::contrast_distance") {
+  const Call call(op, image);
   check_features(call, "image_features", image, "text_features", text);
   check_features(call, "zeroshot_image_features", image0, "zeroshot_text_features", text0);
   call.matrix("zeroshot_image_features", image0, -1, image.size(0));

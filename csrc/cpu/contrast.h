@@ -44,17 +44,55 @@ inline bool same_rows(const Matrix& a, const Matrix& b) {
 
 // The classes as (normalised text - normalised zero-shot text): x.t - x.t0 = x.(t - t0), one product instead of two. Of
 // bf16 the difference would be no bf16 number, so there are two, which are faster than one in fp32.
-template <class Text>
-inline Text pack_difference(const Matrix& text, const Matrix& text0, bool normalize, float* difference) {
-  const int64_t d = text.cols;
-  parallel_tasks(text.rows, [&](int64_t c) {
-    Buffer<float> scratch(2 * d);
-    const float *a = float_rows(text, c, 1, scratch).data, *b = float_rows(text0, c, 1, scratch + d).data;
-    const double scale_a = normalize ? inverse_norm(norm(a, d)) : 1.0,
-                 scale_b = normalize ? inverse_norm(norm(b, d)) : 1.0;
-    for (int64_t k = 0; k < d; ++k) difference[c * d + k] = float(a[k] * scale_a - b[k] * scale_b);
+inline Matrix subtract(const Matrix& text, const Matrix& text0, bool normalize, float* difference) {
+  const int64_t d = text.cols, parts = max(1, min(text.rows, class_parts(text.rows * d, 16)));
+  parallel_tasks(parts, [&](int64_t part) {
+    const Buffer<float> scratch(2 * d);
+    for (int64_t c = text.rows * part / parts; c < text.rows * (part + 1) / parts; ++c) {
+      const float *a = float_rows(text, c, 1, scratch).data, *b = float_rows(text0, c, 1, scratch + d).data;
+      const double scale_a = normalize ? inverse_norm(norm(a, d)) : 1.0,
+                   scale_b = normalize ? inverse_norm(norm(b, d)) : 1.0;
+      for (int64_t k = 0; k < d; ++k) difference[c * d + k] = float(a[k] * scale_a - b[k] * scale_b);
+    }
   });
-  return Text(Matrix{difference, Dtype::kFloat, text.rows, d, d}, false);
+  return {difference, Dtype::kFloat, text.rows, d, d};
+}
+
+// Probabilities need the whole row; similarities are summed tile by tile, so that any number of classes fits.
+inline int64_t contrast_tile(int64_t classes, bool probability) { return probability ? classes : min(classes, 4096); }
+
+struct ContrastRow {
+  float *scores, scale;
+};
+
+// The sum of the absolute differences of m scores.
+inline float sum_contrast(ContrastRow a, ContrastRow b, int64_t m, bool probability, float logit_scale) {
+  for (ContrastRow* row : {&a, &b}) {
+    if (!probability) break;
+    softmax(row->scores, m, logit_scale * row->scale);
+    row->scale = 1.0f;
+  }
+  return sum_abs_difference(a.scores, a.scale, b.scores, b.scale, m);
+}
+
+// Of few images, as few_rows.h has their scores: no classes are packed. text0 is null where `text` is a difference.
+template <class Rows>
+inline void contrast_of_few(const Matrix& image, const Matrix& text, const Matrix& image0, const Matrix* text0,
+                            bool probability, float logit_scale, bool normalize, float* z) {
+  const int64_t classes = text.rows, tile = contrast_tile(classes, probability), width = row_width(classes);
+  const Rows s(image, normalize, width);
+  s.multiply(text, normalize && text0);
+  std::optional<Rows> s0;
+  if (text0) s0.emplace(image0, normalize, width).multiply(*text0, normalize);
+  for_each_row(image.rows, width, [&](int64_t i) {
+    double sum = 0;
+    for (int64_t c = 0; c < classes; c += tile) {
+      const ContrastRow a{s.scores + i * width + c, s.scale[i]},
+          b = s0 ? ContrastRow{s0->scores + i * width + c, s0->scale[i]} : ContrastRow{a.scores, 0.0f};
+      sum += sum_contrast(a, b, min(tile, classes - c), probability, logit_scale);
+    }
+    z[i] = float(sum / double(classes));
+  });
 }
 
 template <class Block>
@@ -62,17 +100,16 @@ inline void contrast_of_blocks(const Matrix& image, const Matrix& text, const Ma
                                bool probability, float logit_scale, bool normalize, float* z) {
   using Text = typename Block::Text;
   const bool one_product = Block::kTakesDifferences && !probability && same_rows(image, image0);
-  Buffer<float> difference(one_product ? text.rows * text.cols : 0);
-  const Text tuned = [&] {
-    if constexpr (Block::kTakesDifferences)
-      if (one_product) return pack_difference<Text>(text, text0, normalize, difference);
-    return Text(text, normalize);
-  }();
+  const Buffer<float> difference(one_product ? text.rows * text.cols : 0);
+  const Matrix left = one_product ? subtract(text, text0, normalize, difference) : text;
+  const int64_t n = image.rows, classes = text.rows;
+  if (are_few_rows(n, classes))
+    return contrast_of_few<typename Block::FewRows>(image, left, image0, one_product ? nullptr : &text0, probability,
+                                                    logit_scale, normalize, z);
+  const Text tuned(left, normalize && !one_product);
   std::optional<Text> zeroshot;
   if (!one_product) zeroshot.emplace(text0, normalize);
-  const int64_t n = image.rows, classes = text.rows;
-  // Probabilities need the whole row; similarities are summed tile by tile, so that any number of classes fits.
-  const int64_t tile = probability ? classes : min(classes, 4096), width = panels(tile) * kPanel;
+  const int64_t tile = contrast_tile(classes, probability), width = panels(tile) * kPanel;
   const int64_t rows = Block::rows(n, 2 * max(image.cols, image0.cols), 2 * width);
   parallel_tasks((n + rows - 1) / rows, [&](int64_t task) {
     const int64_t begin = task * rows, count = min(rows, n - begin);
@@ -87,14 +124,9 @@ inline void contrast_of_blocks(const Matrix& image, const Matrix& text, const Ma
       s.multiply(c / kPanel, last);
       if (s0) s0->multiply(c / kPanel, last);
       for (int64_t i = 0; i < count; ++i) {
-        float *a = s.scores + i * width, *b = s0 ? s0->scores + i * width : a;
-        float scale_a = s.scale[i], scale_b = s0 ? s0->scale[i] : 0.0f;
-        if (probability) {
-          softmax(a, m, logit_scale * scale_a);
-          softmax(b, m, logit_scale * scale_b);
-          scale_a = scale_b = 1.0f;
-        }
-        sum[i] += sum_abs_difference(a, scale_a, b, scale_b, m);
+        const ContrastRow a{s.scores + i * width, s.scale[i]},
+            b = s0 ? ContrastRow{s0->scores + i * width, s0->scale[i]} : ContrastRow{a.scores, 0.0f};
+        sum[i] += sum_contrast(a, b, m, probability, logit_scale);
       }
     }
     for (int64_t i = 0; i < count; ++i) z[begin + i] = float(sum[i] / double(classes));

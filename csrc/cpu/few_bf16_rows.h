@@ -16,7 +16,6 @@ class Bf16FewRows {
         scale(image.rows),
         n_(image.rows),
         depth_(whole_chunks(image.cols)),
-        normalize_(normalize),
         rows_(whole_tiles(n_) * depth_) {
     std::memset(rows_, 0, sizeof(BFloat16) * whole_tiles(n_) * depth_);
     const Buffer<float> scratch(image.cols);
@@ -26,7 +25,7 @@ class Bf16FewRows {
   }
 
   // Of all rows with the classes.
-  void multiply(const Matrix& text) const {
+  void multiply(const Matrix& text, bool normalize) const {
     const int64_t count = panels(text.rows);
     const int64_t parts = max(1, min(count, class_parts(count * kPanel * depth_, kAmx ? 1 : n_) / 2));
     parallel_tasks(parts, [&](int64_t part) {
@@ -35,7 +34,7 @@ class Bf16FewRows {
       const Buffer<float> scratch(text.cols);
       for (int64_t p = count * part / parts; p < count * (part + 1) / parts; ++p) {
         float factor[kPanel];
-        multiply(take(text, p, copy, scratch, factor), factor, scores + p * kPanel);
+        multiply(take(text, p, normalize, copy, scratch, factor), factor, scores + p * kPanel);
       }
     });
   }
@@ -53,13 +52,13 @@ class Bf16FewRows {
   static int64_t whole_tiles(int64_t n) { return kAmx ? (n + 15) / 16 * 16 : n; }
 
   // A panel's rows as they are where that can be, else a copy; factor: what scales products with each.
-  Classes take(const Matrix& text, int64_t p, BFloat16* copy, float* scratch, float* factor) const {
+  Classes take(const Matrix& text, int64_t p, bool normalize, BFloat16* copy, float* scratch, float* factor) const {
     const int64_t begin = p * kPanel, n = min(kPanel, text.rows - begin);
     const Classes classes{static_cast<const BFloat16*>(text.data) + begin * text.stride, text.stride, kPanel};
     bool plain = n == kPanel && text.cols == depth_ && (kAmx || text.stride % 2 == 0);  // pairs of the others lie apart
     for (int64_t j = 0; j < kPanel && plain; ++j) {
       factor[j] = 1.0f;
-      if (!normalize_) continue;
+      if (!normalize) continue;
       const float square = square_norm(classes.data + j * text.stride, depth_);
       plain = is_plain_square(square);
       factor[j] = 1.0f / std::sqrt(square);
@@ -70,7 +69,7 @@ class Bf16FewRows {
       factor[j] = 1.0f;
       BFloat16* const row = copy + j * depth_;
       if (j < n)
-        factor[j] = copy_bf16_row(text, begin + j, normalize_, scratch, [=](int64_t k) { return row + k; });
+        factor[j] = copy_bf16_row(text, begin + j, normalize, scratch, [=](int64_t k) { return row + k; });
       else
         std::memset(row, 0, sizeof(BFloat16) * depth_);
     }
@@ -158,7 +157,6 @@ class Bf16FewRows {
   static Vec load(const float* p) { return PYFASTCAL_VARIANT::load(p); }
 
   const int64_t n_, depth_;
-  const bool normalize_;
   Buffer<BFloat16> rows_;
 };
 

@@ -81,9 +81,9 @@ class LimbScoreBlock {
 
   const Matrix& image_;
   const Text* const text_;
+  const bool normalize_;
 
  protected:
-  const bool normalize_;
   LimbRows rows_;
   int64_t n_ = 0;
 };
@@ -97,7 +97,7 @@ class LimbFewRows : public LimbScoreBlock {
     load(0, image.rows);
     transpose_tiles(rows_.tile(0), limb_tiles(n_) * 3 * rows_.chunks);
   }
-  void multiply(const Matrix& text) const {
+  void multiply(const Matrix& text, bool normalize) const {
     const int64_t count = limb_tiles(text.rows);
     // a part takes 10 microseconds or more: less is not worth another thread
     const int64_t parts = max(1, min(count, count * text.cols * (n_ + 32) >> 18));
@@ -107,7 +107,7 @@ class LimbFewRows : public LimbScoreBlock {
       for (int64_t t = count * part / parts; t < count * (part + 1) / parts; ++t) {
         float factor[kLimbTile] = {};
         for (int64_t i = 0; i < min(kLimbTile, text.rows - t * kLimbTile); ++i)
-          factor[i] = limb_column_scale(classes.store(text, t * kLimbTile + i, normalize_, i));
+          factor[i] = limb_column_scale(classes.store(text, t * kLimbTile + i, normalize, i));
         for (int64_t r = 0; r < limb_tiles(n_); ++r) {
           alignas(64) float products[kLimbTile * kLanes];
           multiply_limbs(classes.tile(0), rows_.tile(r), rows_.chunks,

@@ -15,7 +15,7 @@ inline void similarity_of_blocks(const Matrix& image, const Matrix& text, bool n
   };
   if (classes == tile && are_few_rows(n, classes)) {
     const typename Block::FewRows s(image, normalize, width);
-    s.multiply(text);
+    s.multiply(text, normalize);
     for (int64_t i = 0; i < n; ++i) write(s, i, i, 0, classes);
     return;
   }

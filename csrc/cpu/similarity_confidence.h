@@ -71,9 +71,9 @@ struct ScoreBlock {
   const Matrix& image_;
   const Text* const text_;
   Buffer<float> scratch_, ordered_;
+  const bool normalize_, is_ordered_;
 
  protected:
-  const bool normalize_, is_ordered_;
   FloatRows rows_{};
   int64_t n_ = 0;
 };
@@ -85,9 +85,9 @@ class FloatFewRows : public ScoreBlock {
       : ScoreBlock(image, normalize, image.rows, width, image.rows > kMostDotRows) {
     load(0, image.rows);
   }
-  void multiply(const Matrix& text) const {
+  void multiply(const Matrix& text, bool normalize) const {
     for_each_panel(text, n_, [&](const PanelRows& panel, int64_t p, float* packed) {
-      store_panel_products(rows_, n_, panel, normalize_, packed, scores + p * kPanel, width);
+      store_panel_products(rows_, n_, panel, normalize, packed, scores + p * kPanel, width);
     });
   }
 };
@@ -136,7 +136,7 @@ inline void confidence_of_blocks(const Matrix& image, const Matrix& text, float 
   };
   if (classes == tile && are_few_rows(n, classes)) {
     const typename Block::FewRows s(image, normalize, width);
-    s.multiply(text);
+    s.multiply(text, normalize);
     return for_each_row(n, width, [&](int64_t i) { whole_row(s, i, 0); });
   }
   const typename Block::Text packed(text, normalize);

@@ -11,6 +11,7 @@ from ..arguments.arrays import accepts_numpy
 from ..arguments.keywords import by_name
 from ..arguments.warn import warn_caller
 from ..ops.entry import are_plain, defined_by
+from ..ops.predict_by_contrast import predict_by_contrast
 from ..ops.scale_by_contrast import scale_by_contrast
 from .contrast_fit import fit_contrast
 from .fit_rows import labelled
@@ -186,9 +187,8 @@ class ContrastAwareCalibration(LogitScaling):
             ValueError, and warns: as ``contrast_weight``; a product that is too large for the dtype.
         """
         if self.on == "similarity":
-            held = self._buffers  # attributes of a module are slow
-            constants = held["alpha"], held["k"], held["lambda1"], held["lambda2"]
-            if (found := scale_by_contrast(logits, zeroshot_logits, logit_scale, constants)) is not None:
+            found = scale_by_contrast(logits, zeroshot_logits, logit_scale, self._constants())
+            if found is not None:
                 return found
         return self._scaled(logits, zeroshot_logits, logit_scale)
 
@@ -209,6 +209,10 @@ class ContrastAwareCalibration(LogitScaling):
         features are the image features. One image (D,), in both, gives 0-d results. ``logit_scale``
         lies in [1e-30, 1e20]."""
         features = image_features, text_features, zeroshot_image_features, zeroshot_text_features
+        options: dict[str, Any] = {"on": self.on, "normalize": normalize}
+        found = predict_by_contrast(features, logit_scale, logit_bias, self._constants(), **options)
+        if found is not None:
+            return found
         return self._predict(*features, logit_scale=logit_scale, logit_bias=logit_bias, normalize=normalize)
 
     def feature_weights(
@@ -216,6 +220,10 @@ class ContrastAwareCalibration(LogitScaling):
     ) -> tuple[Tensor | None, Tensor | None]:
         z = ops.contrast_distance(image_features, text_features, *zeroshot_features, on=self.on, **options)
         return None, self._weight("image_features", "features on the unit sphere", z)
+
+    def _constants(self) -> tuple[Tensor | None, ...]:
+        held = self._buffers  # attributes of a module are slow
+        return held["alpha"], held["k"], held["lambda1"], held["lambda2"]
 
     def _distance(self, logits: Tensor, zeroshot_logits: Tensor, scale: float | Tensor) -> Tensor:
         """z (N,), over the classes that are not masked."""

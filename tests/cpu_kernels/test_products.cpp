@@ -128,7 +128,8 @@ PYFASTCAL_TEST(rows_do_not_hang_on_their_batch) {
       const bool normalize = normalized > 0;
       const int64_t depth = normalized == 1 ? 40 : 300;  // fewer and more than are put in order at once (chains.h)
       const Rows image = features(dtype, 77, depth, 3, normalize, 1),
-                 text = features(dtype, 37, depth, 4, normalize, 0);
+                 text = features(dtype, 37, depth, 4, normalize, 0),
+                 text0 = features(dtype, 37, depth, 5, normalize, 2);
       const auto results = [&](int64_t first, int64_t n) {
         Matrix part = image;
         part.data = static_cast<const char*>(image.data) + first * image.stride * (dtype == Dtype::kFloat ? 4 : 2);
@@ -138,13 +139,18 @@ PYFASTCAL_TEST(rows_do_not_hang_on_their_batch) {
         kernels.similarity(part, text, normalize, out.data());
         kernels.similarity_confidence(part, text, 20, nullptr, {}, normalize, confidence.data(), prediction.data());
         for (int64_t i = 0; i < n; ++i) out.insert(out.begin() + i * (text.rows + 1), confidence[size_t(i)]);
+        for (const bool probability : {false, true}) {
+          const size_t width = out.size() / size_t(n);
+          kernels.contrast_distance(part, text, part, text0, probability, 20, normalize, confidence.data());
+          for (size_t i = 0; i < size_t(n); ++i) out.insert(out.begin() + int64_t(i * (width + 1)), confidence[i]);
+        }
         return out;
       };
       const std::vector<float> all = results(0, image.rows);
       for (const int64_t n : {1, 2, 5, 6, 13, 64})
         for (const int64_t first : {int64_t(0), int64_t(7), image.rows - n}) {
           const std::vector<float> some = results(first, n);
-          EXPECT(std::memcmp(some.data(), &all[size_t(first * (text.rows + 1))], 4 * some.size()) == 0,
+          EXPECT(std::memcmp(some.data(), &all[size_t(first * (text.rows + 3))], 4 * some.size()) == 0,
                  shape("rows", image, normalize ? " normalized, " : ", ") + std::to_string(n) + " of them from " +
                      std::to_string(first));
         }

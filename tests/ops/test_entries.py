@@ -44,6 +44,7 @@ def test_each_has_all_its_parts():
         "add_rows",
         "scale_logits",
         "scale_by_contrast",
+        "predict_by_contrast",
     }  # of metrics and of calibrators, which have the definitions
     assert set(schemas()) == set(fakes()) == set(CALLS) == {*OPS, *checked, *inner}
     assert set(FUNCTIONS) == set(OPS)

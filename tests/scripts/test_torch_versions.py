@@ -138,7 +138,9 @@ def results(sources: Path) -> dict[str, tuple[torch.Tensor, ...]]:
             image, text, 20.0, None, weight, None, True
         )
         found["scale_logits"] = (kernels.scale_logits(logits, weight, None, None),)
-        constants = (torch.tensor(x, dtype=torch.float64) for x in (1.1, 15.0, 0.9, 1.0))
+        constants = [torch.tensor(x, dtype=torch.float64) for x in (1.1, 15.0, 0.9, 1.0)]
+        two = image, text, image, text + 0.01
+        found["predict_by_contrast"] = kernels.predict_by_contrast(*two, 20.0, None, False, True, *constants)
         found["scale_by_contrast"] = (kernels.scale_by_contrast(logits, logits + 1, 100.0, *constants),)
         state, edges = torch.zeros(1 + 4 * 10, dtype=torch.int64), torch.linspace(0, 1, 11)
         right = torch.arange(9) % 2 == 0

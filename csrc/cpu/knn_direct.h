@@ -130,20 +130,30 @@ inline bool sort_nearest(std::vector<Exact>& found, int64_t k) {
   const auto bucket = [=](const Exact& x) { return min(int64_t((x.distance - low) * factor), n - 1); };
   std::vector<int64_t> begin(n + 2);  // of bucket b: begin[b + 1] while they are dealt out, begin[b] afterwards
   for (const Exact& x : found) ++begin[bucket(x) + 2];
-  for (int64_t b = 2; b < n + 1; ++b) begin[b] += begin[b - 1];
+  int64_t most = begin[n + 1];
+  for (int64_t b = 2; b < n + 1; ++b) {
+    most = max(most, begin[b]);
+    begin[b] += begin[b - 1];
+  }
   std::vector<Exact> dealt(n);
   for (const Exact& x : found) dealt[begin[bucket(x) + 1]++] = x;
-  for (int64_t b = 0; b < n && begin[b] < k; ++b) {
-    const int64_t first = begin[b], last = begin[b + 1];
-    if (last - first > 16) {
-      std::sort(dealt.begin() + first, dealt.begin() + last, order);
-      continue;
-    }
+  const auto insert = [&](int64_t first, int64_t last) {
     for (int64_t i = first + 1; i < last; ++i) {
       const Exact x = dealt[i];
       int64_t at = i;
       for (; at > first && nearer(x, dealt[at - 1]); --at) dealt[at] = dealt[at - 1];
       dealt[at] = x;
+    }
+  };
+  if (most <= 16) {  // none passes the edge of its bucket: all buckets in one
+    insert(0, begin[bucket(dealt[k - 1]) + 1]);
+  } else {
+    for (int64_t b = 0; b < n && begin[b] < k; ++b) {
+      const int64_t first = begin[b], last = begin[b + 1];
+      if (last - first > 16)
+        std::sort(dealt.begin() + first, dealt.begin() + last, order);
+      else
+        insert(first, last);
     }
   }
   found.swap(dealt);

@@ -25,9 +25,9 @@ def work(size: tuple) -> str:
 
 
 def case(size: tuple, device: str = "cpu") -> Case:
-    full = knn.case(size, device)
-    full.agree, full.peers, full.compile = (lambda ours, theirs: agree(ours, theirs, size[1])), {}, False
-    return full
+    found = knn.against_idiom(size, device)
+    found.agree, found.compile = (lambda ours, theirs: agree(ours, theirs, size[1])), False
+    return found
 
 
 def agree(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor], n_bank: int) -> None:

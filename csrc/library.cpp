@@ -24,7 +24,7 @@ STABLE_TORCH_LIBRARY(pyfastcal, m) {
       "bin_counts(Tensor confidence, Tensor correct, Tensor? edges, int n_bins, Tensor? group, int n_groups, "
       "bool closed_right) -> (Tensor totals, Tensor invalid)");
   // The same with the entries' checks of values in the call, on the CPU: an error where these cannot tell that all is
-  // sound, and the entry is to look at it. One image, (C,) or (D,), too.
+  // sound, and the entry is to look at it. One image or query, (C,) or (D,), too.
   m.def(
       "checked_confidence(Tensor logits, Tensor? class_weight, Tensor? sample_weight) -> (Tensor confidence, Tensor "
       "prediction)");
@@ -32,6 +32,9 @@ STABLE_TORCH_LIBRARY(pyfastcal, m) {
       "checked_similarity_confidence(Tensor image_features, Tensor text_features, float logit_scale, Tensor? "
       "logit_bias, Tensor? class_weight, Tensor? sample_weight, bool normalize) -> (Tensor confidence, Tensor "
       "prediction)");
+  m.def(
+      "checked_knn(Tensor queries, Tensor bank, int k, bool exclude_self, bool normalize) -> (Tensor distances, Tensor "
+      "indices)");
   // (3,) fp64: the mean negative log-likelihood of softmax(beta * logits), its first and second derivative by beta
   m.def("nll(Tensor logits, Tensor labels, float beta) -> Tensor");
   // Adds rows to a stream's state (pyfastcal/metrics/layout.py) without means; prediction: without labels, booleans

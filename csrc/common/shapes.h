@@ -113,8 +113,9 @@ inline void check_contrast_distance(const Tensor& image, const Tensor& text, con
   call.matrix("zeroshot_text_features", text0, -1, text.size(0));
 }
 
-inline void check_knn(const Tensor& queries, const Tensor& bank, int64_t k, bool exclude_self) {
-  const Call call("pyfastcal::knn", queries);
+inline void check_knn(const Tensor& queries, const Tensor& bank, int64_t k, bool exclude_self,
+                      const char* op = "pyfastcal::knn") {
+  const Call call(op, queries);
   call.matrix("queries", queries);
   call.matrix("bank", bank, queries.size(1), exclude_self ? queries.size(0) : -1);
   const int64_t most = bank.size(0) - (exclude_self && bank.size(0) > 0);

@@ -57,17 +57,12 @@ class Shortlist {
 template <class Filter>
 class NearestNeighbours {
  public:
-  NearestNeighbours(const Matrix& queries, const Matrix& bank, int64_t k, bool exclude_self, bool normalize,
-                    float* distances, int64_t* indices)
-      : queries_(queries),
-        bank_(bank),
-        k_(k),
-        exclude_self_(exclude_self),
-        normalize_(normalize),
-        distances_(distances),
-        indices_(indices),
-        bank_scale_(scales_kept() ? bank.rows : 0),
-        filter_(queries, normalize) {}
+  explicit NearestNeighbours(const Search& search)
+      : search_(search),
+        queries_(search.queries),
+        bank_(search.bank),
+        scales_(search, search.wants_scales()),
+        filter_(queries_, search.normalize) {}
 
   void run() {
     if (!queries_.rows) return;
@@ -75,14 +70,9 @@ class NearestNeighbours {
     const int64_t all = panels(queries_.rows), threads = thread_count();
     const int64_t share = max((all + 4 * threads - 1) / (4 * threads), 8), fit = min(queries_in_cache(), share);
     const int64_t blocks = (all + fit - 1) / fit;
-    const int64_t wanted = (4 * threads + blocks - 1) / blocks, most = 1 + bank_.rows / (64 * k_ + 2048);
+    const int64_t wanted = (4 * threads + blocks - 1) / blocks, most = 1 + bank_.rows / (64 * search_.k + 2048);
     const int64_t splits = blocks >= 4 * threads ? 1 : min(wanted, most);
-    if (scales_kept())
-      parallel_tasks((bank_.rows + 255) / 256, [&](int64_t task) {
-        Buffer<float> scratch(bank_.cols);
-        for (int64_t row = task * 256; row < min((task + 1) * 256, bank_.rows); ++row)
-          bank_scale_[row] = inverse_norm(norm(float_rows(bank_, row, 1, scratch).data, bank_.cols));
-      });
+    scales_.prepare();
     std::vector<Scan> scans(blocks * splits);
     parallel_tasks(blocks * splits, [&](int64_t task) {
       const int64_t block = task / splits, split = task % splits;
@@ -119,12 +109,9 @@ class NearestNeighbours {
   };
   int64_t last_query(const Scan& scan) const { return min(scan.last_panel * kPanel, queries_.rows); }
 
-  // Whether the bank's exact norms are worth having before they are needed, for as many survivors as bank rows.
-  bool scales_kept() const { return normalize_ && queries_.rows * k_ >= bank_.rows; }
-
-  bool judged_by_score(int64_t query) const { return filter_.facts[query].judged_by_score(normalize_); }
+  bool judged_by_score(int64_t query) const { return filter_.facts[query].judged_by_score(search_.normalize); }
   float slack(int64_t query, double largest, double residual) const {
-    return filter_slack(filter_.facts[query], largest, residual, normalize_, filter_.roundings());
+    return filter_slack(filter_.facts[query], largest, residual, search_.normalize, filter_.roundings());
   }
 
   void run_scan(Scan& scan, int64_t begin, int64_t end) const {
@@ -136,13 +123,13 @@ class NearestNeighbours {
     scan.lists.resize(width);
     for (int64_t j = 0; j < width; ++j) {
       const bool wanted = first + j < queries_.rows && judged_by_score(first + j);
-      if (wanted) scan.lists[j].reset(k_);
+      if (wanted) scan.lists[j].reset(search_.k);
       slacks[j] = 0;
       threshold[j] = wanted ? -kInfinity : kInfinity;
     }
     for (int64_t row0 = begin; row0 < end; row0 += kRows) {
       const int64_t n = min(kRows, end - row0);
-      facts.load(rows, row0, n, normalize_);
+      facts.load(rows, row0, n, search_.normalize);
       for (int64_t r = 0; r < n; ++r)
         if (facts.odd[r]) scan.odd.push_back({0, row0 + r});
       const double largest = facts.largest, residual = facts.residual;
@@ -183,7 +170,7 @@ class NearestNeighbours {
     for (; hits; hits &= hits - 1) {
       const int64_t lane = __builtin_ctz(hits), query = j + lane;
       if (!(s[lane] > -kInfinity) || threshold[query] == kInfinity) continue;  // an odd row; a query not asked for
-      if (exclude_self_ && scan.first_query() + query == row) continue;
+      if (search_.exclude_self && scan.first_query() + query == row) continue;
       if (scan.lists[query].add(s[lane], row, slacks[query]))
         threshold[query] = scan.lists[query].threshold(slacks[query]);
     }
@@ -194,22 +181,18 @@ class NearestNeighbours {
     const int64_t d = bank_.cols;
     Buffer<float> query_scratch(d), bank_scratch(d);
     const float* row = float_rows(queries_, q, 1, query_scratch).data;
-    const double query_scale = normalize_ ? inverse_norm(filter_.facts[q].norm) : 1.0;
+    const double query_scale = search_.normalize ? inverse_norm(filter_.facts[q].norm) : 1.0;
     Buffer<double> query(d);
     for (int64_t i = 0; i < d; ++i) query[i] = row[i] * query_scale;
     std::vector<Exact> found;
-    bool finite = true;
     const auto examine = [&, query = static_cast<const double*>(query)](int64_t row) {
-      if (exclude_self_ && row == q) return;
+      if (search_.exclude_self && row == q) return;
       const float* b = float_rows(bank_, row, 1, bank_scratch).data;
-      const double bank_scale = !normalize_ ? 1.0 : scales_kept() ? bank_scale_[row] : inverse_norm(norm(b, d));
-      const double square = square_distance(b, bank_scale, query, d);
-      finite &= square < double(kInfinity);
-      found.push_back({{square, row}});
+      found.push_back({{square_distance(b, scales_.of(row, b), query, d), row}});
     };
     if (judged_by_score(q)) {
       Shortlist all;
-      all.reset(k_);
+      all.reset(search_.k);
       double largest = 0, residual = 0;
       for (int64_t s = 0; s < n; ++s) {
         const std::vector<Candidate>& items = scans[s].lists[q - scans[s].first_query()].items;
@@ -225,24 +208,21 @@ class NearestNeighbours {
     } else {
       for (int64_t row = 0; row < bank_.rows; ++row) examine(row);
     }
-    write_nearest(found, k_, finite, distances_ + q * k_, indices_ + q * k_);
+    write_nearest(found, search_.k, search_.distances + q * search_.k, search_.indices + q * search_.k);
   }
 
+  const Search search_;
   const Matrix &queries_, &bank_;
-  const int64_t k_;
-  const bool exclude_self_, normalize_;
-  float* const distances_;
-  int64_t* const indices_;
-  Buffer<double> bank_scale_;
+  const BankScales scales_;
   const typename Filter::Queries filter_;
 };
 
 inline void knn(const Matrix& queries, const Matrix& bank, int64_t k, bool exclude_self, bool normalize,
                 float* distances, int64_t* indices) {
+  const Search search{queries, bank, k, exclude_self, normalize, distances, indices};
   with_filter(queries, bank, [&]<class Filter>(Filter*) {
-    if (64 * k + 2048 >= bank.rows)
-      return DenseNeighbours<Filter>(queries, bank, k, exclude_self, normalize, distances, indices).run();
-    NearestNeighbours<Filter>(queries, bank, k, exclude_self, normalize, distances, indices).run();
+    if (64 * k + 2048 >= bank.rows) return DenseNeighbours<Filter>(search).run();
+    NearestNeighbours<Filter>(search).run();
   });
 }
 

@@ -13,42 +13,33 @@ namespace pyfastcal::PYFASTCAL_VARIANT {
 template <class Filter>
 class DenseNeighbours {
  public:
-  DenseNeighbours(const Matrix& queries, const Matrix& bank, int64_t k, bool exclude_self, bool normalize,
-                  float* distances, int64_t* indices)
-      : queries_(queries),
-        bank_(bank),
-        k_(k),
-        exclude_self_(exclude_self),
-        normalize_(normalize),
-        distances_(distances),
-        indices_(indices),
-        scales_kept_(normalize && queries.rows * k >= bank.rows),
-        bank_scale_(scales_kept_ ? bank.rows : 0) {
-    if (10 * k < 7 * bank.rows) filter_.emplace(queries, normalize);  // else all distances are measured
+  explicit DenseNeighbours(const Search& search)
+      : search_(search),
+        queries_(search.queries),
+        bank_(search.bank),
+        panels_(panels(queries_.rows)),
+        width_(block_width()),
+        blocks_((panels_ + width_ - 1) / width_),
+        scales_(search, blocks_ > 1 && search.wants_scales()) {
+    // Scores take as long as the distances of a few queries: where they spare no more all distances are measured, as
+    // where they can spare but a few of each query.
+    const int64_t m = bank_.rows, k = search.k;
+    if (10 * k < 7 * m && queries_.rows * (m - k) > 3 * m) filter_.emplace(queries_, search.normalize);
   }
 
   void run() {
     if (!queries_.rows) return;
-    const int64_t m = bank_.rows, threads = thread_count(), all = panels(queries_.rows);
-    if (scales_kept_)
-      parallel_tasks((m * bank_.cols >> 18) + 1, [&](int64_t task) {
-        const int64_t tasks = (m * bank_.cols >> 18) + 1;
-        Buffer<float> scratch(bank_.cols);
-        for (int64_t row = m * task / tasks; row < m * (task + 1) / tasks; ++row)
-          bank_scale_[row] = scale_of(row, scratch);
-      });
-    const int64_t panel_bytes = 4 * kPanel * m, fit = max(min((1 << 25) / panel_bytes, 8), 1);
-    const int64_t width = min(fit, max(all / threads, 1)), blocks = (all + width - 1) / width;
-    const int64_t together = max(1, min(blocks, (1 << 28) / (panel_bytes * width)));
-    // few blocks: the bank is split among threads
-    // a bank row costs as much as sixteen products with it, or more; less than 2^21 of those are not worth another
-    // thread
-    const int64_t work = max(min(kPanel * width, queries_.rows), 16) * m * bank_.cols;
+    const int64_t m = bank_.rows, threads = thread_count();
+    scales_.prepare();
+    const int64_t together = max(1, min(blocks_, (1 << 28) / (panel_bytes() * width_)));
+    // Few blocks: threads share the bank. A bank row costs as much as sixteen products with it, or more; less than 2^21
+    // products are not worth another thread.
+    const int64_t work = max(min(kPanel * width_, queries_.rows), 16) * m * bank_.cols;
     const int64_t wanted = (4 * threads + together - 1) / together;
     const int64_t parts = threads == 1 || together >= 4 * threads ? 1 : max(1, min(wanted, min(work >> 21, m / 64)));
     if (parts == 1) {
-      parallel_tasks(blocks, [&](int64_t i) {
-        Block block(*this, i * width, min((i + 1) * width, all), 1);
+      parallel_tasks(blocks_, [&](int64_t i) {
+        Block block(*this, i * width_, min((i + 1) * width_, panels_), 1);
         block.score(0, 0, m);
         for (int64_t p = 0; p < block.panels; ++p) block.choose(p);
         block.measure(0, 0, m);
@@ -56,8 +47,9 @@ class DenseNeighbours {
       });
       return;
     }
-    for (int64_t first = 0; first < blocks; first += together) {
-      const int64_t n = min(together, blocks - first);
+    for (int64_t first = 0; first < blocks_; first += together) {
+      const int64_t n = min(together, blocks_ - first), first_panel = first * width_;
+      const int64_t last_panel = min((first + n) * width_, panels_);
       std::vector<std::optional<Block>> block(n);
       const auto for_each_part = [&](const auto& f) {
         parallel_tasks(n * parts, [&](int64_t task) {
@@ -66,23 +58,25 @@ class DenseNeighbours {
         });
       };
       parallel_tasks(n, [&](int64_t i) {
-        block[i].emplace(*this, (first + i) * width, min((first + i + 1) * width, all), parts);
+        block[i].emplace(*this, first_panel + i * width_, min(first_panel + (i + 1) * width_, last_panel), parts);
       });
-      for_each_part([](Block& b, int64_t part, int64_t begin, int64_t end) { b.score(part, begin, end); });
-      parallel_tasks(n * width, [&](int64_t task) {
-        if (task % width < block[task / width]->panels) block[task / width]->choose(task % width);
-      });
+      if (filter_) for_each_part([](Block& b, int64_t part, int64_t begin, int64_t end) { b.score(part, begin, end); });
+      parallel_tasks(last_panel - first_panel, [&](int64_t task) { block[task / width_]->choose(task % width_); });
       for_each_part([](Block& b, int64_t part, int64_t begin, int64_t end) { b.measure(part, begin, end); });
-      parallel_tasks(n * width * kPanel, [&](int64_t task) {
-        Block& b = *block[task / (width * kPanel)];
-        if (task % (width * kPanel) < b.count) b.write(task % (width * kPanel));
-      });
+      const int64_t most = width_ * kPanel;
+      parallel_tasks(min(last_panel * kPanel, queries_.rows) - first_panel * kPanel,
+                     [&](int64_t task) { block[task / most]->write(task % most); });
     }
   }
 
  private:
-  double scale_of(int64_t row, float* scratch) const {
-    return inverse_norm(norm(float_rows(bank_, row, 1, scratch).data, bank_.cols));
+  int64_t panel_bytes() const { return 4 * kPanel * bank_.rows; }
+
+  // Panels of a block: as many as 32 MiB hold the scores of, up to eight. Where there are many, so that there are four
+  // blocks for each thread: no thread need wait for another then.
+  int64_t block_width() const {
+    const int64_t fit = max(min((1 << 25) / panel_bytes(), 8), 1), threads = thread_count();
+    return max(min(fit, panels_ >= 16 * threads ? panels_ / (4 * threads) : panels_), 1);
   }
 
   // Some panels of queries against the bank, of which threads may take parts.
@@ -97,13 +91,16 @@ class DenseNeighbours {
           parts_(parts),
           scores_(all.filter_ ? panels * kPanel * all.bank_.rows : 0),
           wanted_(panels * all.bank_.rows),
-          query_(count * all.bank_.cols),
+          query_(count * all.depth_),
           found_(parts * count),
           largest_(parts),
           residual_(parts) {
       Buffer<float> scratch(all.bank_.cols);
-      for (int64_t j = 0; j < count; ++j)
-        scaled_row(all.queries_, first + j, all.normalize_, scratch, query_ + j * all.bank_.cols);
+      for (int64_t j = 0; j < count; ++j) {
+        const float* const x = float_rows(all.queries_, first + j, 1, scratch).data;
+        const double scale = all.search_.normalize ? inverse_norm(norm(x, all.bank_.cols)) : 1.0;
+        scale_into(x, all.bank_.cols, scale, query_ + j * all.depth_);
+      }
     }
 
     void score(int64_t part, int64_t begin, int64_t end) {
@@ -113,7 +110,7 @@ class DenseNeighbours {
       largest_[part] = residual_[part] = 0;
       for (int64_t row0 = begin; row0 < end; row0 += RowScores<Filter>::kRows) {
         const int64_t n = min(RowScores<Filter>::kRows, end - row0);
-        facts.load(rows, row0, n, all_.normalize_);
+        facts.load(rows, row0, n, all_.search_.normalize);
         largest_[part] = std::fmax(largest_[part], facts.largest);
         residual_[part] = std::fmax(residual_[part], facts.residual);
         for (int64_t p = 0; p < panels; ++p) {
@@ -147,7 +144,7 @@ class DenseNeighbours {
         for (int64_t part = 0; part < parts_; ++part)
           largest = std::fmax(largest, largest_[part]), residual = std::fmax(residual, residual_[part]);
         // one more, for the query itself may be among them
-        bound_kth(scores(p), m, n, all_.k_ + all_.exclude_self_, bound);
+        bound_kth(scores(p), m, n, all_.search_.k + all_.search_.exclude_self, bound);
         for (int64_t j = 0; j < kPanel; ++j)
           threshold[j] = j < n ? threshold_of(query + j, bound[j], largest, residual) : kInfinity;
         for (int64_t r = 0; r < m; ++r) {
@@ -160,19 +157,19 @@ class DenseNeighbours {
       } else {
         for (int64_t r = 0; r < m; ++r) wanted[r] = everyone;
       }
-      for (int64_t j = 0; j < n && all_.exclude_self_; ++j)
+      for (int64_t j = 0; j < n && all_.search_.exclude_self; ++j)
         if (query + j < m) wanted[query + j] &= ~(uint32_t(1) << j);
     }
 
     void measure(int64_t part, int64_t begin, int64_t end) {
-      constexpr int64_t kRows = 32;
-      const int64_t d = all_.bank_.cols, m = all_.bank_.rows;
-      Buffer<float> scratch(d);
-      Buffer<double> rows(kRows * d);
+      // as many rows as may stay in L2 while the block's queries pass; few queries: in L1
+      const int64_t most = count > kQueriesTogether ? 32 : 2, d = all_.depth_, m = all_.bank_.rows;
+      Buffer<float> scratch(all_.bank_.cols);
+      Buffer<double> rows(most * d);
       std::vector<Exact>* const found = &found_[part * count];
-      for (int64_t j = 0; j < count; ++j) found[j].reserve((all_.k_ + all_.k_ / 4) / parts_ + 16);
-      for (int64_t row0 = begin; row0 < end; row0 += kRows) {
-        const int64_t n = min(kRows, end - row0);
+      for (int64_t j = 0; j < count; ++j) found[j].reserve((all_.search_.k + all_.search_.k / 4) / parts_ + 16);
+      for (int64_t row0 = begin; row0 < end; row0 += most) {
+        const int64_t n = min(most, end - row0);
         for (int64_t r = 0; r < n; ++r) {
           uint32_t any = 0;
           for (int64_t p = 0; p < panels; ++p) any |= wanted_[p * m + row0 + r];
@@ -195,10 +192,8 @@ class DenseNeighbours {
         const std::vector<Exact>& more = found_[part * count + j];
         found.insert(found.end(), more.begin(), more.end());
       }
-      bool finite = true;
-      for (const Exact& x : found) finite &= x.distance < double(kInfinity);
-      const int64_t k = all_.k_, at = (first + j) * k;
-      write_nearest(found, k, finite, all_.distances_ + at, all_.indices_ + at);
+      const int64_t k = all_.search_.k, at = (first + j) * k;
+      write_nearest(found, k, all_.search_.distances + at, all_.search_.indices + at);
       found = std::vector<Exact>();
     }
 
@@ -209,8 +204,8 @@ class DenseNeighbours {
 
     float threshold_of(int64_t query, double bound, double largest, double residual) const {
       const FilterQuery& facts = all_.filter_->facts[query];
-      if (!facts.judged_by_score(all_.normalize_)) return -kInfinity;
-      const double slack = filter_slack(facts, largest, residual, all_.normalize_, all_.filter_->roundings());
+      if (!facts.judged_by_score(all_.search_.normalize)) return -kInfinity;
+      const double slack = filter_slack(facts, largest, residual, all_.search_.normalize, all_.filter_->roundings());
       return std::nextafter(float(bound - slack), -kInfinity);
     }
 
@@ -220,10 +215,10 @@ class DenseNeighbours {
       int64_t at[kQueriesTogether], n = 0;
       for (; bits; bits &= bits - 1, ++n) {
         at[n] = j0 + __builtin_ctz(bits);
-        queries[n] = query_ + at[n] * all_.bank_.cols;
+        queries[n] = query_ + at[n] * all_.depth_;
       }
       double square[kQueriesTogether];
-      square_distances_of<kQueriesTogether>(row, queries, n, all_.bank_.cols, square);
+      square_distances_of<kQueriesTogether>(row, queries, n, all_.depth_, square);
       for (int64_t i = 0; i < n; ++i) found[at[i]].push_back({{square[i], index}});
     }
 
@@ -238,17 +233,13 @@ class DenseNeighbours {
 
   void scale_row(int64_t row, float* scratch, double* out) const {
     const float* const x = float_rows(bank_, row, 1, scratch).data;
-    const double scale = !normalize_ ? 1.0 : scales_kept_ ? bank_scale_[row] : inverse_norm(norm(x, bank_.cols));
-    for (int64_t i = 0; i < bank_.cols; ++i) out[i] = x[i] * scale;
+    scale_into(x, bank_.cols, scales_.of(row, x), out);
   }
 
+  const Search search_;
   const Matrix &queries_, &bank_;
-  const int64_t k_;
-  const bool exclude_self_, normalize_;
-  float* const distances_;
-  int64_t* const indices_;
-  const bool scales_kept_;
-  const Buffer<double> bank_scale_;
+  const int64_t panels_, width_, blocks_, depth_ = padded(bank_.cols);  // depth_: columns of rows in double
+  const BankScales scales_;
   std::optional<typename Filter::Queries> filter_;
 };
 

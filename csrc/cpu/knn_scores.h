@@ -42,7 +42,8 @@ inline void bound_kth(const float* scores, int64_t rows, int64_t count, int64_t 
     store(low + v, lo);
     store(high + v, hi);
   }
-  for (int64_t j = 0; j < count; ++j) bound[j] = low[j];
+  for (int64_t j = 0; j < count; ++j) bound[j] = k == 1 ? high[j] : low[j];
+  if (k == 1) return;
   for (int64_t round = 0; round < kRounds; ++round) {
     for (int64_t j = 0; j < kPanel; ++j) {
       const float width = high[j] - low[j], x = kBuckets / width;

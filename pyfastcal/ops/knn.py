@@ -8,8 +8,8 @@ from torch import Tensor
 from .. import reference
 from ..arguments import checks
 from . import gradients
-from .entry import check_result, entry, has_kernel
-from .extension import fake
+from .entry import are_plain, check_result, entry, has_kernel
+from .extension import cpu_op, fake
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -17,7 +17,24 @@ if TYPE_CHECKING:
 _MOST_CUDA_NEIGHBOURS = 128  # of the CUDA kernel; for more the definition runs, on the GPU and in fp64
 
 
-@entry(reference.knn, row=("queries",))
+def _at_once(
+    queries: Tensor,
+    bank: Tensor,
+    k: int,
+    *,
+    exclude_self: bool = False,
+    normalize: bool = True,
+    group: "ProcessGroup | None" = None,
+) -> tuple[Tensor, Tensor] | None:
+    op = cpu_op("checked_knn")
+    if op is None or group is not None or type(k) is not int or not are_plain(queries, bank):
+        return None
+    if torch.float64 in (queries.dtype, bank.dtype):
+        return None
+    return op(queries, bank, k, exclude_self, normalize)
+
+
+@entry(reference.knn, row=("queries",), at_once=_at_once)
 def knn(
     queries: Tensor,
     bank: Tensor,
@@ -76,7 +93,16 @@ def knn(
     return distances, indices
 
 
+def fake_knn(queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    shape = (*queries.shape[:-1], k)
+    return queries.new_empty(shape, dtype=torch.float32), queries.new_empty(shape, dtype=torch.int64)
+
+
 @fake("knn")
 def _(queries, bank, k, exclude_self, normalize):
-    shape = (queries.shape[0], k)
-    return queries.new_empty(shape, dtype=torch.float32), queries.new_empty(shape, dtype=torch.int64)
+    return fake_knn(queries, k)
+
+
+@fake("checked_knn")
+def _(queries, bank, k, exclude_self, normalize):
+    return fake_knn(queries, k)

@@ -54,6 +54,29 @@ def test_the_bits_of_the_op(n, c, dtype, seed, weighted, one):
         is_same(ours, op.similarity_confidence(image, text, 3.0, bias, by_class, by_row, normalize), one)
 
 
+@given(q=st.sampled_from((1, 3, 40)), m=sizes, d=sizes, dtype=dtypes, seed=seeds, one=st.booleans(), data=st.data())
+def test_the_bits_of_knn(q, m, d, dtype, seed, one, data):
+    queries, bank = normal(seed, 1 if one else q, d, dtype=dtype), normal(seed + 1, m, d, dtype=dtype)
+    k = data.draw(st.integers(1, m))
+    given = queries[0] if one else queries
+    for normalize in (True, False):
+        is_same(
+            fc.knn(given, bank, k, normalize=normalize),
+            torch.ops.pyfastcal.knn(queries, bank, k, False, normalize),
+            one,
+        )
+
+
+def test_one_dispatch_for_a_plain_search():
+    queries, bank, checked = normal(0, 3, 8), normal(1, 9, 8), "pyfastcal::checked_knn"
+    assert ops_of(fc.knn, queries, bank, 2) == ops_of(fc.knn, bank, bank, 2, exclude_self=True) == [checked]
+    assert ops_of(fc.knn, queries[0], bank.bfloat16()[1:], k=2, normalize=False)[-1] == checked
+    assert checked not in ops_of(fc.knn, queries.double(), bank, 2)
+    for k in (10, 10**30):  # as large as no op takes
+        with pytest.raises(ValueError, match=r"^k must "):
+            fc.knn(queries, bank, k)
+
+
 def test_one_dispatch_for_a_plain_call():
     logits, text, factors = normal(0, 3, 8), normal(1, 4, 8), {"class_weight": weights(0, 8)}
     checked = "pyfastcal::checked_confidence"

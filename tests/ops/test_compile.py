@@ -27,6 +27,7 @@ CALLS = {
     ),
     "checked_confidence": lambda: (normal(0, 5, 8), weights(0, 8), weights(1, 5)),
     "checked_similarity_confidence": lambda: (normal(0, 5, 8), normal(1, 4, 8), 10.0, None, weights(0, 4), None, True),
+    "checked_knn": lambda: (normal(0, 5, 8), normal(1, 9, 8), 3, False, True),
     "contrast_distance": lambda: (*(normal(i, 5, 8) for i in range(4)), False, 10.0, True),
     "bin_counts": lambda: (torch.rand(20), torch.rand(20) < 0.5, EDGES, 10, torch.arange(20) % 2, 2, False),
     "add_rows": lambda: (

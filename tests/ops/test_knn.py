@@ -179,15 +179,19 @@ def test_zero_vectors(device):
     assert run_on(device, fc.knn)(torch.zeros(1, 8), torch.zeros(40, 8), 40)[1][0].tolist() == list(range(40))
 
 
-def test_same_bits_on_any_number_of_threads_and_for_any_split(device, threads):
-    queries, bank = normal(0, 90, 48), normal(1, 6000, 48)
-    expected = run_on(device, fc.knn)(queries, bank, 10)
+# shortlists; with 70 neighbours kept scores, or all distances of two queries; in parts of the bank, or in many blocks
+@pytest.mark.parametrize(("q", "k"), [(90, 10), (90, 70), (2, 70), (520, 70)])
+def test_same_bits_on_any_number_of_threads_and_for_any_split(device, threads, q, k):
+    queries, bank = normal(0, q, 48), normal(1, 6000, 48)
+    expected = run_on(device, fc.knn)(queries, bank, k)
     for n in (1, 2, 3):
         threads(n)
-        ours = run_on(device, fc.knn)(queries, bank, 10)
+        ours = run_on(device, fc.knn)(queries, bank, k)
         assert torch.equal(ours[0], expected[0]) and torch.equal(ours[1], expected[1])
-    parts = [run_on(device, fc.knn)(part, bank, 10) for part in queries.split(13)]
-    assert torch.equal(torch.cat([d for d, _ in parts]), expected[0])
+    for size in (1, 13):  # one query: all distances are measured
+        parts = [run_on(device, fc.knn)(part, bank, k) for part in queries[:20].split(size)]
+        for found, whole in zip(zip(*parts, strict=True), expected, strict=True):
+            assert torch.equal(torch.cat(found), whole[:20])
 
 
 def test_permuting_the_bank_permutes_the_indices(device):

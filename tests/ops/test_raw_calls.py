@@ -23,6 +23,7 @@ WRONG = {
 }
 FINE = {  # what is no mistake, by the place of the argument: images, queries and points may be any number
     "knn": {(0, "a row less"), (0, "no rows"), (1, "a row less")},
+    "checked_knn": {(0, "a row less"), (0, "no rows"), (1, "a row less"), (0, "a dimension less")},
     "similarity_confidence": {(0, "a row less"), (0, "no rows")},
     "checked_similarity_confidence": {(0, "a row less"), (0, "no rows"), (0, "a dimension less")},
     "similarity": {(0, "a row less"), (0, "no rows"), (1, "a row less")},

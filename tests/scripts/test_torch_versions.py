@@ -134,6 +134,7 @@ def results(sources: Path) -> dict[str, tuple[torch.Tensor, ...]]:
         image, text = (torch.randn(n, 40, generator=random) for n in (9, 130))
         logits, weight = 10 * image @ text.T, torch.linspace(0.5, 1, 130)
         found["checked_confidence"] = kernels.checked_confidence(logits, weight, None)
+        found["checked_knn"] = kernels.checked_knn(image, text, 5, False, True)
         found["checked_similarity_confidence"] = kernels.checked_similarity_confidence(
             image, text, 20.0, None, weight, None, True
         )

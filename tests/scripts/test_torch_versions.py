@@ -137,8 +137,9 @@ def results(sources: Path) -> dict[str, tuple[torch.Tensor, ...]]:
         found["checked_similarity_confidence"] = kernels.checked_similarity_confidence(
             image, text, 20.0, None, weight, None, True
         )
-        found["scale_logits"] = (kernels.scale_logits(logits, weight, None, None),)
-        constants = (torch.tensor(x, dtype=torch.float64) for x in (1.1, 15.0, 0.9, 1.0))
+        found["scale_logits"] = (kernels.scale_logits(logits, weight, None),)
+        constants = [torch.tensor(x, dtype=torch.float64) for x in (1.1, 15.0, 0.9, 1.0)]
+        found["divide_logits"] = (kernels.divide_logits(logits, constants[0]),)
         found["scale_by_contrast"] = (kernels.scale_by_contrast(logits, logits + 1, 100.0, *constants),)
         state, edges = torch.zeros(1 + 4 * 10, dtype=torch.int64), torch.linspace(0, 1, 11)
         right = torch.arange(9) % 2 == 0

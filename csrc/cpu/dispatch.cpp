@@ -44,19 +44,33 @@ static const Kernels* find(const char* name) {
   return nullptr;
 }
 
-static std::atomic<const Kernels*>& selected() {
-  static std::atomic<const Kernels*> table = [] {
-    const Kernels* wanted = find(std::getenv("PYFASTCAL_CPU_CAPABILITY"));
-    return wanted ? wanted : find(nullptr);
+struct Selected {
+  std::atomic<const Kernels*> table, few;  // few: for few numbers
+};
+static Selected& selected() {
+  static Selected tables = [] {
+    const Kernels* const wanted = find(std::getenv("PYFASTCAL_CPU_CAPABILITY"));
+    const Kernels* const best = wanted ? wanted : find(nullptr);
+    const Kernels* few = best;
+#if defined(__x86_64__)
+    // What follows 512-bit instructions, Python for one, is slower for a while, which takes longer than they save.
+    if (!std::getenv("PYFASTCAL_CPU_CAPABILITY") && best != &kScalarKernels) few = &kAvx2Kernels;
+#endif
+    return Selected{best, few};
   }();
-  return table;
+  return tables;
 }
 
-const Kernels& kernels() { return *selected(); }
+const Kernels& kernels() { return *selected().table; }
+
+const Kernels& kernels(int64_t numbers) {
+  constexpr int64_t kFew = 1 << 11;
+  return numbers > kFew ? kernels() : *selected().few;
+}
 
 bool select_kernels(const char* name) {
   const Kernels* k = find(name);
-  if (k) selected() = k;
+  if (k) selected().table = selected().few = k;
   return k != nullptr;
 }
 

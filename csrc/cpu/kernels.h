@@ -50,6 +50,8 @@ extern const Kernels kNeonKernels, kNeonBf16Kernels;
 
 // The table in use: the best that this processor runs, or the one that was selected by name.
 const Kernels& kernels();
+// The table for so many numbers in all, where every variant has the same bits.
+const Kernels& kernels(int64_t numbers);
 bool select_kernels(const char* name);  // false: no such variant here
 // The names that this processor runs, best first, ended by null.
 const char* const* supported_kernels();

@@ -14,7 +14,7 @@ struct Logits {
     const int64_t n = rows.size(0), cols = rows.size(1);
     const Tensor out = one ? new_tensor(rows, {cols}, dtype) : new_tensor(rows, {n, cols}, dtype);
     const Matrix matrix{rows.const_data_ptr(), dtype_of(rows), n, cols, cols};
-    const bool sound = kernels().scale_logits(matrix, factors, factor, out.mutable_data_ptr());
+    const bool sound = kernels(n * cols).scale_logits(matrix, factors, factor, out.mutable_data_ptr());
     call.demand(sound, "logits", rows, "must be finite, or -inf where a class is masked, after scaling too");
     return out;
   }

@@ -139,43 +139,37 @@ inline bool scale_short_row(const T* row, int64_t n, const F& factor_of, T* out)
   return (first == index || lift(scaled, out[index])) && sound;
 }
 
-// Such rows of one factor, side by side: lanes go across them. What is not finite, and what is as large as another
-// after rounding but was not before, has its row looked at once more. Whether all are sound.
+// Such rows of one factor, side by side: lanes go across them. A row with two numbers alike has each looked at once
+// more, one of those that are not finite all of its block. Whether all are sound.
 template <int64_t Cols, class T>
 inline bool scale_short_rows(const T* rows, int64_t n, float factor, T* out) {
-  constexpr int64_t kBlock = 16 * kLanes;  // numbers, of which few are left over at its end
-  constexpr int64_t kRows = kBlock / Cols;
-  float x[kBlock + 2 * kLanes], y[kBlock + 2 * kLanes];
-  const Vec f = set1(factor), zero = set1(0.0f), none = set1(kNaN);
+  constexpr int64_t kRows = 128 * kLanes / Cols;  // of a block
+  const Vec f = set1(factor), zero = set1(0.0f);
   bool sound = is_factor(factor);
-  const auto again = [&](int64_t i) {
-    sound &= scale_short_row(rows + i * Cols, Cols, [=](int64_t) { return factor; }, out + i * Cols);
-  };
   for (int64_t begin = 0; begin < n; begin += kRows) {
-    const int64_t size = min(kRows, n - begin) * Cols, whole = size / kLanes * kLanes;
+    const int64_t count = min(kRows, n - begin), size = count * Cols;
     const T* const from = rows + begin * Cols;
     T* const to = out + begin * Cols;
-    for (int64_t c = 0; c < whole; c += kLanes) {
-      const Vec a = load(from + c);
-      Vec b = a * f;
-      store(to + c, b);
-      if constexpr (!std::is_same_v<T, float>) b = load(static_cast<const T*>(to + c));
-      store(x + c, a);
-      store(y + c, b);
+    const auto again = [&](int64_t i) {
+      sound &= scale_short_row(from + i * Cols, Cols, [=](int64_t) { return factor; }, to + i * Cols);
+    };
+    Vec sum = zero;  // of zeros: NaN where one was multiplied by what is not finite
+    int64_t done = 0;
+    for (; done + kLanes <= size; done += kLanes) {
+      Vec y = load(from + done) * f;
+      store(to + done, y);
+      if constexpr (!std::is_same_v<T, float>) y = load(static_cast<const T*>(to + done));
+      sum = fma(y, zero, sum);
     }
-    store(y + whole, none);                        // equal to nothing
-    const int64_t compared = whole / Cols * Cols;  // what follows is of a row that is not whole here
-    for (int64_t c = 0; c < compared; c += kLanes) {
-      const Vec a = load(static_cast<const float*>(x + c)), b = load(static_cast<const float*>(y + c));
-      uint32_t bad = ~equal(b - b, zero);
+    int64_t seen = 0;
+    for (; equal(sum, zero) == 0xffff && seen + kLanes + Cols - 1 <= done; seen += kLanes) {
+      const Vec y = load(static_cast<const T*>(to + seen));
+      uint32_t alike = 0;
       PYFASTCAL_UNROLL
-      for (int64_t d = 1; d < Cols; ++d)
-        bad |= equal(b, load(static_cast<const float*>(y + c + d))) &
-               ~equal(a, load(static_cast<const float*>(x + c + d)));
-      for (bad &= 0xffff; bad; bad &= bad - 1)
-        if (const int64_t i = c + __builtin_ctz(bad); i < compared) again(begin + i / Cols);
+      for (int64_t d = 1; d < Cols; ++d) alike |= equal(y, load(static_cast<const T*>(to + seen + d)));
+      for (; alike; alike &= alike - 1) again((seen + __builtin_ctz(alike)) / Cols);
     }
-    for (int64_t i = compared / Cols; i < size / Cols; ++i) again(begin + i);
+    for (int64_t i = seen / Cols; i < count; ++i) again(i);
   }
   return sound;
 }

@@ -14,7 +14,7 @@ from ..arguments import checks
 from ..arguments.arrays import accepts_numpy
 from . import extension, gradients
 
-_innermost_transform = torch._C._functorch.peek_interpreter_stack
+innermost_transform = torch._C._functorch.peek_interpreter_stack  # of torch.func, vmap for one; None: none is under way
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,15 +58,10 @@ def tried_first(at_once: Callable) -> Callable[[F], F]:
     return decorate
 
 
-def is_transformed() -> bool:
-    """Whether vmap or another transform of ``torch.func`` is under way."""
-    return _innermost_transform() is not None
-
-
 def are_plain(*tensors: Tensor | None) -> bool:
     """Whether these, None aside, are on the CPU, torch's own kind of tensor, whole (no vmap nor another transform is
     under way), and no gradient is wanted of any."""
-    if is_transformed():
+    if innermost_transform() is not None:
         return False
     for x in tensors:
         if x is None:

@@ -2,10 +2,10 @@
 the bit."""
 
 import torch
-from torch import Tensor, float64
+from torch import Tensor
 from torch.compiler import is_compiling
 
-from .entry import are_plain, is_transformed, narrowed
+from .entry import are_plain, innermost_transform, narrowed
 from .extension import cpu_op, fake
 
 
@@ -29,16 +29,14 @@ def scale_logits(
 
 def divide_logits(logits: Tensor, temperature: Tensor | None) -> Tensor | None:
     """The same of one factor for all rows, ``1 / temperature``: () float64. What it competes with is a single division:
-    its checks are ``are_plain`` of two tensors, by hand."""
-    if is_compiling() or type(logits) is not Tensor or type(temperature) is not Tensor or not logits.is_cpu:
-        return None
-    if (logits.requires_grad or temperature.requires_grad) and not are_plain(logits, temperature):
-        return None
-    if is_transformed() or logits.dtype is float64 or (op := cpu_op("divide_logits")) is None:
+    its checks are ``are_plain`` by hand; of what is not float32 or narrower, and of None, it is the op that says no."""
+    if is_compiling() or type(logits) is not Tensor or not logits.is_cpu or innermost_transform() is not None:
         return None
     try:
-        return op(logits, temperature)
-    except RuntimeError:
+        if (logits.requires_grad or temperature.requires_grad) and not are_plain(logits, temperature):
+            return None
+        return cpu_op("divide_logits")(logits, temperature)
+    except (AttributeError, RuntimeError, TypeError):
         return None
 
 

@@ -80,7 +80,7 @@ def test_the_bits_of_the_torch_operations_in_half_precision(capability, n, c, se
 
 
 @given(
-    n=st.sampled_from((1, 7, 8, 63, 300)),
+    n=st.sampled_from((1, 7, 8, 63, 300, 1500)),
     c=st.integers(1, 5),
     dtype=st.sampled_from((torch.float32, torch.float16, torch.bfloat16)),
     seed=seeds,

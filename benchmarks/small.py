@@ -26,7 +26,7 @@ UPDATE = "CalibrationMetrics.update"
 # what stands behind a figure below 1, or near it
 NOTES = {
     DIVIDED: "Parity is the floor: the idiom is a Module and one operation of one pass, which looks at no value.",
-    UPDATE: "Ours adds every row to two of the thousands of cells of all metrics, the idiom to the 10 bins of ECE alone.",
+    UPDATE: "Ours adds a row to two of thousands of cells, for all metrics; the idiom to the 10 bins of ECE alone.",
 }
 KINDS = (LOGITS, WEIGHTED, DIVIDED, SCALED, CONTRASTED, FEATURES, UNIT, PREDICTED)
 

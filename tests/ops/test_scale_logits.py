@@ -1,4 +1,5 @@
-"""scale_logits and divide_logits: the bits of the torch operations in calibration/logit_scaling.py; what it refuses they are left to."""
+"""scale_logits and divide_logits: the bits of the torch operations in calibration/logit_scaling.py; what they refuse is
+left to those."""
 
 import numpy as np
 import pytest

@@ -44,8 +44,9 @@ STABLE_TORCH_LIBRARY(pyfastcal, m) {
       "add_rows(Tensor(a!) state, Tensor confidence, Tensor prediction, Tensor? labels, Tensor? proximity, Tensor "
       "edges, "
       "int? ignore_index, bool fine, bool grouped, bool closed_right, bool validate) -> ()");
-  // float32 logits times a factor of each row, argmax kept; an error where a value may not be
-  m.def("scale_logits(Tensor logits, Tensor? class_weight, Tensor? sample_weight, Tensor? temperature) -> Tensor");
+  // Logits times a factor of each row, or by a temperature () fp64, argmax kept; an error where a value may not be
+  m.def("scale_logits(Tensor logits, Tensor? class_weight, Tensor? sample_weight) -> Tensor");
+  m.def("divide_logits(Tensor logits, Tensor temperature) -> Tensor");
   // Logits times CAC's weight of each row (reference/weights.py); the constants () fp64; an error where a value may not
   // be, or where one is to be warned of
   m.def(

@@ -65,6 +65,7 @@ class Call {
 
  private:
   void same_device(const char* name, const Tensor& x) const {
+    if (&x == &first_) return;
     demand(x.is_cuda() == first_.is_cuda() && x.get_device_index() == first_.get_device_index(), name, x,
            "must be on the device of the other tensors");
   }

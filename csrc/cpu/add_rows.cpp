@@ -12,12 +12,16 @@ struct FineCells {
 
   int64_t code(double y) const {
     const double shifted = y + 1.0 / double(1 << offset);
-    int64_t bits;
+    uint64_t bits;
     std::memcpy(&bits, &shifted, 8);
-    return (bits >> (52 - precision)) - (int64_t(1023 - offset) << precision);
+    return int64_t(bits >> (52 - precision)) - (int64_t(1023 - offset) << precision);
   }
   int64_t size() const { return 2 * code(0.5) + 1; }
-  int64_t find(double x) const { return x < 0.5 ? code(x) : size() - 1 - code(1.0 - x); }
+  int64_t find(double x) const {  // without a branch that nobody could guess
+    const double rest = 1.0 - x;
+    const int64_t nearer = code(x < rest ? x : rest), upper = -int64_t(x >= 0.5);
+    return (nearer ^ upper) + (size() & upper);  // size() - 1 - nearer in the upper half
+  }
 };
 constexpr FineCells kConfidence{8, 9}, kProximity{0, 11};
 
@@ -29,11 +33,24 @@ class Numbers {
     call.vector(name, x, wide ? ScalarType::Double : ScalarType::Float, size);
     (wide ? double_ : float_) = owner_.const_data_ptr();
   }
-  double operator[](int64_t i) const {
-    return float_ ? double(static_cast<const float*>(float_)[i]) : static_cast<const double*>(double_)[i];
+  // n of them from number `begin` on; -1 for one that does not lie in [0, 1].
+  void read(int64_t begin, int64_t n, double* out) const {
+    if (float_)
+      read(static_cast<const float*>(float_) + begin, n, out);
+    else
+      read(static_cast<const double*>(double_) + begin, n, out);
   }
 
  private:
+  template <class T>
+  static void read(const T* x, int64_t n, double* out) {
+    for (int64_t i = 0; i < n; ++i) {
+      const double value = double(x[i]), most = value < 1.0 ? value : 1.0;
+      const double from_below = value >= 0.0 ? most : -1.0;  // one choice after the other: they vectorise
+      out[i] = value <= double(kMostConfidence) ? from_below : -1.0;
+    }
+  }
+
   const Tensor owner_;
   const void *float_ = nullptr, *double_ = nullptr;
 };
@@ -57,8 +74,8 @@ struct Batch {
     if (proximity) this->proximity.emplace(call, "proximity", *proximity, n);
   }
   bool correct(int64_t i) const { return label ? predicted[i] == label[i] : right[i] != 0; }
-  bool inside(int64_t i) const {  // [0, 1]
-    return valid_confidence(confidence[i]) && (!proximity || valid_confidence((*proximity)[i]));
+  bool counts(int64_t i, const std::optional<int64_t>& ignore_index) const {
+    return !ignore_index || !label || label[i] != *ignore_index;
   }
 
   const int64_t n;
@@ -67,6 +84,37 @@ struct Batch {
   std::optional<Tensor> owners[2];
   const int64_t *predicted = nullptr, *label = nullptr;
   const uint8_t* right = nullptr;
+};
+
+// Rows whose cells are found side by side, by loops that vectorise.
+struct Block {
+  static constexpr int64_t kRows = 256;
+
+  void read(const Batch& rows, int64_t from) {
+    begin = from;
+    n = rows.n - from < kRows ? rows.n - from : kRows;
+    rows.confidence.read(begin, n, confidence);
+    near = rows.proximity.has_value();
+    if (near) rows.proximity->read(begin, n, proximity);
+  }
+  bool inside(int64_t j) const { return confidence[j] >= 0 && (!near || proximity[j] >= 0); }
+  void find_bins(const float* edges, int64_t n_bins, bool closed_right) {
+    constexpr int64_t kFew = 32;  // which are compared with every edge
+    for (int64_t j = 0; j < n; ++j)
+      bin[j] = n_bins > kFew ? double(find_bin(confidence[j], edges, n_bins, closed_right)) : 0.0;
+    for (int64_t e = 1; e < n_bins && n_bins <= kFew; ++e) {
+      const double edge = edges[e];
+      if (closed_right)
+        for (int64_t j = 0; j < n; ++j) bin[j] += edge < confidence[j] ? 1.0 : 0.0;
+      else
+        for (int64_t j = 0; j < n; ++j) bin[j] += edge <= confidence[j] ? 1.0 : 0.0;
+    }
+  }
+
+  int64_t begin, n;
+  bool near;  // whether there are proximities
+  double confidence[kRows], proximity[kRows];
+  double bin[kRows];  // whole numbers
 };
 
 // The table (4, columns) of a state: counts, correct, and the confidences' sum in two limbs.
@@ -102,29 +150,41 @@ static void add_rows_op(Tensor state, const Tensor& confidence, const Tensor& pr
   call.vector("state", state, ScalarType::Long, 1 + 4 * columns);
   call.demand(state.is_contiguous() && edges.is_contiguous(), "state", state, "and edges must be contiguous");
   call.demand(grouped || !proximity, "proximity", confidence, "must not be given without groups");
-  const auto counts = [&](int64_t i) { return !ignore_index || !rows.label || rows.label[i] != *ignore_index; };
-  for (int64_t i = 0; validate && i < rows.n; ++i) {
-    if (!counts(i)) continue;
-    call.demand(rows.inside(i), "confidence", confidence, "and proximity must lie in [0, 1]");
-    if (rows.label)
-      call.demand((rows.predicted[i] | rows.label[i]) >= 0, "prediction", prediction,
-                  "and labels must not be negative");
+  Block block;
+  for (int64_t begin = 0; validate && begin < rows.n; begin += Block::kRows) {
+    block.read(rows, begin);
+    bool inside = true;
+    int64_t signs = 0;
+    for (int64_t j = 0; j < block.n; ++j) {
+      const int64_t i = begin + j;
+      if (!rows.counts(i, ignore_index)) continue;
+      inside &= block.inside(j);
+      if (rows.label) signs |= rows.predicted[i] | rows.label[i];
+    }
+    call.demand(inside, "confidence", confidence, "and proximity must lie in [0, 1]");
+    call.demand(signs >= 0, "prediction", prediction, "and labels must not be negative");
   }
   int64_t* const out = state.mutable_data_ptr<int64_t>();
   const Table table{out + 1, columns};
   const float* const edge = edges.const_data_ptr<float>();
-  for (int64_t i = 0; i < rows.n; ++i) {
-    if (!counts(i)) continue;
-    ++out[0];
-    if (!validate && !rows.inside(i)) continue;  // a row of no cell
-    const double x = at_most_one(rows.confidence[i]);
-    const int64_t fixed = fixed_point(x);
-    int64_t bin = before + find_bin(x, edge, n_bins, closed_right);
-    if (grouped)
-      bin += n_bins * (rows.proximity ? kProximity.find(at_most_one((*rows.proximity)[i])) : kProximity.size());
-    if (fine) table.add(kConfidence.find(x), rows.correct(i), fixed);
-    table.add(bin, rows.correct(i), fixed);
+  int64_t added = 0;
+  for (int64_t begin = 0; begin < rows.n; begin += Block::kRows) {
+    block.read(rows, begin);
+    block.find_bins(edge, n_bins, closed_right);
+    for (int64_t j = 0; j < block.n; ++j) {
+      if (!rows.counts(begin + j, ignore_index)) continue;
+      ++added;
+      if (!block.inside(j)) continue;  // a row of no cell
+      const double x = block.confidence[j];
+      const int64_t fixed = fixed_point(x);
+      const bool correct = rows.correct(begin + j);
+      int64_t bin = before + int64_t(block.bin[j]);
+      if (grouped) bin += n_bins * (block.near ? kProximity.find(block.proximity[j]) : kProximity.size());
+      if (fine) table.add(kConfidence.find(x), correct, fixed);
+      table.add(bin, correct, fixed);
+    }
   }
+  out[0] += added;
   if (!fine && !grouped)  // few cells, of which each is carried at every update
     for (int64_t cell = 0; cell < columns; ++cell) table.carry(cell);
 }

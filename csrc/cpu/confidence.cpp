@@ -4,8 +4,9 @@ namespace pyfastcal {
 
 static void fill(const Tensor& logits, const OptionalVector& per_class, const OptionalVector& per_row,
                  Tensor& confidence, Tensor& prediction) {
-  kernels().confidence(Rows(logits), {per_class.get(), per_row.get()}, confidence.mutable_data_ptr<float>(),
-                       prediction.mutable_data_ptr<int64_t>());
+  kernels(logits.numel())
+      .confidence(Rows(logits), {per_class.get(), per_row.get()}, confidence.mutable_data_ptr<float>(),
+                  prediction.mutable_data_ptr<int64_t>());
 }
 
 static std::tuple<Tensor, Tensor> confidence_op(const Tensor& logits, const std::optional<Tensor>& class_weight,

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 
 #include "processor.h"
 
@@ -43,19 +44,33 @@ static const Kernels* find(const char* name) {
   return nullptr;
 }
 
-static std::atomic<const Kernels*>& selected() {
-  static std::atomic<const Kernels*> table = [] {
-    const Kernels* wanted = find(std::getenv("PYFASTCAL_CPU_CAPABILITY"));
-    return wanted ? wanted : find(nullptr);
+struct Selected {
+  std::atomic<const Kernels*> table, few;  // few: for few numbers
+};
+static Selected& selected() {
+  static Selected tables = [] {
+    const Kernels* const wanted = find(std::getenv("PYFASTCAL_CPU_CAPABILITY"));
+    const Kernels* const best = wanted ? wanted : find(nullptr);
+    const Kernels* few = best;
+#if defined(__x86_64__)
+    // What follows 512-bit instructions, Python for one, is slower for a while, which takes longer than they save.
+    if (!std::getenv("PYFASTCAL_CPU_CAPABILITY") && best != &kScalarKernels) few = &kAvx2Kernels;
+#endif
+    return Selected{best, few};
   }();
-  return table;
+  return tables;
 }
 
-const Kernels& kernels() { return *selected(); }
+const Kernels& kernels() { return *selected().table; }
+
+const Kernels& kernels(int64_t numbers) {
+  constexpr int64_t kFew = 1 << 11;
+  return numbers > kFew ? kernels() : *selected().few;
+}
 
 bool select_kernels(const char* name) {
   const Kernels* k = find(name);
-  if (k) selected() = k;
+  if (k) selected().table = selected().few = k;
   return k != nullptr;
 }
 
@@ -66,10 +81,23 @@ void run_tasks(int64_t n, void (*f)(int64_t task, void* context), void* context)
     if (n == 1) f(0, context);
     return;
   }
-  std::atomic<int64_t> next{0};
   const int64_t threads = n < thread_count() ? n : thread_count();
-  torch::stable::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
-    for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < n;) f(task, context);
+  // Each thread begins with a share of its own, the same one in every call: what it read or wrote there before, for
+  // another op perhaps, may be in its cache. Then it helps the others.
+  struct alignas(64) Share {
+    std::atomic<int64_t> next;
+    int64_t end;
+  };
+  const auto shares = std::make_unique<Share[]>(size_t(threads));
+  for (int64_t i = 0; i < threads; ++i) {
+    shares[i].next.store(n * i / threads, std::memory_order_relaxed);
+    shares[i].end = n * (i + 1) / threads;
+  }
+  torch::stable::parallel_for(0, threads, 1, [&](int64_t begin, int64_t) {
+    for (int64_t i = 0; i < threads; ++i) {
+      Share& share = shares[(begin + i) % threads];
+      for (int64_t task; (task = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) f(task, context);
+    }
   });
 }
 

@@ -50,12 +50,14 @@ extern const Kernels kNeonKernels, kNeonBf16Kernels;
 
 // The table in use: the best that this processor runs, or the one that was selected by name.
 const Kernels& kernels();
+// The table for so many numbers in all, where every variant has the same bits.
+const Kernels& kernels(int64_t numbers);
 bool select_kernels(const char* name);  // false: no such variant here
 // The names that this processor runs, best first, ended by null.
 const char* const* supported_kernels();
 
-// Runs f(task, context) for every task in [0, n) on torch's thread pool. Tasks are handed out as threads become
-// free; no result may depend on which thread ran what.
+// Runs f(task, context) for every task in [0, n) on torch's thread pool. Each thread has its share of them, and helps
+// the others when it has done it; no result may depend on which thread ran what.
 void run_tasks(int64_t n, void (*f)(int64_t task, void* context), void* context);
 int64_t thread_count();
 

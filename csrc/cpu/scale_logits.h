@@ -64,6 +64,56 @@ inline bool scale_row(const T* row, int64_t n, const Peak& peak, float factor, T
   return sound == 0xffff && (first == peak.index ? std::isfinite(scaled) : lift(scaled, out[peak.index]));
 }
 
+// The same by a factor that is known before the row is seen, in one pass: the largest number and what comes next to it
+// are found on the way. Whether that was all; it is not where a logit is not finite, masked ones included, nor where
+// rounding may have made another as large as the maximum.
+template <class T>
+inline bool scale_at_sight(const T* row, int64_t n, float factor, T* out) {
+  const Vec f = set1(factor), zero = set1(0.0f), none = set1(-kInfinity);
+  struct Seen {
+    Vec top, next, sum;  // of zeros: NaN where one was multiplied by what is not finite
+    void see(Vec x) {
+      next = max(next, min(top, x));
+      top = max(top, x);
+    }
+  } seen[2] = {{none, none, zero}, {none, none, zero}};
+  const auto scale = [&](Vec x, T* to, Vec& sum) {
+    Vec y = x * f;
+    store(to, y);
+    if constexpr (!std::is_same_v<T, float>) y = load(static_cast<const T*>(to));
+    sum = fma(y, zero, sum);
+  };
+  int64_t c = 0;
+  const auto take = [&](int j) {
+    const Vec x = load(row + c);
+    scale(x, out + c, seen[j].sum);
+    seen[j].see(x);
+    c += kLanes;
+  };
+  while (c + 2 * kLanes <= n) take(0), take(1);
+  if (c + kLanes <= n) take(0);
+  if (c < n) {
+    if (n < kLanes) {
+      T buffer[kLanes];
+      scale(load_first(row, n, 0.0f), buffer, seen[1].sum);
+      std::memcpy(out, buffer, sizeof(T) * n);
+    } else {
+      scale(load(row + n - kLanes), out + n - kLanes, seen[1].sum);  // some of them once more
+    }
+    seen[1].see(load_first(row + c, n - c, -kInfinity));
+  }
+  const Vec top = max(seen[0].top, seen[1].top), sum = seen[0].sum + seen[1].sum;
+  const Vec next = max(max(seen[0].next, seen[1].next), min(seen[0].top, seen[1].top));
+  const float scaled = rounded(reduce_max(top) * factor, row);
+  const auto as_large = [&](Vec x) {
+    T y[kLanes];
+    store(y, x * f);
+    return equal(load(static_cast<const T*>(y)), set1(scaled));
+  };
+  const uint32_t first = as_large(top);
+  return is_factor(factor) && equal(sum, zero) == 0xffff && !(first & (first - 1)) && !as_large(next);
+}
+
 // The same of so few classes that lanes would stay empty. factor_of(index of the maximum)
 inline constexpr int64_t kShortRow = 4;
 template <class T, class F>
@@ -89,43 +139,37 @@ inline bool scale_short_row(const T* row, int64_t n, const F& factor_of, T* out)
   return (first == index || lift(scaled, out[index])) && sound;
 }
 
-// Such rows of one factor, side by side: lanes go across them. What is not finite, and what is as large as another
-// after rounding but was not before, has its row looked at once more. Whether all are sound.
+// Such rows of one factor, side by side: lanes go across them. A row with two numbers alike has each looked at once
+// more, one of those that are not finite all of its block. Whether all are sound.
 template <int64_t Cols, class T>
 inline bool scale_short_rows(const T* rows, int64_t n, float factor, T* out) {
-  constexpr int64_t kBlock = 16 * kLanes;  // numbers, of which few are left over at its end
-  constexpr int64_t kRows = kBlock / Cols;
-  float x[kBlock + 2 * kLanes], y[kBlock + 2 * kLanes];
-  const Vec f = set1(factor), zero = set1(0.0f), none = set1(kNaN);
+  constexpr int64_t kRows = 128 * kLanes / Cols;  // of a block
+  const Vec f = set1(factor), zero = set1(0.0f);
   bool sound = is_factor(factor);
-  const auto again = [&](int64_t i) {
-    sound &= scale_short_row(rows + i * Cols, Cols, [=](int64_t) { return factor; }, out + i * Cols);
-  };
   for (int64_t begin = 0; begin < n; begin += kRows) {
-    const int64_t size = min(kRows, n - begin) * Cols, whole = size / kLanes * kLanes;
+    const int64_t count = min(kRows, n - begin), size = count * Cols;
     const T* const from = rows + begin * Cols;
     T* const to = out + begin * Cols;
-    for (int64_t c = 0; c < whole; c += kLanes) {
-      const Vec a = load(from + c);
-      Vec b = a * f;
-      store(to + c, b);
-      if constexpr (!std::is_same_v<T, float>) b = load(static_cast<const T*>(to + c));
-      store(x + c, a);
-      store(y + c, b);
+    const auto again = [&](int64_t i) {
+      sound &= scale_short_row(from + i * Cols, Cols, [=](int64_t) { return factor; }, to + i * Cols);
+    };
+    Vec sum = zero;  // of zeros: NaN where one was multiplied by what is not finite
+    int64_t done = 0;
+    for (; done + kLanes <= size; done += kLanes) {
+      Vec y = load(from + done) * f;
+      store(to + done, y);
+      if constexpr (!std::is_same_v<T, float>) y = load(static_cast<const T*>(to + done));
+      sum = fma(y, zero, sum);
     }
-    store(y + whole, none);                        // equal to nothing
-    const int64_t compared = whole / Cols * Cols;  // what follows is of a row that is not whole here
-    for (int64_t c = 0; c < compared; c += kLanes) {
-      const Vec a = load(static_cast<const float*>(x + c)), b = load(static_cast<const float*>(y + c));
-      uint32_t bad = ~equal(b - b, zero);
+    int64_t seen = 0;
+    for (; equal(sum, zero) == 0xffff && seen + kLanes + Cols - 1 <= done; seen += kLanes) {
+      const Vec y = load(static_cast<const T*>(to + seen));
+      uint32_t alike = 0;
       PYFASTCAL_UNROLL
-      for (int64_t d = 1; d < Cols; ++d)
-        bad |= equal(b, load(static_cast<const float*>(y + c + d))) &
-               ~equal(a, load(static_cast<const float*>(x + c + d)));
-      for (bad &= 0xffff; bad; bad &= bad - 1)
-        if (const int64_t i = c + __builtin_ctz(bad); i < compared) again(begin + i / Cols);
+      for (int64_t d = 1; d < Cols; ++d) alike |= equal(y, load(static_cast<const T*>(to + seen + d)));
+      for (; alike; alike &= alike - 1) again((seen + __builtin_ctz(alike)) / Cols);
     }
-    for (int64_t i = compared / Cols; i < size / Cols; ++i) again(begin + i);
+    for (int64_t i = seen / Cols; i < count; ++i) again(i);
   }
   return sound;
 }
@@ -152,6 +196,7 @@ inline bool scale_logits(const Matrix& logits, const Factors& factors, float fac
   int32_t unsound = 0;
   with_type(logits, [&](auto* data) {
     using T = std::remove_const_t<std::remove_pointer_t<decltype(data)>>;
+    want_large_pages(out, int64_t(sizeof(T)) * n * logits.cols);
     const auto scaled = [&](int64_t i) {
       const T* const row = data + i * logits.stride;
       T* const to = static_cast<T*>(out) + i * logits.cols;
@@ -161,6 +206,7 @@ inline bool scale_logits(const Matrix& logits, const Factors& factors, float fac
                                        : factor;
       };
       if (is_short) return scale_short_row(row, logits.cols, factor_of, to);
+      if (!factors.class_weight && scale_at_sight(row, logits.cols, factor_of(0), to)) return true;
       const Peak peak = find_peak(row, logits.cols);
       return scale_row(row, logits.cols, peak, factor_of(peak.index), to);
     };

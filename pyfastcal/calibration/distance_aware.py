@@ -8,6 +8,7 @@ from torch import Tensor
 from ..arguments import checks, ranges
 from ..arguments.arrays import accepts_numpy
 from ..arguments.keywords import by_name
+from ..ops.scale_logits import scale_logits
 from .fit_buffers import FitBuffers
 from .logit_scaling import LogitScaling
 from .proximity import MOST_NEIGHBOURS, textual_deviation
@@ -69,7 +70,6 @@ class DistanceAwareCalibration(FitBuffers, LogitScaling):
         )
         return self
 
-    @accepts_numpy
     def forward(self, logits: Tensor) -> Tensor:
         """Scaled logits, in the dtype and shape of ``logits``; each row's argmax stays where it is.
 
@@ -80,7 +80,8 @@ class DistanceAwareCalibration(FitBuffers, LogitScaling):
             ValueError: ``logits`` are not of the classes that ``fit`` saw; NaN, plus infinity, a row with no class
                 left; a product that is too large for the dtype.
         """
-        return self._scaled(logits)
+        scaled = scale_logits(logits, class_weight=self._buffers["class_weight"])  # attributes of a module are slow
+        return self._scaled(logits) if scaled is None else scaled
 
     def feature_weights(
         self, image_features: Tensor, text_features: Tensor, **options: Any
@@ -91,9 +92,6 @@ class DistanceAwareCalibration(FitBuffers, LogitScaling):
     def _factor(self, logits: Tensor, prediction: Tensor) -> Tensor:
         """``class_weight[prediction]``."""
         return self._weight("logits", logits.shape[1], logits)[prediction]
-
-    def _known_factor(self, logits: Tensor, *contrast: Tensor | float) -> dict[str, Tensor] | None:
-        return None if (weight := self._buffers["class_weight"]) is None else {"class_weight": weight}
 
     def _weight(self, name: str, n_classes: int, like: Tensor) -> Tensor:
         self._need_fit()

@@ -36,8 +36,8 @@ class LogitScaling(Calibrator):
         raise NotImplementedError  # abstract: each calibrator has its own
 
     def _known_factor(self, logits: Tensor, *contrast: Tensor | float) -> dict[str, Tensor] | None:
-        """The factor as ``ops.scale_logits`` takes it, of plain arguments whose checks cost little (buffers by
-        ``_buffers``: attributes of a module are slow); None where it is to be made, or refused, step by step."""
+        """The factor as ``ops.scale_logits`` takes it, of plain arguments whose checks cost little; None where it is
+        to be made, or refused, step by step."""
         return None
 
     def feature_weights(
@@ -69,9 +69,10 @@ class LogitScaling(Calibrator):
             image_features, text_features, logit_scale=logit_scale, logit_bias=logit_bias, normalize=normalize
         )
 
+    @accepts_numpy
     def _scaled(self, logits: Tensor, zeroshot_logits: Tensor | None = None, *scale: float | Tensor) -> Tensor:
-        """What ``forward`` does, with logits (N, C), or (C,) of one image; zero-shot logits and the logit scale where
-        the calibrator contrasts."""
+        """What ``forward`` does, with logits (N, C), or (C,) of one image, arrays too; zero-shot logits and the logit
+        scale where the calibrator contrasts."""
         contrast: tuple = () if zeroshot_logits is None else (zeroshot_logits, *scale)
         if (known := self._known_factor(logits, *contrast)) and (found := scaled_at_once(logits, **known)) is not None:
             return found

@@ -10,6 +10,7 @@ from .. import ops
 from ..arguments import checks, ranges
 from ..arguments.arrays import accepts_numpy
 from ..arguments.warn import warn_caller
+from ..ops.scale_logits import divide_logits
 from .fit_buffers import FitBuffers
 from .fit_rows import labelled
 from .logit_scaling import LogitScaling
@@ -80,10 +81,6 @@ class TemperatureScaling(FitBuffers, LogitScaling):
         """``1 / temperature`` for every row."""
         return self._inverses(len(logits), logits)
 
-    def _known_factor(self, logits: Tensor, *contrast: Tensor | float) -> dict[str, Tensor] | None:
-        return None if (temperature := self._buffers["temperature"]) is None else {"temperature": temperature}
-
-    @accepts_numpy
     def forward(self, logits: Tensor) -> Tensor:
         """``logits / temperature``, in the dtype and shape of ``logits``, (N, C) or (C,) of one image; each row's
         argmax stays where it is, and minus infinity what it is.
@@ -91,7 +88,8 @@ class TemperatureScaling(FitBuffers, LogitScaling):
         Raises:
             ValueError: NaN, plus infinity, a row of minus infinity alone; a quotient that is too large for the dtype.
         """
-        return self._scaled(logits)
+        divided = divide_logits(logits, self._buffers["temperature"])  # attributes of a module are slow
+        return self._scaled(logits) if divided is None else divided
 
     def feature_weights(
         self, image_features: Tensor, text_features: Tensor, **options: Any

@@ -14,7 +14,7 @@ from ..arguments import checks
 from ..arguments.arrays import accepts_numpy
 from . import extension, gradients
 
-_transform = torch._C._functorch.peek_interpreter_stack
+innermost_transform = torch._C._functorch.peek_interpreter_stack  # of torch.func, vmap for one; None: none is under way
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -61,7 +61,7 @@ def tried_first(at_once: Callable) -> Callable[[F], F]:
 def are_plain(*tensors: Tensor | None) -> bool:
     """Whether these, None aside, are on the CPU, torch's own kind of tensor, whole (no vmap nor another transform is
     under way), and no gradient is wanted of any."""
-    if _transform() is not None:
+    if innermost_transform() is not None:
         return False
     for x in tensors:
         if x is None:

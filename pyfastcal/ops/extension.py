@@ -179,7 +179,10 @@ def has_kernel(device: torch.device) -> bool:
 @functools.cache
 def cpu_op(name: str) -> Callable | None:
     """``torch.ops.pyfastcal.<name>`` for calls on the CPU so small that finding it takes time; None without kernels."""
-    return getattr(torch.ops.pyfastcal, name).default if C is not None and _cpu_runs() else None
+    if C is None or not _cpu_runs():
+        return None
+    op = getattr(torch.ops.pyfastcal, name).default
+    return getattr(op, "_op", op)  # what torch's object calls, a Python frame later
 
 
 def fake(op: str) -> Callable[[F], F]:

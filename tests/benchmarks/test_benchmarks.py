@@ -223,9 +223,10 @@ def test_serving_calls_are_cells_of_a_sweep():
         return harness.Row("small", small.work(size), "torch eager", "peer", figure=figure)
 
     rows = [row((small.LOGITS, 1, 2), 1.5), row((small.LOGITS, 1, 1000), 2.0), row((small.UPDATE, 8, 10), 3.0)]
-    first, second = small.grids(rows).split("\n\n")
+    first, second, note = small.grids(rows).split("\n\n")
     assert first.splitlines()[2:] == ["| 1 | 1.50x |  | 2.00x |  |"]
     assert second.splitlines()[2:] == ["| 8 | 3.00x |"]
+    assert note == small.NOTES[small.UPDATE]
     assert small.grids([]) == ""
 
 

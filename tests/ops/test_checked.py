@@ -1,5 +1,10 @@
 """The checked ops, which entries try first: one dispatch for a plain call, the bits of the op, no say in errors."""
 
+import os
+import subprocess
+import sys
+import textwrap
+
 import pytest
 import torch
 from hypothesis import given
@@ -89,6 +94,28 @@ def test_one_dispatch_for_a_plain_call():
     assert ops_of(fc.confidence, logits, sample_weight=double)[-1] == checked
     is_same(fc.confidence(logits, sample_weight=double), fc.confidence(logits, sample_weight=double.float()), False)
     assert ops_of(fc.similarity_confidence, logits, text, 50.0) == ["pyfastcal::checked_similarity_confidence"]
+
+
+def test_a_row_has_the_bits_of_its_batch_where_no_variant_is_forced():
+    """Few numbers take another variant there. In a process of its own: others force one."""
+    code = """
+        import torch, pyfastcal as fc
+        divide = fc.TemperatureScaling(1.3)
+        for c in (2, 5, 100, 1000):
+            for dtype in (torch.float32, torch.float16, torch.bfloat16):
+                logits = (torch.randn(2100 // c + 40, c, generator=torch.Generator().manual_seed(c)) * 5).to(dtype)
+                confidence, prediction = fc.confidence(logits)
+                scaled = divide(logits)
+                for i in range(0, len(logits), 7):
+                    assert torch.equal(fc.confidence(logits[i])[0], confidence[i]), (c, dtype, i)
+                    assert torch.equal(fc.confidence(logits[i])[1], prediction[i]), (c, dtype, i)
+                    assert torch.equal(divide(logits[i]), scaled[i]), (c, dtype, i)
+    """
+    environment = {name: x for name, x in os.environ.items() if name != "PYFASTCAL_CPU_CAPABILITY"}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

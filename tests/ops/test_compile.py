@@ -43,7 +43,8 @@ CALLS = {
         False,
         True,
     ),
-    "scale_logits": lambda: (normal(0, 5, 8), None, weights(1, 5), None),
+    "scale_logits": lambda: (normal(0, 5, 8), None, weights(1, 5)),
+    "divide_logits": lambda: (normal(0, 5, 8), torch.tensor(1.3, dtype=torch.float64)),
     "scale_by_contrast": lambda: (
         normal(0, 5, 8),
         normal(1, 5, 8),

@@ -43,6 +43,7 @@ def test_each_has_all_its_parts():
     inner = {
         "add_rows",
         "scale_logits",
+        "divide_logits",
         "scale_by_contrast",
         "predict_by_contrast",
     }  # of metrics and of calibrators, which have the definitions

@@ -1,5 +1,7 @@
-"""scale_logits: the bits of the torch operations in calibration/logit_scaling.py; what it refuses they are left to."""
+"""scale_logits and divide_logits: the bits of the torch operations in calibration/logit_scaling.py; what they refuse is
+left to those."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -8,12 +10,16 @@ from hypothesis import strategies as st
 import pyfastcal as fc
 from pyfastcal.calibration.logit_scaling import scale_logits as definition
 from pyfastcal.ops import extension
-from pyfastcal.ops.scale_logits import scale_logits
+from pyfastcal.ops.scale_logits import divide_logits, scale_logits
 
 from .cases import normal, seeds, sizes, weights
 from .test_checked import ops_of
 
 pytestmark = pytest.mark.skipif(extension.C is None, reason="built without the compiled kernels")
+
+
+def at_once(logits, kind, known):
+    return divide_logits(logits, known) if kind == "temperature" else scale_logits(logits, **{kind: known})
 
 
 def close_logits(n, c, seed, scale):
@@ -47,7 +53,7 @@ def test_the_bits_of_the_torch_operations(capability, n, c, seed, scale, kind, o
         "sample_weight": by_row,
         "temperature": (1 / temperature).float().expand(n),
     }[kind]
-    ours = scale_logits(logits[0] if one else logits, **{kind: known})
+    ours = at_once(logits[0] if one else logits, kind, known)
     expected = definition(logits, factor)
     assert torch.equal(ours, expected[0] if one else expected)
     assert torch.equal(ours.argmax(-1), prediction[0] if one else prediction)
@@ -66,8 +72,7 @@ def test_the_bits_of_the_torch_operations_in_half_precision(capability, n, c, se
     logits = close_logits(n, c, seed, scale).to(dtype)
     prediction, temperature = logits.argmax(1), torch.tensor(1.0 + seed % 97 / 31, dtype=torch.float64)
     weight = weights(seed, c) * 1e-2
-    known = {"class_weight": weight} if by_class else {"temperature": temperature}
-    ours = scale_logits(logits, **known)
+    ours = at_once(logits, *(("class_weight", weight) if by_class else ("temperature", temperature)))
     assert ours.dtype == dtype
     assert torch.equal(
         ours, definition(logits, weight[prediction] if by_class else (1 / temperature).float().expand(n))
@@ -76,7 +81,7 @@ def test_the_bits_of_the_torch_operations_in_half_precision(capability, n, c, se
 
 
 @given(
-    n=st.sampled_from((1, 7, 8, 63, 300)),
+    n=st.sampled_from((1, 7, 8, 63, 300, 1500)),
     c=st.integers(1, 5),
     dtype=st.sampled_from((torch.float32, torch.float16, torch.bfloat16)),
     seed=seeds,
@@ -88,13 +93,13 @@ def test_few_classes_of_one_factor(capability, n, c, dtype, seed, scale, wrong):
     logits, temperature = close_logits(n, c, seed, scale).to(dtype), torch.tensor(1.3, dtype=torch.float64)
     if c == 1:
         logits = logits.clamp(min=-1e4)
-    ours = scale_logits(logits, temperature=temperature)
+    ours = divide_logits(logits, temperature)
     assert torch.equal(ours, definition(logits, (1 / temperature).float().expand(n)))
     for i in (0, n // 2, n - 1):
-        assert torch.equal(ours[i], scale_logits(logits[i], temperature=temperature))
+        assert torch.equal(ours[i], divide_logits(logits[i], temperature))
     if wrong is not None:
         logits[seed % n] = wrong
-        assert scale_logits(logits, temperature=temperature) is None
+        assert divide_logits(logits, temperature) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -118,18 +123,33 @@ def test_what_is_not_finite_is_refused(capability, row):
         dac(logits)
 
 
+def test_masked_rows_among_others(capability):
+    """A row whose factor is known is multiplied in one pass; one with masked logits is looked at again."""
+    logits, temperature = normal(0, 6, 70), torch.tensor(1.7, dtype=torch.float64)
+    logits[1, ::3] = logits[4, 65:] = -torch.inf
+    ours = divide_logits(logits, temperature)
+    assert torch.equal(ours, definition(logits, (1 / temperature).float().expand(6)))
+    logits[5] = -torch.inf
+    assert divide_logits(logits, temperature) is None
+
+
 @pytest.mark.parametrize("factor", [0.0, -1.0, torch.nan, torch.inf])
 def test_factors_that_are_none(factor):
     logits = normal(0, 3, 8)
     assert scale_logits(logits, class_weight=torch.full((8,), factor)) is None
     assert scale_logits(logits, sample_weight=torch.full((3,), factor)) is None
-    assert scale_logits(logits, temperature=torch.tensor(1 / factor if factor else torch.inf).double()) is None
+    assert divide_logits(logits, torch.tensor(1 / factor if factor else torch.inf).double()) is None
 
 
 def test_what_is_not_plain_is_left_to_the_torch_operations():
-    logits, weight = normal(0, 3, 8), weights(0, 8)
-    for other in (logits.double(), logits.T.contiguous().T, logits.clone().requires_grad_()):
-        assert scale_logits(other, class_weight=weight) is None
+    logits, weight, temperature = normal(0, 3, 8), weights(0, 8), torch.tensor(1.3, dtype=torch.float64)
+    for other in (logits.double(), logits.T.contiguous().T, logits.clone().requires_grad_(), logits.numpy(), None):
+        assert divide_logits(other, temperature) is None
+        if not isinstance(other, np.ndarray):
+            assert scale_logits(other, class_weight=weight) is None
+    for other in (temperature.float(), temperature[None], temperature.clone().requires_grad_(), 1.3, None):
+        assert divide_logits(logits, other) is None
+    assert torch.func.vmap(lambda x: x if divide_logits(x, temperature) is None else None)(logits) is not None
     assert scale_logits(logits, class_weight=weight.half()) is None
     assert torch.equal(scale_logits(logits, class_weight=weight.double()), scale_logits(logits, class_weight=weight))
     assert scale_logits(logits, class_weight=weights(0, 7)) is None
@@ -141,8 +161,8 @@ def test_calibrators_take_one_op():
     logits = normal(0, 3, 8)
     dac, temperature = fc.DistanceAwareCalibration(), fc.TemperatureScaling(1.7)
     dac.class_weight = weights(0, 8)
-    for calibrator in (dac, temperature):
-        assert ops_of(calibrator, logits) == ["pyfastcal::scale_logits"]
+    for calibrator, op in ((dac, "scale_logits"), (temperature, "divide_logits")):
+        assert ops_of(calibrator, logits) == [f"pyfastcal::{op}"]
         factor = calibrator.factor(logits)
         assert torch.equal(calibrator(logits), definition(logits, factor))
         assert torch.equal(calibrator(logits[1]), calibrator(logits)[1])

@@ -138,8 +138,9 @@ def results(sources: Path) -> dict[str, tuple[torch.Tensor, ...]]:
         found["checked_similarity_confidence"] = kernels.checked_similarity_confidence(
             image, text, 20.0, None, weight, None, True
         )
-        found["scale_logits"] = (kernels.scale_logits(logits, weight, None, None),)
+        found["scale_logits"] = (kernels.scale_logits(logits, weight, None),)
         constants = [torch.tensor(x, dtype=torch.float64) for x in (1.1, 15.0, 0.9, 1.0)]
+        found["divide_logits"] = (kernels.divide_logits(logits, constants[0]),)
         two = image, text, image, text + 0.01
         found["predict_by_contrast"] = kernels.predict_by_contrast(*two, 20.0, None, False, True, *constants)
         found["scale_by_contrast"] = (kernels.scale_by_contrast(logits, logits + 1, 100.0, *constants),)

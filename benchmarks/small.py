@@ -6,6 +6,7 @@ operations for the update of a metric.
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 from torch.testing import assert_close
 
 import pyfastcal as fc
@@ -22,13 +23,14 @@ DIM = 512
 LOGITS, WEIGHTED, SCALED, DIVIDED = "confidence", "DAC confidence", "DAC.forward", "TemperatureScaling.forward"
 CONTRASTED = "CAC.forward"
 FEATURES, UNIT, PREDICTED = "features -> confidence", "unit features -> confidence", "DAC.predict_features"
+CONTRAST_PREDICTED = "CAC.predict_features"
 UPDATE = "CalibrationMetrics.update"
 # what stands behind a figure below 1, or near it
 NOTES = {
     DIVIDED: "Parity is the floor: the idiom is a Module and one operation of one pass, which looks at no value.",
     UPDATE: "Ours adds a row to two of thousands of cells, for all metrics; the idiom to the 10 bins of ECE alone.",
 }
-KINDS = (LOGITS, WEIGHTED, DIVIDED, SCALED, CONTRASTED, FEATURES, UNIT, PREDICTED)
+KINDS = (LOGITS, WEIGHTED, DIVIDED, SCALED, CONTRASTED, FEATURES, UNIT, PREDICTED, CONTRAST_PREDICTED)
 
 SIZES = (*((kind, n, c) for kind in KINDS for n in ROWS for c in CLASSES), *((UPDATE, n, 10) for n in ROWS))
 QUICK = (*((kind, n, c) for kind in KINDS for n, c in ((1, 2), (8, 100))), (UPDATE, 8, 10))
@@ -47,7 +49,7 @@ def case(size: tuple, device: str = "cpu") -> Case:
         return update(n)
     calibrator = fc.DistanceAwareCalibration()
     calibrator.class_weight = weight = data.class_weights(c)
-    if kind in (FEATURES, UNIT, PREDICTED):
+    if kind in (FEATURES, UNIT, PREDICTED, CONTRAST_PREDICTED):
         image, text, _ = data.clip_features(n, c, DIM)
         floors = {"read classes": Floor(text.sum)}
         if kind == UNIT:
@@ -56,6 +58,14 @@ def case(size: tuple, device: str = "cpu") -> Case:
                 return fc.similarity_confidence(image, text, data.LOGIT_SCALE, normalize=False)
 
             return Case(ours, unit_idiom, (image, text), similarity_confidence.agree, floors=floors, compile=False)
+        if kind == CONTRAST_PREDICTED:
+            near = text + 0.2 * text.norm(dim=1).mean() / DIM**0.5 * torch.randn(c, DIM, generator=data.generator(4))
+            features, contrasting = (image, text, image, near), fc.ContrastAwareCalibration()
+
+            def ours() -> tuple[Tensor, Tensor]:
+                return contrasting.predict_features(*features)
+
+            return Case(ours, contrast_idiom, features, similarity_confidence.agree, floors=floors, compile=False)
         if kind == FEATURES:
             weight = None
 
@@ -120,6 +130,12 @@ def softmax_idiom(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 def unit_idiom(image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
     return softmax_idiom(data.LOGIT_SCALE * image @ text.T)
+
+
+def contrast_idiom(*features: Tensor) -> tuple[Tensor, Tensor]:
+    image, text, zeroshot_image, zeroshot_text = (normalize(x, dim=1) for x in features)
+    logits, zeroshot_logits = data.LOGIT_SCALE * image @ text.T, data.LOGIT_SCALE * zeroshot_image @ zeroshot_text.T
+    return softmax_idiom(contrasted(logits, zeroshot_logits))
 
 
 def agree(ours: Tensor | tuple, theirs: Tensor | tuple) -> None:

@@ -71,6 +71,13 @@ def are_plain(*tensors: Tensor | None) -> bool:
     return True
 
 
+def plain_number(x: float | Tensor) -> float | None:
+    """A float, or what a plain tensor of no dimension holds; None of anything else."""
+    if type(x) is float:
+        return x
+    return x.item() if type(x) is Tensor and are_plain(x) and x.ndim == 0 else None
+
+
 def defined_by(definition: Callable) -> Callable[[F], F]:
     """Has the docstring of the ``definition`` stand, at run time, behind the line of the function's own that names it;
     and ``function.definition``."""

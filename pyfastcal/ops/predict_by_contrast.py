@@ -5,13 +5,13 @@ import torch
 from torch import Tensor
 
 from .confidence import fake_confidence
-from .entry import are_plain, narrowed
+from .entry import are_plain, narrowed, plain_number
 from .extension import cpu_op, fake
 
 
 def predict_by_contrast(
     features: tuple[Tensor, ...],
-    logit_scale: float,
+    logit_scale: float | Tensor,
     logit_bias: Tensor | None,
     constants: tuple[Tensor | None, ...],
     *,
@@ -25,12 +25,14 @@ def predict_by_contrast(
         features: image (N, D), or (D,), and text (C, D) of the tuned model, then of the zero-shot one.
         constants: alpha, k, lambda1 and lambda2, () float64 each.
     """
-    if torch.compiler.is_compiling() or type(logit_scale) is not float or any(x is None for x in features):
+    if torch.compiler.is_compiling() or any(x is None for x in features):
         return None
     if (op := cpu_op("predict_by_contrast")) is None or not are_plain(*features, logit_bias):
         return None
+    if (scale := plain_number(logit_scale)) is None:
+        return None
     try:
-        return op(*features, logit_scale, narrowed(logit_bias), on == "probability", normalize, *constants)
+        return op(*features, scale, narrowed(logit_bias), on == "probability", normalize, *constants)
     except RuntimeError:
         return None
 

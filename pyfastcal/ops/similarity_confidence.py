@@ -6,7 +6,7 @@ from torch import Tensor
 from .. import reference
 from ..arguments import checks, ranges
 from .confidence import fake_confidence
-from .entry import are_plain, check_result, entry, float32, narrowed, run
+from .entry import are_plain, check_result, entry, float32, narrowed, plain_number, run
 from .extension import cpu_op, fake
 
 
@@ -25,12 +25,10 @@ def _at_once(
         return None
     if image_features.dtype is torch.float64:
         return None
-    if type(logit_scale) is not float:
-        if logit_scale is None or not are_plain(logit_scale) or logit_scale.ndim:
-            return None
-        logit_scale = logit_scale.item()
+    if (scale := plain_number(logit_scale)) is None:
+        return None
     weights = narrowed(logit_bias), narrowed(class_weight), narrowed(sample_weight)
-    return op(image_features, text_features, logit_scale, *weights, normalize)
+    return op(image_features, text_features, scale, *weights, normalize)
 
 
 @entry(reference.similarity_confidence, row=("image_features",), per_row=("sample_weight",), at_once=_at_once)

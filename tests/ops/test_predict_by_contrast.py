@@ -69,6 +69,8 @@ def test_the_bits_of_three_steps(capability, n, c, d, dtype, seed, moved, on, sa
 def test_the_calibrator_takes_one_op():
     tensors, cac = features(), fc.ContrastAwareCalibration()
     assert ops_of(cac.predict_features, *tensors, 50.0) == ["pyfastcal::predict_by_contrast"]
+    for x, y in zip(*(cac.predict_features(*tensors, scale) for scale in (50.0, torch.tensor(50.0))), strict=True):
+        assert torch.equal(x, y)
     cac.alpha.fill_(1.0)
     for x, y in zip(cac.predict_features(*tensors), three_steps(cac, tensors), strict=True):
         assert torch.equal(x, y)
@@ -97,7 +99,7 @@ def test_what_is_not_plain_is_left_to_three_steps():
         (None, text, image0, text0),
     ):
         assert predict_by_contrast(other, 100.0, None, CONSTANTS, **OPTIONS) is None
-    for scale in (0.0, -1.0, torch.nan, 1e30, 100):
+    for scale in (0.0, -1.0, torch.nan, 1e30, 100, None, torch.tensor([100.0])):
         assert predict_by_contrast(tensors, scale, None, CONSTANTS, **OPTIONS) is None
     for bias in (torch.full((8,), torch.nan), torch.zeros(7), torch.zeros(8, dtype=torch.int64), 0.5):
         assert predict_by_contrast(tensors, 100.0, bias, CONSTANTS, **OPTIONS) is None

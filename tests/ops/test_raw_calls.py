@@ -26,6 +26,7 @@ FINE = {  # what is no mistake, by the place of the argument: images, queries an
     "checked_knn": {(0, "a row less"), (0, "no rows"), (1, "a row less"), (0, "a dimension less")},
     "similarity_confidence": {(0, "a row less"), (0, "no rows")},
     "checked_similarity_confidence": {(0, "a row less"), (0, "no rows"), (0, "a dimension less")},
+    "divide_logits": {(0, "a row less"), (0, "no rows"), (0, "a dimension less")},
     "similarity": {(0, "a row less"), (0, "no rows"), (1, "a row less")},
     "log_density": {(0, "a row less"), (0, "no rows"), (1, "a row less")},
     "bin_counts": {(0, "float64")},

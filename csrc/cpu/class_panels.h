@@ -39,16 +39,44 @@ inline void pack_with_lengths(const PanelRows& panel, bool normalize, float* sca
   });
 }
 
-// Classes, packed, and what scales their products.
+// Classes, packed, and what scales their products. Of few classes a panel would be mostly empty: they stay rows.
 struct FloatText {
-  FloatText(const Matrix& text, bool normalize)
-      : scale(panels(text.rows) * kPanel),
-        packed(text, chained_depth(text.cols), [&](const PanelRows& rows, int64_t p, float* out) {
-          pack_with_lengths(rows, normalize, scale + p * kPanel, out);
-        }) {}
+  static constexpr int64_t kFew = kPanel / 2;
 
+  FloatText(const Matrix& text, bool normalize)
+      : classes(text.rows),
+        few(classes <= kFew),
+        scale(panels(text.rows) * kPanel),
+        packed(few ? Matrix{text.data, text.dtype, 0, text.cols, text.stride} : text, chained_depth(text.cols),
+               [&](const PanelRows& rows, int64_t p, float* out) {
+                 pack_with_lengths(rows, normalize, scale + p * kPanel, out);
+               }),
+        rows_(few ? text.rows * text.cols : 0) {
+    if (!few) return;
+    const Buffer<float> scratch(text.dtype == Dtype::kFloat ? 0 : text.rows * text.cols);
+    with_lengths(panel_rows(text, 0, scratch), normalize, scale, [&](const PanelRows& p, float* square) {
+      for (int64_t j = 0; j < p.n; ++j) convert(from_row(p.rows, j).data, p.depth, rows_ + j * p.depth);
+      if (square) store_squares(p, square);
+    });
+  }
+  // scores[i * width + j]: image i against class j, where there are few
+  void multiply_few(FloatRows images, int64_t n, int64_t depth, float* scores, int64_t width) const {
+    float dots[kFew * kPanel];
+    for (int64_t i0 = 0; i0 < n; i0 += kPanel) {
+      const PanelRows panel{from_row(images, i0), min(kPanel, n - i0), depth};
+      store_panel_dots({rows_, depth}, classes, panel, nullptr, dots, kPanel);
+      for (int64_t i = 0; i < panel.n; ++i)
+        for (int64_t j = 0; j < classes; ++j) scores[(i0 + i) * width + j] = dots[j * kPanel + i] * scale[j];
+    }
+  }
+
+  const int64_t classes;
+  const bool few;
   Buffer<float> scale;
   Panels packed;
+
+ private:
+  Buffer<float> rows_;
 };
 
 }  // namespace pyfastcal::PYFASTCAL_VARIANT

@@ -18,7 +18,7 @@ struct ScoreBlock {
   static constexpr bool kTakesDifferences = true;  // of classes, which fp32 holds
 
   ScoreBlock(const Matrix& image, const Text& text, bool normalize, int64_t rows, int64_t width)
-      : ScoreBlock(image, normalize, rows, width, true, &text) {}
+      : ScoreBlock(image, normalize, rows, width, !text.few, &text) {}
   ScoreBlock(const Matrix& image, bool normalize, int64_t rows, int64_t width, bool ordered, const Text* text = nullptr)
       : width(width),
         scores(rows * width),
@@ -43,6 +43,7 @@ struct ScoreBlock {
 
   // scores[i * width + j]: row i against class j of the panels [first, last)
   void multiply(int64_t first, int64_t last) {
+    if (text_->few) return text_->multiply_few(rows_, n_, image_.cols, scores, width);
     for (int64_t p = first; p < last; ++p)
       store_products(rows_.data, n_, text_->packed.panel(p), text_->packed.depth, text_->scale + p * kPanel,
                      scores + (p - first) * kPanel, width);

@@ -36,8 +36,8 @@ struct Size {
   int64_t images, classes, depth;
 };
 // around tiles of 6 and 12 rows, panels of 16 and 32 columns
-static constexpr Size kSizes[] = {{0, 3, 4},   {1, 1, 1},    {1, 2, 3},    {5, 15, 7},    {6, 16, 16},
-                                  {7, 17, 33}, {12, 31, 64}, {13, 32, 65}, {25, 33, 100}, {50, 70, 40}};
+static constexpr Size kSizes[] = {{0, 3, 4},    {1, 1, 1},    {1, 2, 3},     {5, 15, 7},   {6, 16, 16}, {7, 17, 33},
+                                  {12, 31, 64}, {13, 32, 65}, {25, 33, 100}, {50, 70, 40}, {70, 3, 40}};
 
 static Rows features(Dtype dtype, int64_t n, int64_t d, uint64_t seed, bool odd, int64_t gap) {
   Numbers numbers(seed);
@@ -124,12 +124,13 @@ PYFASTCAL_TEST(similarity_confidences) {
 // Alone, among few that share out the classes, or in a block of many: a row gives the same bits.
 PYFASTCAL_TEST(rows_do_not_hang_on_their_batch) {
   for (const Dtype dtype : kDtypes)
-    for (const int normalized : {0, 1, 2}) {
-      const bool normalize = normalized > 0;
-      const int64_t depth = normalized == 1 ? 40 : 300;  // fewer and more than are put in order at once (chains.h)
+    for (const int which : {0, 1, 2, 3}) {
+      const bool normalize = which % 2;
+      const int64_t classes = which < 2 ? 5 : 37;                 // as rows, and packed
+      const int64_t depth = which == 1 || which == 2 ? 40 : 300;  // fewer and more than chains.h puts in order at once
       const Rows image = features(dtype, 77, depth, 3, normalize, 1),
-                 text = features(dtype, 37, depth, 4, normalize, 0),
-                 text0 = features(dtype, 37, depth, 5, normalize, 2);
+                 text = features(dtype, classes, depth, 4, normalize, 0),
+                 text0 = features(dtype, classes, depth, 5, normalize, 2);
       const auto results = [&](int64_t first, int64_t n) {
         Matrix part = image;
         part.data = static_cast<const char*>(image.data) + first * image.stride * (dtype == Dtype::kFloat ? 4 : 2);

@@ -47,7 +47,7 @@ def tried_first(at_once: Callable) -> Callable[[F], F]:
             if not torch.compiler.is_compiling():
                 try:
                     found = at_once(*args, **kwargs)
-                except (AttributeError, RuntimeError, TypeError):
+                except (AttributeError, RuntimeError, TypeError, ValueError):
                     found = None
                 if found is not None:
                     return found

@@ -103,6 +103,9 @@ def test_what_is_not_plain_is_left_to_three_steps():
         assert predict_by_contrast(tensors, scale, None, CONSTANTS, **OPTIONS) is None
     for bias in (torch.full((8,), torch.nan), torch.zeros(7), torch.zeros(8, dtype=torch.int64), 0.5):
         assert predict_by_contrast(tensors, 100.0, bias, CONSTANTS, **OPTIONS) is None
+    for normalize in ("yes", [1]):
+        found = predict_by_contrast(tensors, 100.0, None, CONSTANTS, on="similarity", normalize=normalize)
+        assert found is None
     for i in range(4):
         constants = list(CONSTANTS)
         constants[i] = constants[i].float()

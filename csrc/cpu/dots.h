@@ -26,6 +26,7 @@ inline void multiply_along(FloatRows a, FloatRows b, int64_t depth, const F& put
     PYFASTCAL_UNROLL
     for (int64_t c = 0; c < Cols; ++c) {
       const Vec y = x[Rows] = load(b.data + c * b.stride + k);
+      __builtin_prefetch(b.data + (Cols + c) * b.stride + k);  // rows are too short for the processor to run ahead
       PYFASTCAL_UNROLL
       for (int64_t r = 0; r < kSums; ++r) acc[r * Cols + c] = fma(x[r], y, acc[r * Cols + c]);
     }

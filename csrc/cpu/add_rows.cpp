@@ -45,8 +45,8 @@ class Numbers {
   template <class T>
   static void read(const T* x, int64_t n, double* out) {
     for (int64_t i = 0; i < n; ++i) {
-      const double value = double(x[i]), most = value < 1.0 ? value : 1.0;
-      const double from_below = value >= 0.0 ? most : -1.0;  // one choice after the other: they vectorise
+      const double value = double(x[i]);  // valid_confidence's choices one after the other: they vectorise
+      const double from_below = value >= 0.0 ? at_most_one(value) : -1.0;
       out[i] = value <= double(kMostConfidence) ? from_below : -1.0;
     }
   }
@@ -100,9 +100,12 @@ struct Block {
   bool inside(int64_t j) const { return confidence[j] >= 0 && (!near || proximity[j] >= 0); }
   void find_bins(const float* edges, int64_t n_bins, bool closed_right) {
     constexpr int64_t kFew = 32;  // which are compared with every edge
-    for (int64_t j = 0; j < n; ++j)
-      bin[j] = n_bins > kFew ? double(find_bin(confidence[j], edges, n_bins, closed_right)) : 0.0;
-    for (int64_t e = 1; e < n_bins && n_bins <= kFew; ++e) {
+    if (n_bins > kFew) {
+      for (int64_t j = 0; j < n; ++j) bin[j] = double(find_bin(confidence[j], edges, n_bins, closed_right));
+      return;
+    }
+    for (int64_t j = 0; j < n; ++j) bin[j] = 0.0;
+    for (int64_t e = 1; e < n_bins; ++e) {
       const double edge = edges[e];
       if (closed_right)
         for (int64_t j = 0; j < n; ++j) bin[j] += edge < confidence[j] ? 1.0 : 0.0;

@@ -12,8 +12,8 @@ inline constexpr int64_t kChains = kLanes, kLevels = 4;
 inline constexpr int64_t kChain[kChains] = {0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15};
 
 // Short chains end in zeros, which add nothing.
-inline int64_t chain_length(int64_t depth) { return (depth + kChains - 1) / kChains; }
-inline int64_t chained_depth(int64_t depth) { return chain_length(depth) * kChains; }
+inline int64_t chained_depth(int64_t depth) { return whole_lanes(depth); }
+inline int64_t chain_length(int64_t depth) { return chained_depth(depth) / kChains; }
 
 inline void order_chains(const float* row, int64_t depth, float* out) {
   const int64_t length = chain_length(depth);

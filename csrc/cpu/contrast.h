@@ -67,10 +67,10 @@ struct ContrastRow {
 
 // The sum of the absolute differences of m scores.
 inline float sum_contrast(ContrastRow a, ContrastRow b, int64_t m, bool probability, float logit_scale) {
-  for (ContrastRow* row : {&a, &b}) {
-    if (!probability) break;
-    softmax(row->scores, m, logit_scale * row->scale);
-    row->scale = 1.0f;
+  if (probability) {
+    softmax(a.scores, m, logit_scale * a.scale);
+    softmax(b.scores, m, logit_scale * b.scale);
+    a.scale = b.scale = 1.0f;
   }
   return sum_abs_difference(a.scores, a.scale, b.scores, b.scale, m);
 }

@@ -7,14 +7,14 @@ namespace pyfastcal::PYFASTCAL_VARIANT {
 
 // Coordinates apart, padded to whole vectors by points infinitely far away.
 struct Plane {
-  explicit Plane(const Matrix& points) : u(padded(points.rows)), v(padded(points.rows)), n(padded(points.rows)) {
+  explicit Plane(const Matrix& points)
+      : u(whole_lanes(points.rows)), v(whole_lanes(points.rows)), n(whole_lanes(points.rows)) {
     const auto* data = static_cast<const float*>(points.data);
     for (int64_t i = 0; i < n; ++i) {
       u[i] = i < points.rows ? data[i * points.stride] : kInfinity;
       v[i] = i < points.rows ? data[i * points.stride + 1] : kInfinity;
     }
   }
-  static int64_t padded(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
   Buffer<float> u, v;
   int64_t n;
 };

@@ -64,7 +64,7 @@ class Bf16FewRows {
       factor[j] = 1.0f / std::sqrt(square);
     }
     if (plain) return classes;
-    const int64_t count = (n + kLanes - 1) / kLanes * kLanes;
+    const int64_t count = whole_lanes(n);
     for (int64_t j = 0; j < count; ++j) {
       factor[j] = 1.0f;
       BFloat16* const row = copy + j * depth_;

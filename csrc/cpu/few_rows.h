@@ -6,13 +6,14 @@
 
 namespace pyfastcal::PYFASTCAL_VARIANT {
 
+inline constexpr int64_t kMostFewRows = 64;
 inline bool are_few_rows(int64_t rows, int64_t classes) {
-  constexpr int64_t kMostRows = 64, kMostScores = 1 << 21;  // 8 MiB, in the caches
-  return rows <= kMostRows && rows * panels(classes) * kPanel <= kMostScores;
+  constexpr int64_t kMostScores = 1 << 21;  // 8 MiB, in the caches
+  return rows <= kMostFewRows && rows * panels(classes) * kPanel <= kMostScores;
 }
 
 // More go by way of a packed panel. With AVX-512 a tile along rows takes a quarter of the loads that it has with AVX2.
-inline constexpr int64_t kMostDotRows = kTileVecs == 2 ? 64 : 8;
+inline constexpr int64_t kMostDotRows = kTileVecs == 2 ? kMostFewRows : 8;
 
 // scores[i][c] = row i of a times column c of the panel, scaled, for n rows, which are `width` apart. Where there are
 // more than kMostDotRows, `packed` is for the panel and a's rows are in the order of chains.

@@ -182,8 +182,8 @@ class NearestNeighbours {
     Buffer<float> query_scratch(d), bank_scratch(d);
     const float* row = float_rows(queries_, q, 1, query_scratch).data;
     const double query_scale = search_.normalize ? inverse_norm(filter_.facts[q].norm) : 1.0;
-    Buffer<double> query(d);
-    for (int64_t i = 0; i < d; ++i) query[i] = row[i] * query_scale;
+    Buffer<double> query(whole_lanes(d));
+    scale_into(row, d, query_scale, query);
     std::vector<Exact> found;
     const auto examine = [&, query = static_cast<const double*>(query)](int64_t row) {
       if (search_.exclude_self && row == q) return;

@@ -238,7 +238,7 @@ class DenseNeighbours {
 
   const Search search_;
   const Matrix &queries_, &bank_;
-  const int64_t panels_, width_, blocks_, depth_ = padded(bank_.cols);  // depth_: columns of rows in double
+  const int64_t panels_, width_, blocks_, depth_ = whole_lanes(bank_.cols);  // depth_: columns of rows in double
   const BankScales scales_;
   std::optional<typename Filter::Queries> filter_;
 };

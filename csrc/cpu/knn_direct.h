@@ -94,11 +94,10 @@ inline void square_distances_of(const double* row, const double* const* queries,
     if (count) square_distances_of<Most / 2>(row, queries, count, n, out);
 }
 
-// A row in double times its scale, up to a whole number of kLanes: what is 0 in both rows adds nothing to a distance.
-inline int64_t padded(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+// A row in double times its scale, zeros up to whole_lanes: what is 0 in both rows adds nothing to a distance.
 inline void scale_into(const float* row, int64_t n, double scale, double* out) {
   for (int64_t i = 0; i < n; ++i) out[i] = row[i] * scale;
-  for (int64_t i = n; i < padded(n); ++i) out[i] = 0;
+  for (int64_t i = n; i < whole_lanes(n); ++i) out[i] = 0;
 }
 
 // Puts the k nearest first, in order; false where a distance is not finite. Many of them are dealt out first, into as

@@ -13,7 +13,7 @@ static std::tuple<Tensor, Tensor> predict_by_contrast_op(const Tensor& image, co
   const Tensor rows = one ? one_row(image) : image, rows0 = one ? one_row(image0) : image0;
   const CheckedCall call("pyfastcal::predict_by_contrast", rows);
   check_contrast_distance(rows, text, rows0, text0, call.op());
-  check_similarity_confidence(rows, text, logit_bias, std::nullopt, std::nullopt, call.op());
+  call.vector("logit_bias", logit_bias, ScalarType::Float, text.size(0));
   const OptionalVector bias(logit_bias);
   call.factor("logit_scale", logit_scale);
   call.bias("logit_bias", logit_bias, bias);

@@ -27,6 +27,7 @@ inline constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
+inline int64_t whole_lanes(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
 // a * b + c, in one rounding where the processor has it in one instruction.
 inline double multiply_add(double a, double b, double c) {

@@ -13,6 +13,7 @@ from ..arguments.warn import warn_caller
 from ..ops.entry import are_plain, defined_by
 from ..ops.predict_by_contrast import predict_by_contrast
 from ..ops.scale_by_contrast import scale_by_contrast
+from ..ops.scale_logits import scale_logits
 from .contrast_fit import fit_contrast
 from .fit_rows import labelled
 from .logit_scaling import LogitScaling, check_pair
@@ -152,11 +153,11 @@ class ContrastAwareCalibration(LogitScaling):
         name = f"cosine similarities times logit_scale={_shown(logit_scale)}"
         return self._weight("logits", name, self._distance(logits, zeroshot_logits, logit_scale))
 
-    def _known_factor(self, logits: Tensor, *contrast: Tensor | float) -> dict[str, Tensor] | None:
-        """Of probabilities; of similarities there is ``ops.scale_by_contrast``."""
-        if len(contrast) < 2 or logits is None or torch.compiler.is_compiling() or self.on == "similarity":
+    def _plain_weight(self, logits: Tensor, zeroshot_logits: Tensor, scale: float | Tensor) -> Tensor | None:
+        """``_factor`` of plain arguments whose checks cost little; None where it is to be made, or refused, step by
+        step."""
+        if logits is None or zeroshot_logits is None or torch.compiler.is_compiling():
             return None
-        zeroshot_logits, scale = contrast
         if type(scale) is not float or not are_plain(logits, zeroshot_logits):
             return None
         if logits.shape != zeroshot_logits.shape or logits.ndim not in (1, 2) or not logits.numel():
@@ -170,7 +171,7 @@ class ContrastAwareCalibration(LogitScaling):
         least, most = (float(x) for x in weight.aminmax())
         if not (_USUAL[0] <= least and most <= _USUAL[1]):  # as where there is NaN
             return None
-        return {"sample_weight": weight[0] if one else weight}
+        return weight[0] if one else weight
 
     @accepts_numpy
     def forward(self, logits: Tensor, zeroshot_logits: Tensor, logit_scale: float | Tensor = 100.0) -> Tensor:
@@ -188,8 +189,11 @@ class ContrastAwareCalibration(LogitScaling):
         """
         if self.on == "similarity":
             found = scale_by_contrast(logits, zeroshot_logits, logit_scale, self._constants())
-            if found is not None:
-                return found
+        else:
+            weight = self._plain_weight(logits, zeroshot_logits, logit_scale)
+            found = None if weight is None else scale_logits(logits, sample_weight=weight)
+        if found is not None:
+            return found
         return self._scaled(logits, zeroshot_logits, logit_scale)
 
     @accepts_numpy
@@ -209,8 +213,8 @@ class ContrastAwareCalibration(LogitScaling):
         features are the image features. One image (D,), in both, gives 0-d results. ``logit_scale``
         lies in [1e-30, 1e20]."""
         features = image_features, text_features, zeroshot_image_features, zeroshot_text_features
-        options: dict[str, Any] = {"on": self.on, "normalize": normalize}
-        found = predict_by_contrast(features, logit_scale, logit_bias, self._constants(), **options)
+        constants = self._constants()
+        found = predict_by_contrast(features, logit_scale, logit_bias, constants, on=self.on, normalize=normalize)
         if found is not None:
             return found
         return self._predict(*features, logit_scale=logit_scale, logit_bias=logit_bias, normalize=normalize)

@@ -6,7 +6,6 @@ from torch import Tensor
 from .. import ops
 from ..arguments import checks, ranges
 from ..arguments.arrays import accepts_numpy
-from ..ops.scale_logits import scale_logits as scaled_at_once
 from .calibrator import Calibrator
 
 
@@ -34,11 +33,6 @@ class LogitScaling(Calibrator):
     def _factor(self, logits: Tensor, prediction: Tensor, *contrast: Tensor | float) -> Tensor:
         """``factor``; ``prediction`` (N,) is the argmax of ``logits``."""
         raise NotImplementedError  # abstract: each calibrator has its own
-
-    def _known_factor(self, logits: Tensor, *contrast: Tensor | float) -> dict[str, Tensor] | None:
-        """The factor as ``ops.scale_logits`` takes it, of plain arguments whose checks cost little; None where it is
-        to be made, or refused, step by step."""
-        return None
 
     def feature_weights(
         self,
@@ -74,8 +68,6 @@ class LogitScaling(Calibrator):
         """What ``forward`` does, with logits (N, C), or (C,) of one image, arrays too; zero-shot logits and the logit
         scale where the calibrator contrasts."""
         contrast: tuple = () if zeroshot_logits is None else (zeroshot_logits, *scale)
-        if (known := self._known_factor(logits, *contrast)) and (found := scaled_at_once(logits, **known)) is not None:
-            return found
         one = isinstance(logits, Tensor) and logits.ndim == 1
         rows = logits[None] if one else logits
         largest = ranges.scores("logits", checks.matrix("logits", rows))

@@ -8,6 +8,9 @@ KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # around the 16 lanes, the tiles of 6 and 12 rows, panels of 16 and 32, and the blocks made of them
 BORDERS = (1, 2, 5, 6, 7, 12, 13, 15, 16, 17, 31, 32, 33, 47, 48, 49, 64, 97)
 
+# CAC's alpha, k, lambda1 and lambda2, as its ops take them
+CONTRAST_CONSTANTS = tuple(torch.tensor(x, dtype=torch.float64) for x in (1.1, 15.0, 0.9, 1.0))
+
 sizes = st.sampled_from(BORDERS)
 dtypes = st.sampled_from(KERNEL_DTYPES)
 seeds = st.integers(0, 2**31 - 1)

@@ -8,7 +8,7 @@ from pyfastcal import ops, reference
 from pyfastcal.ops import extension
 
 from ..devices import each_device, moved, needs_gpu, never_waiting, run_on
-from .cases import normal, weights
+from .cases import CONTRAST_CONSTANTS, normal, weights
 
 needs_kernels = pytest.mark.skipif(extension.C is None, reason="built without the compiled kernels")
 
@@ -49,7 +49,7 @@ CALLS = {
         normal(0, 5, 8),
         normal(1, 5, 8),
         100.0,
-        *(torch.tensor(x, dtype=torch.float64) for x in (1.1, 15.0, 0.9, 1.0)),
+        *CONTRAST_CONSTANTS,
     ),
     "predict_by_contrast": lambda: (
         normal(0, 5, 8),
@@ -60,7 +60,7 @@ CALLS = {
         None,
         False,
         True,
-        *(torch.tensor(x, dtype=torch.float64) for x in (1.1, 15.0, 0.9, 1.0)),
+        *CONTRAST_CONSTANTS,
     ),
     "similarity": lambda: (normal(0, 5, 8), normal(1, 4, 8), True),
     "nll": lambda: (normal(0, 5, 8), torch.arange(5), 0.7),

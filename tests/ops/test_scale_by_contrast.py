@@ -11,12 +11,11 @@ import pyfastcal as fc
 from pyfastcal.ops import extension
 from pyfastcal.ops.scale_by_contrast import scale_by_contrast
 
+from .cases import CONTRAST_CONSTANTS as CONSTANTS
 from .cases import dtypes, normal, seeds, sizes
 from .test_checked import ops_of
 
 pytestmark = pytest.mark.skipif(extension.C is None, reason="built without the compiled kernels")
-
-CONSTANTS = tuple(torch.tensor(x, dtype=torch.float64) for x in (1.1, 15.0, 0.9, 1.0))
 
 
 def pair(n=3, c=8, seed=0, dtype=torch.float32, moved=1.0):

@@ -1,0 +1,186 @@
+"""Pre-train a CLIP on the drawings, from nothing: ``python -m scripts.drawings.pretrain vit --out build/drawings/vit``.
+
+Contrastive learning as in CLIP (Radford et al. 2021, arXiv 2103.00020). Departures: the logit scale is scheduled, not
+learned, and set after training by what calibrates held-out drawings outside the tasks; a quarter of the patches is left
+out (FLIP, Li et al. 2023, arXiv 2212.00794); the learning rate stays the same and falls linearly to
+zero at the end, so that a longer training goes on from the state before its fall.
+
+``--steps N`` trains up to step N; a killed run goes on from its last state. Each batch hangs on its number alone."""
+
+import argparse
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyfastcal.clip import import_open_clip
+from pyfastcal.io.paths import atomic_write
+
+from .data import VALIDATION, Pretraining
+from .models import MODELS, image_features, text_features
+
+BATCH = 256
+LEARNING_RATE, WARM_UP, WEIGHT_DECAY = 1e-3, 500, 0.1
+FALL = 0.25  # the last part of a training, in which the learning rate falls to zero
+START_SCALE, SCALE, SCALE_STEPS = 1 / 0.07, 50.0, 3000
+PATCHES_LEFT_OUT = 0.25
+VALIDATION_CLASSES = 512
+
+
+def tokenizer_of(folder: Path, length: int):  # type: ignore[no-untyped-def]
+    import_open_clip()
+    from open_clip.tokenizer import SimpleTokenizer
+
+    return SimpleTokenizer(bpe_path=str(folder / "vocabulary.txt.gz"), context_length=length)
+
+
+def contrastive_loss(images: Tensor, texts: Tensor, scale: float) -> Tensor:
+    """CLIP's symmetric loss; every image has its own text, and no two the same concept."""
+    logits = scale * images @ texts.T
+    own = torch.arange(len(images), device=images.device)
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+class State:
+    """A training between two steps: model, optimizer, number of the next step."""
+
+    def __init__(self, kind: str, vocab_size: int, device: str) -> None:
+        torch.manual_seed(2026)
+        self.kind, self.step, self.device = kind, 0, device
+        self.model = import_open_clip().CLIP(**MODELS[kind].architecture(vocab_size)).to(device)
+        self.model.logit_scale.requires_grad_(False)
+        decayed = [p for p in self.model.parameters() if p.ndim >= 2]
+        others = [p for p in self.model.parameters() if p.ndim < 2 and p.requires_grad]
+        groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.98), fused=True)
+
+    def save(self, file: Path) -> None:
+        found = {
+            "step": self.step,
+            "kind": self.kind,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        atomic_write(file, lambda path: torch.save(found, path))
+
+    def load(self, file: Path) -> None:
+        found = torch.load(file, map_location=self.device, weights_only=True)
+        if found["kind"] != self.kind:
+            raise ValueError(f"{file}: is of {found['kind']}, not of {self.kind}")
+        self.step = found["step"]
+        self.model.load_state_dict(found["model"])
+        self.optimizer.load_state_dict(found["optimizer"])
+
+
+def rate_at(step: int, steps: int) -> float:
+    """The learning rate: a warm-up, a plateau, a straight fall over the last quarter of ``steps``."""
+    left = (steps - step) / (FALL * steps)
+    return LEARNING_RATE * min(1.0, (step + 1) / WARM_UP, left)
+
+
+def scale_at(step: int) -> float:
+    share = min(1.0, step / SCALE_STEPS)
+    return math.exp((1 - share) * math.log(START_SCALE) + share * math.log(SCALE))
+
+
+def train(
+    state: State, data: Pretraining, tokenizer, steps: int, folder: Path, *, batch: int = BATCH, keep_every: int = 500
+) -> None:  # type: ignore[no-untyped-def]
+    """Up to step ``steps``. ``last.pt``: the state every ``keep_every`` steps; ``plateau.pt``: that before the fall."""
+    start, first, losses, hits = time.monotonic(), state.step, [], []
+    plateau = int((1 - FALL) * steps)
+    state.model.train()
+    while state.step < steps:
+        if state.step == plateau:
+            state.save(folder / "plateau.pt")
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate_at(state.step, steps)
+        images, captions, _ = data.batch(batch, state.step)
+        ids = tokenizer(captions).to(state.device)
+        with torch.autocast(torch.device(state.device).type, torch.bfloat16):
+            generator = torch.Generator().manual_seed(state.step)
+            seen = image_features(state.model, images.to(state.device), PATCHES_LEFT_OUT, generator)
+            said = text_features(state.model, ids)
+        loss = contrastive_loss(seen.float(), said.float(), scale_at(state.step))
+        state.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
+        state.optimizer.step()
+        state.step += 1
+        losses.append(loss.item())
+        hits.append(((seen @ said.T).argmax(1).cpu() == torch.arange(len(seen))).float().mean().item())
+        if state.step % 100 == 0 or state.step == steps:
+            seconds = time.monotonic() - start
+            pace = (state.step - first) / seconds
+            mean, right = (sum(x[-100:]) / len(x[-100:]) for x in (losses, hits))
+            line = f"step {state.step}/{steps}  loss {mean:.3f}  right {right:.3f}"
+            if state.step % 1000 == 0 or state.step == steps:
+                line += f"  held out {validate(state, data, tokenizer)}"
+                state.model.train()
+            print(f"{line}  {pace:.2f} steps/s  {(steps - state.step) / pace:.0f} s left", file=sys.stderr, flush=True)
+        if state.step % keep_every == 0 or state.step == steps:
+            state.save(folder / "last.pt")
+
+
+@torch.no_grad()
+def validation_scores(state: State, data: Pretraining, tokenizer) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
+    """Cosines (N, C) of held-out drawings of concepts outside the tasks, plainly painted, with those concepts' names;
+    labels (N,)."""
+    from pyfastcal.clip.tasks.canvas import Domain, paint
+    from pyfastcal.clip.tasks.images import normalize
+
+    state.model.eval()
+    rows = torch.nonzero(data.role == VALIDATION)[:, 0]
+    concepts, labels = data.concept[rows].unique(return_inverse=True)
+    keep = labels < VALIDATION_CLASSES
+    rows, labels, concepts = rows[keep], labels[keep], concepts[:VALIDATION_CLASSES]
+    canvas = paint(data.images[rows], data.coloured[rows], Domain(), torch.Generator().manual_seed(1), size=data.size)
+    texts = tokenizer([f"a drawing of a {data.captions.names[c]}." for c in concepts.tolist()]).to(state.device)
+    device = torch.device(state.device)
+    with torch.autocast(device.type, torch.bfloat16):
+        said = text_features(state.model, texts).float()
+        seen = torch.cat(
+            [image_features(state.model, x.to(device)).float() for x in normalize(canvas.images).split(512)]
+        )
+    return (seen @ said.T).cpu(), labels
+
+
+def validate(state: State, data: Pretraining, tokenizer) -> str:  # type: ignore[no-untyped-def]
+    """Accuracy among the held-out concepts, and the logit scale that fits them best."""
+    scores, labels = validation_scores(state, data, tokenizer)
+    right = (scores.argmax(1) == labels).float().mean().item()
+    scales = torch.logspace(1, 2.3, 40)
+    best = min(scales.tolist(), key=lambda s: F.cross_entropy(s * scores, labels).item())
+    return f"{100 * right:.1f} % of {scores.shape[1]}, scale {best:.0f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Pre-train a CLIP on the drawings.")
+    parser.add_argument("kind", choices=MODELS)
+    parser.add_argument("--data", type=Path, default=Path("build/drawings"))
+    parser.add_argument("--out", type=Path, help="folder of states and the model (default: DATA/KIND)")
+    parser.add_argument("--steps", type=int, default=12000)
+    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--start", type=Path, help="a state to go on from, where --out has none")
+    parser.add_argument("--device", default="cpu")
+    args = parser.parse_args()
+    out = args.out or args.data / args.kind
+    out.mkdir(parents=True, exist_ok=True)
+    data = Pretraining(args.data, MODELS[args.kind].image_size)
+    tokenizer = tokenizer_of(args.data, MODELS[args.kind].context_length)
+    state = State(args.kind, tokenizer.vocab_size, args.device)
+    before = out / "last.pt" if (out / "last.pt").exists() else args.start
+    if before is not None:
+        state.load(before)
+        print(f"goes on from step {state.step} ({before})", file=sys.stderr)
+    train(state, data, tokenizer, args.steps, out, batch=args.batch)
+    (out / "training.json").write_text(json.dumps({"kind": args.kind, "steps": args.steps, "batch": args.batch}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,7 @@
 """The CLIPs that are pre-trained on the drawings, and their forward passes for training.
 
-The passes are open_clip's, to rounding: attention is written as two products (torch's fused one has a slow backward pass
-on CPUs), patches can be left out, and text is cut behind the longest caption."""
+The passes are open_clip's, to rounding: attention is written as two products (torch's fused one has a slow backward
+pass on CPUs), patches can be left out, and text is cut behind the longest caption."""
 
 from typing import NamedTuple
 

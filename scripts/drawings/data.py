@@ -79,8 +79,9 @@ class Pretraining:
 
     def __init__(self, folder: Path, size: int = 48) -> None:
         tensors = load_file(folder / "drawings.safetensors")
-        about = json.loads((folder / "concepts.json").read_text())["concepts"]
-        self.concepts = [Concept(**{**c, "others": set(c["others"])}) for c in about]
+        about = json.loads((folder / "concepts.json").read_text())
+        self.concepts = [Concept(**{**c, "others": set(c["others"])}) for c in about["concepts"]]
+        self.icons: list[str] = about["icons"]
         self.captions = Captions(self.concepts)
         self.images, self.set_index, self.concept = tensors["images"], tensors["set"], tensors["concept"]
         self.role, self.size = tensors["role"], size

@@ -19,9 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyfastcal.clip import import_open_clip
+from pyfastcal.clip.tasks.canvas import Domain, paint
+from pyfastcal.clip.tasks.drawings import TEMPLATE
+from pyfastcal.clip.tasks.images import normalize
 from pyfastcal.io.paths import atomic_write
 
-from .data import VALIDATION, Pretraining
+from .data import PRETRAINING, VALIDATION, Pretraining
 from .models import MODELS, image_features, text_features
 
 BATCH = 256
@@ -29,7 +32,6 @@ LEARNING_RATE, WARM_UP, WEIGHT_DECAY = 1e-3, 500, 0.1
 FALL = 0.25  # the last part of a training, in which the learning rate falls to zero
 START_SCALE, SCALE, SCALE_STEPS = 1 / 0.07, 50.0, 3000
 PATCHES_LEFT_OUT = 0.25
-VALIDATION_CLASSES = 512
 
 
 def tokenizer_of(folder: Path, length: int):  # type: ignore[no-untyped-def]
@@ -79,8 +81,8 @@ class State:
 
 def rate_at(step: int, steps: int) -> float:
     """The learning rate: a warm-up, a plateau, a straight fall over the last quarter of ``steps``."""
-    left = (steps - step) / (FALL * steps)
-    return LEARNING_RATE * min(1.0, (step + 1) / WARM_UP, left)
+    left, warm_up = (steps - step) / (FALL * steps), min(WARM_UP, steps // 8)
+    return LEARNING_RATE * min(1.0, (step + 1) / max(warm_up, 1), left)
 
 
 def scale_at(step: int) -> float:
@@ -128,25 +130,21 @@ def train(
 
 
 @torch.no_grad()
-def validation_scores(state: State, data: Pretraining, tokenizer) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
-    """Cosines (N, C) of held-out drawings of concepts outside the tasks, plainly painted, with those concepts' names;
-    labels (N,)."""
-    from pyfastcal.clip.tasks.canvas import Domain, paint
-    from pyfastcal.clip.tasks.images import normalize
-
+def validation_scores(  # type: ignore[no-untyped-def]
+    state: State, data: Pretraining, tokenizer, domain: Domain = PRETRAINING
+) -> tuple[Tensor, Tensor]:
+    """Cosines (N, C) of held-out drawings of concepts outside the tasks, painted as in ``domain``, with those concepts'
+    names; labels (N,)."""
     state.model.eval()
     rows = torch.nonzero(data.role == VALIDATION)[:, 0]
     concepts, labels = data.concept[rows].unique(return_inverse=True)
-    keep = labels < VALIDATION_CLASSES
-    rows, labels, concepts = rows[keep], labels[keep], concepts[:VALIDATION_CLASSES]
-    canvas = paint(data.images[rows], data.coloured[rows], Domain(), torch.Generator().manual_seed(1), size=data.size)
-    texts = tokenizer([f"a drawing of a {data.captions.names[c]}." for c in concepts.tolist()]).to(state.device)
-    device = torch.device(state.device)
+    generator, device = torch.Generator().manual_seed(1), torch.device(state.device)
+    canvas = paint(data.images[rows], data.coloured[rows], domain, generator, size=data.size)
+    texts = tokenizer([TEMPLATE.format(data.captions.names[c]) for c in concepts.tolist()]).to(device)
+    images = normalize(canvas.images).to(device).split(512)
     with torch.autocast(device.type, torch.bfloat16):
         said = text_features(state.model, texts).float()
-        seen = torch.cat(
-            [image_features(state.model, x.to(device)).float() for x in normalize(canvas.images).split(512)]
-        )
+        seen = torch.cat([image_features(state.model, x).float() for x in images])
     return (seen @ said.T).cpu(), labels
 
 

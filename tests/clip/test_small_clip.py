@@ -19,7 +19,7 @@ from scripts.clip import pretrain as pretraining
 @pytest.mark.parametrize("name", NAMES)
 def test_open_clip_loads_the_bundled_weights_from_their_path(name):
     config, _, weights = files_of(name)
-    assert weights.stat().st_size <= 2.5e6
+    assert weights.stat().st_size <= (12e6 if name.startswith("drawings") else 2.5e6)
     open_clip = import_open_clip()
     open_clip.add_model_config(config)
     model = open_clip.create_model(f"pyfastcal-{name}", pretrained=str(weights))
@@ -28,7 +28,8 @@ def test_open_clip_loads_the_bundled_weights_from_their_path(name):
     loaded, bundled = model.state_dict(), small.model.state_dict()
     assert loaded.keys() == bundled.keys()
     assert all(torch.equal(loaded[key], bundled[key]) for key in loaded)
-    assert model.logit_scale.exp().item() == pytest.approx(100, rel=1e-5)
+    if name in pretraining.DATA:  # those on drawings have the scale that fits held-out drawings
+        assert model.logit_scale.exp().item() == pytest.approx(100, rel=1e-5)
     assert not small.model.training and not any(p.requires_grad for p in small.model.parameters())
 
 
@@ -100,7 +101,7 @@ def own_seed():
     torch.random.set_rng_state(state)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", pretraining.DATA)
 def test_pretraining_is_deterministic_and_what_it_saves_loads(name, tmp_path, own_seed):
     (model, tokenizer), (again, _), (other, _) = (
         pretraining.pretrain(name, steps=steps, seed=seed) for steps, seed in ((3, 3), (3, 3), (1, 4))

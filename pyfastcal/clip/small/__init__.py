@@ -1,8 +1,8 @@
-"""The bundled small CLIPs: real open_clip models of 0.47 M parameters, pre-trained by
-``python -m scripts.clip.pretrain``.
+"""The bundled small CLIPs: real open_clip models, pre-trained for this package.
 
-``digits`` saw warped glyphs of computer fonts, ``shapes`` a rendered world; docs/small_clips.md is their
-model card."""
+``digits`` saw warped glyphs of computer fonts, ``shapes`` a rendered world (0.47 M parameters, ``python -m
+scripts.clip.pretrain``); ``drawings`` (5.7 M), ``drawings-small`` and ``drawings-resnet`` saw drawings of many hands
+(``python -m scripts.drawings.pretrain``). docs/small_clips.md is their model card."""
 
 import json
 from collections.abc import Callable
@@ -25,12 +25,13 @@ NAMES = ("digits", "shapes")
 class SmallCLIP:
     """A bundled model with what belongs to it.
 
-    ``model``: an ``open_clip.CLIP`` in evaluation mode, parameters frozen; ``tokenizer``: texts -> ids
-    (N, 26); ``preprocess``: PIL image -> normalised tensor (3, 32, 32); ``name``: ``"digits"`` or
-    ``"shapes"``."""
+    ``model``: an ``open_clip.CLIP`` in evaluation mode, parameters frozen; ``tokenizer``: texts -> ids (N, L), L its
+    context length, of whole words ("digits", "shapes") or of sub-words, so that any English text can be given
+    (open_clip's ``SimpleTokenizer`` with a vocabulary of its own); ``preprocess``: PIL image -> normalised tensor
+    (3, S, S); ``name``: one of ``NAMES``."""
 
     model: nn.Module
-    tokenizer: WordTokenizer
+    tokenizer: Callable[..., Any]
     preprocess: Callable[[Any], Any]
     name: str
 
@@ -38,26 +39,31 @@ class SmallCLIP:
 def files_of(name: str, folder: Path = FOLDER) -> tuple[Path, Path, Path]:
     """open_clip's configuration (its stem is the model's name there), the vocabulary, the weights."""
     inside = folder / name
-    return inside / f"pyfastcal-{name}.json", inside / "vocabulary.json", inside / "weights.safetensors"
+    words = "vocabulary.txt.gz" if name.startswith("drawings") else "vocabulary.json"
+    return inside / f"pyfastcal-{name}.json", inside / words, inside / "weights.safetensors"
 
 
 def load_small(name: str) -> SmallCLIP:
     """Load a bundled model, through open_clip's own ``create_model_and_transforms(..., pretrained=path)``.
 
     After the call the configuration stays registered with open_clip as ``"pyfastcal-<name>"``. ValueError
-    for a name other than "digits" and "shapes"."""
+    for an unknown name."""
     if name not in NAMES:
         raise ValueError(f"name must be one of {', '.join(map(repr, NAMES))}, got {name!r}")
     return load_from(name, FOLDER)
 
 
 def load_from(name: str, folder: Path) -> SmallCLIP:
-    """Load what ``python -m scripts.clip.pretrain --out folder`` wrote."""
+    """Load what the pre-training wrote into ``folder``."""
     open_clip = open_clip_import.import_open_clip()
     config, vocabulary, weights = files_of(name, folder)
     if f"pyfastcal-{name}" not in open_clip.list_models():
         open_clip.add_model_config(config)
     model, _, preprocess = open_clip.create_model_and_transforms(f"pyfastcal-{name}", pretrained=str(weights))
-    words = json.loads(vocabulary.read_text(encoding="utf-8"))["words"]
-    tokenizer = WordTokenizer(words, model.context_length)
+    tokenizer: Callable[..., Any]
+    if vocabulary.suffix == ".gz":
+        tokenizer = open_clip.SimpleTokenizer(bpe_path=str(vocabulary), context_length=model.context_length)
+    else:
+        words = json.loads(vocabulary.read_text(encoding="utf-8"))["words"]
+        tokenizer = WordTokenizer(words, model.context_length)
     return SmallCLIP(model.eval().requires_grad_(False), tokenizer, preprocess, name)

@@ -46,7 +46,7 @@ def test_zero_shot_figures_of_the_digits(clip, seed):
 
 @pytest.mark.parametrize("domain", ["blurry, noisy", "clean", "negative"])  # the default, the best, the worst
 def test_zero_shot_figures_of_the_shapes(domain):
-    task = tasks.load("shapes", seed=0, **card.DOMAINS["shapes"][domain])
+    task = tasks.load("shapes", seed=0, **card.DOMAINS["shapes"][domain][1])
     check(card.zero_shot(load_small("shapes"), task), FIGURES["zero-shot"]["shapes"][domain][0], TOLERANCE)
 
 

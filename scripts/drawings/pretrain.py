@@ -56,6 +56,8 @@ class State:
         self.kind, self.step, self.device = kind, 0, device
         self.model = import_open_clip().CLIP(**MODELS[kind].architecture(vocab_size)).to(device)
         self.model.logit_scale.requires_grad_(False)
+        if not hasattr(self.model.visual, "transformer"):
+            self.model.visual.to(memory_format=torch.channels_last)
         decayed = [p for p in self.model.parameters() if p.ndim >= 2]
         others = [p for p in self.model.parameters() if p.ndim < 2 and p.requires_grad]
         groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]

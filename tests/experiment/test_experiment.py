@@ -30,9 +30,9 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_a_row_per_task_learner_method_split_and_seed(results, folder: Path) -> None:
     rows = json.loads((folder / "results.json").read_text())
     assert rows == results.rows
-    keys = [tuple(row[k] for k in ("task", "learner", "method", "split", "seed")) for row in rows]
+    keys = [tuple(row[k] for k in ("task", "model", "learner", "method", "split", "seed")) for row in rows]
     assert set(keys) == {
-        ("digits", learner, method, split, seed)
+        ("digits", "digits", learner, method, split, seed)
         for learner in ("CoOp", "MaPLe")
         for method in experiment.METHODS
         for split in ("base", "new")

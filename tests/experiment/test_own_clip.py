@@ -144,7 +144,7 @@ def test_a_template_without_a_place_for_the_name(images: Path, tmp_path: Path) -
 
 def test_an_error_names_the_run(images: Path, tmp_path: Path) -> None:
     few = task(images)
-    with pytest.raises(ValueError, match="my digits/KgCoOp-5shots-seed0: .*class 'digit zero' must have more than 10"):
+    with pytest.raises(ValueError, match="^my digits@pyfastcal-digits/KgCoOp-5shots-seed0: .*must have more than 10"):
         experiment.run(tmp_path, [few], ["KgCoOp"], [0], shots=5)
 
 

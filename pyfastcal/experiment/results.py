@@ -98,11 +98,11 @@ class Results:
 
 
 def shots_of(cells: list[dict[str, Any]]) -> list[Row]:
-    """The rows of learners that were tuned on several numbers of shots."""
-    counts: dict[str, set[int]] = {}
+    """The rows of learners that were tuned on several numbers of shots, with the same model."""
+    counts: dict[tuple[str, str], set[int]] = {}
     for cell in cells:
-        counts.setdefault(cell["learner"], set()).add(cell["shots"])
-    several = [cell for cell in cells if len(counts[cell["learner"]]) > 1]
+        counts.setdefault((cell["model"], cell["learner"]), set()).add(cell["shots"])
+    several = [cell for cell in cells if len(counts[cell["model"], cell["learner"]]) > 1]
     several.sort(key=lambda cell: cell["shots"])
     return [{"ablation": "shots", "value": row["shots"]} | row for cell in several for row in cell["rows"]]
 

@@ -230,6 +230,7 @@ def test_command(results, folder: Path) -> None:
         (["--data", "x"], "must be given with --data"),
         (["--model", "ViT-B-16"], "must be given with --model and"),
         (["--data", "x", "--model", "m", "--tasks", "digits"], "give either"),
+        (["--data", "x", "--model", "m", "--models", "digits"], "give either"),
     ],
 )
 def test_command_with_options_that_do_not_go_together(arguments: list[str], message: str, tmp_path: Path) -> None:

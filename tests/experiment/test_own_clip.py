@@ -112,7 +112,8 @@ def test_command(images: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, list(map(str, arguments)))
     assert done.exit_code == 0, done.output
     rows = json.loads((out / "results.json").read_text())
-    assert {row["task"] for row in rows} == {"my digits"} and len({row["learner"] for row in rows}) == 7
+    assert {(row["task"], row["model"]) for row in rows} == {("my digits", MODEL)}
+    assert len({row["learner"] for row in rows}) == 7
     plain = [row for row in rows if row["method"] == "conf"]
     assert len(plain) == 14 and all(row["accuracy"] > 0.3 for row in plain)  # chance: 0.2
     assert {r["value"] for r in json.loads((out / "ablations.json").read_text()) if r["ablation"] == "shots"} == {

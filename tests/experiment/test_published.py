@@ -66,6 +66,15 @@ def test_the_file() -> None:
         assert bool(table["rows"]) == bool(table["source"])
 
 
+def test_a_constant_is_compared_with_no_calibration() -> None:
+    cells = [["conf", "new", None, 5.0], ["cac", "new", 15, 4.0], ["cac", "new", 25, 9.0], ["cac", "base", 15, 4.0]]
+    table = {"source": "a page", "columns": ["method", "split", "at", "ece"], "rows": cells}
+    found, against = Published(NOTHING | {"tables": {"k": table}}), {"method": "conf", "at": None}
+    ends = [found.direction("k", "ece", against, method="cac", split="new", at=k) for k in (15.0, 25.0, 20.0)]
+    assert ends == ["lower", "higher", None]
+    assert found.direction("k", "ece", against, method="cac", split="base", at=15.0) is None  # no Conf there
+
+
 @pytest.mark.parametrize(
     ("source", "cells", "message"),
     [

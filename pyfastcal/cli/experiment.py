@@ -20,9 +20,15 @@ def experiment(
     tasks: Annotated[
         str | None,
         typer.Option(
-            help="Bundled tasks, with commas, or all: digits, shapes, shapes-clean, shapes-dark, shapes-blurry, "
-            "shapes-noisy, shapes-faded.  \\[default: all]",
+            help="Bundled tasks, with commas, small (these) or all: digits, shapes, shapes-clean, shapes-dark, "
+            "shapes-blurry, shapes-noisy, shapes-faded.  \\[default: small]",
             show_default=False,
+        ),
+    ] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(
+            help="Bundled CLIPs to run the tasks on, with commas, or all that they have. Default: each task's own."
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="How many: 0, 1, ...")] = 3,
@@ -88,9 +94,9 @@ def experiment(
         raise typer.BadParameter("must not be in the folder of the images", param_hint="--out")
     sources: list[Any] = []
     if data:
-        if tasks is not None:
+        if tasks is not None or models is not None:
             raise typer.BadParameter(
-                "bundled tasks have models of their own: give either", param_hint="--tasks, --data"
+                "bundled tasks have models of their own: give either", param_hint="--tasks, --models, --data"
             )
         if model is None:
             raise typer.BadParameter("must be given with --data", param_hint="--model")
@@ -101,7 +107,7 @@ def experiment(
     elif model is not None or base_classes is not None:
         raise typer.BadParameter("must be given with --model and --base-classes", param_hint="--data")
     else:
-        sources = list(experiments.bundled(names_in(tasks or "all")))
+        sources = list(experiments.bundled(names_in(tasks or "small"), names_in(models) if models else None))
     few = () if few_shot_learners == "none" else names_in(few_shot_learners)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with ProgressReport() as progress:

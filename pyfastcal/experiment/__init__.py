@@ -13,10 +13,11 @@ from ..clip.prompts import LEARNERS
 from ..evaluate.methods import METHODS as KNOWN
 from ..io.paths import write_text
 from ..io.progress import Progress
+from .bundled_tasks import BUNDLED, BundledTask, bundled
 from .cell import SHORT, Settings
-from .grid import Folder, cells_of, work
+from .grid import Folder, cells_of, unfit, work
 from .results import Results
-from .sources import BUNDLED, BundledTask, FolderTask, Source, bundled
+from .sources import FolderTask, Source
 
 __all__ = [
     "ABOUT",
@@ -71,11 +72,13 @@ def run(
     """Tune every learner on every task with every seed, calibrate base and new classes by every method, measure.
 
     Args:
-        out: folder of the result. ``results.json``: one row per task, learner, method, split ("base" or "new") and
-            seed, metrics as fractions, null with a ``note`` where a method cannot apply. ``ablations.json``: shots,
+        out: folder of the result. ``results.json``: one row per task, model, learner, method, split ("base" or "new")
+            and seed, metrics as fractions, null with a ``note`` where a method cannot apply. ``ablations.json``: shots,
             the constants of CAC, normalisations. ``cells/``: a file per cell; one that is there is not made
             again, so that a killed run goes on when it is called again, and a finished one can grow.
-        sources: the tasks: :func:`bundled`, :class:`FolderTask`.
+        sources: the tasks, each with a model: :func:`bundled`, :class:`FolderTask`. Where models are several, a learner
+            that a model cannot take is left out on it, which the results tell; where there is one, that is an error.
+            The first model of a task is that of all tables but those by backbone.
         learners, methods: see :func:`check_learners`, :func:`check_methods`.
         shots: images of each base class that are tuned on; ``few_shots``: numbers of them that
             ``few_shot_learners`` are tuned on besides (None: those of 1, 2, 4, 8 that are fewer).
@@ -99,10 +102,16 @@ def run(
     for number in (few_shots := tuple(n for n in FEW_SHOTS if n < shots) if few_shots is None else tuple(few_shots)):
         checks.integer("few_shots", number, 1, shots, "shots")
     settings = Settings(methods, n_bins, shots, None if epochs is None else checks.integer("epochs", epochs, 1))
-    cells = cells_of(sources, learners, tuple(dict.fromkeys(seeds)), settings, few_shots, few_shot_learners)
-    folder = Folder(out, settings, sources)
+    several = len({source.model for source in sources}) > 1
+    left_out = unfit(sources, learners) if several else {}
+    seeds = tuple(dict.fromkeys(seeds))
+    cells = cells_of(sources, learners, seeds, settings, few_shots, few_shot_learners, left_out)
+    if not cells:
+        raise ValueError(f"learners must have one that a model takes, got {', '.join(learners)}")
+    folder = Folder(out, settings, sources, left_out)
     work(folder, cells, settings, jobs, progress)
-    results = Results([folder.read(cell) for cell in cells], settings, [source.name for source in sources])
+    pairs = [(source.name, source.model) for source in sources]
+    results = Results([folder.read(cell) for cell in cells], settings, pairs, left_out)
     write_text(folder.path / "results.json", _json(results.rows))
     write_text(folder.path / "ablations.json", _json(results.ablations))
     return results

@@ -35,7 +35,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Cell:
-    """A learner on a task with a seed and a number of shots."""
+    """A learner on a task, with its model, a seed and a number of shots."""
 
     source: Source
     learner: str
@@ -43,8 +43,14 @@ class Cell:
     shots: int
 
     @property
+    def what(self) -> dict[str, Any]:
+        """What tells its rows apart from those of other cells."""
+        source = {"task": self.source.name, "model": self.source.model}
+        return source | {"learner": self.learner, "seed": self.seed, "shots": self.shots}
+
+    @property
     def name(self) -> str:
-        return f"{self.source.name}/{self.learner}-{self.shots}shots-seed{self.seed}"
+        return f"{self.source.folder}/{self.learner}-{self.shots}shots-seed{self.seed}"
 
 
 def run(cell: Cell, settings: Settings, progress: Progress | None = None) -> dict[str, Any]:
@@ -70,7 +76,7 @@ def run(cell: Cell, settings: Settings, progress: Progress | None = None) -> dic
     base = feature_set(learner, material.validation, material.base_classes)
     known = [NAMES.get(method, method) for method in settings.methods]
     evaluations = [evaluate_split(f, base, known, settings.n_bins, split=name) for name, f in splits.items()]
-    common = {"task": cell.source.name, "learner": cell.learner, "seed": cell.seed, "shots": cell.shots}
+    common = cell.what
     main = cell.shots == settings.shots
     return common | {
         "rows": [row for e in evaluations for row in rows_of(common, e, settings)],
@@ -107,8 +113,8 @@ def rows_of(common: dict[str, Any], evaluation: Evaluation, settings: Settings) 
     """A row of ``results.json`` per method."""
     rows = []
     for method, row in zip(settings.methods, evaluation.rows, strict=True):
-        about = {"task": common["task"], "learner": common["learner"], "method": method, "split": row["split"]}
-        about |= {"seed": common["seed"], "shots": common["shots"]}
+        about = {key: common[key] for key in ("task", "model", "learner")} | {"method": method, "split": row["split"]}
+        about |= {key: common[key] for key in ("seed", "shots")}
         sizes = {"images": row["images"], "classes": row["classes"]}
         rows.append(about | {key: row[key] for key in METRICS} | sizes | {"note": row["note"]})
     return rows

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..clip.prompts import LEARNERS
 from ..io.features import first_line
 from ..io.paths import regular, write_text
 from ..io.progress import Progress, Steps
@@ -20,7 +21,7 @@ from .demo import one_thread
 from .sources import Source
 
 SLOWEST = ("ProDA", "PromptSRC", "CoCoOp")  # started first, so that no process is left alone with one at the end
-FORMAT = "pyfastcal.experiment/1"
+FORMAT = "pyfastcal.experiment/2"  # since the second cells say which model they are of
 
 
 def cells_of(
@@ -30,34 +31,60 @@ def cells_of(
     settings: Settings,
     few_shots: Sequence[int] = (),
     few_shot_learners: Sequence[str] = (),
+    left_out: Collection[tuple[str, str]] = (),
 ) -> list[Cell]:
-    """Every cell once, seed by seed, those that take longest first."""
+    """Every cell once, seed by seed and source by source, so that a source's images are encoded once for a seed; of a
+    source the learners that take longest first. Few shots are those of a task's first model; ``left_out``: pairs of
+    model and learner."""
     order = sorted(learners, key=lambda name: SLOWEST.index(name) if name in SLOWEST else len(SLOWEST))
+    first = {source.name: source.model for source in reversed(sources)}
     cells = []
     for seed in seeds:
-        for learner in order:
-            shots = [settings.shots] + [n for n in few_shots if learner in few_shot_learners and n != settings.shots]
-            cells += [Cell(source, learner, seed, n) for n in shots for source in sources]
+        for source in sources:
+            for learner in (name for name in order if (source.model, name) not in left_out):
+                few = few_shots if learner in few_shot_learners and source.model == first[source.name] else ()
+                shots = dict.fromkeys((settings.shots, *few))
+                cells += [Cell(source, learner, seed, n) for n in shots]
     return cells
+
+
+def unfit(sources: Sequence[Source], learners: Sequence[str]) -> dict[tuple[str, str], str]:
+    """By (model, learner) why the learner cannot be tuned on the model: one that puts prompts into the image tower
+    needs a vision transformer."""
+    found: dict[tuple[str, str], str] = {}
+    for source in {source.model: source for source in sources}.values():
+        for learner in learners:
+            try:
+                LEARNERS[learner](*source.clip())
+            except ValueError as error:
+                found[source.model, learner] = first_line(error)
+    return found
 
 
 class Folder:
     """The files of an experiment: one per cell, whole or not there at all, and the settings they share."""
 
-    def __init__(self, path: str | os.PathLike, settings: Settings, sources: Sequence[Source]) -> None:
-        """ValueError where the folder holds cells of other settings, or of other images or another model."""
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        settings: Settings,
+        sources: Sequence[Source],
+        left_out: dict[tuple[str, str], str] | None = None,
+    ) -> None:
+        """``left_out``: what :func:`unfit` found, to be told. ValueError where the folder holds cells of other
+        settings, or of other images or another model by the same name."""
         self.path = Path(path)
-        identity = {source.name: source.identity() for source in sources}
+        identity = {s.folder: {"task": s.name, "model": s.model} | s.identity() for s in sources}
         if len(identity) < len(sources):
             raise ValueError(f"data must be folders of different names, got {', '.join(s.name for s in sources)}")
-        file, before = self.path / "experiment.json", {"sources": {}}
+        file, before = self.path / "experiment.json", {"sources": {}, "left out": {}}
         found: dict[str, Any] = {"format": FORMAT, "settings": json.loads(json.dumps(asdict(settings)))}
         if file.exists():
             before = read(file)
             if before.get("format") != FORMAT:
-                raise ValueError(f"{file}: is not of an experiment")
-            if not all(isinstance(before.get(key), dict) for key in ("settings", "sources")):
-                raise ValueError(f"{file}: must have settings and sources")
+                raise ValueError(f"{file}: is not of an experiment of this version of pyfastcal")
+            if not all(isinstance(before.get(key), dict) for key in ("settings", "sources", "left out")):
+                raise ValueError(f"{file}: must have settings, sources and what is left out")
             for key, value in found["settings"].items():
                 theirs = before["settings"].get(key)
                 if theirs != value:
@@ -65,18 +92,21 @@ class Folder:
             for name, theirs in before["sources"].items():
                 if identity.get(name, theirs) != theirs:
                     raise ValueError(f"{self.path}: holds an experiment in which {name} was made of {theirs}")
-        write_text(file, json.dumps(found | {"sources": before["sources"] | identity}, indent=1) + "\n")
+        found["sources"] = before["sources"] | identity
+        found["left out"] = {name: dict(whys) for name, whys in before["left out"].items()}
+        for (model, learner), why in (left_out or {}).items():
+            found["left out"].setdefault(model, {})[learner] = why
+        write_text(file, json.dumps(found, indent=1) + "\n")
 
     def file(self, cell: Cell) -> Path:
         return self.path / "cells" / f"{cell.name}.json"
 
     def read(self, cell: Cell) -> dict[str, Any]:
         """ValueError, naming the file, where it is no result of the cell."""
-        found, what = read(self.file(cell)), {"task": cell.source.name, "learner": cell.learner}
-        what |= {"seed": cell.seed, "shots": cell.shots}
+        found = read(self.file(cell))
         parts = {"rows": list, "levels": dict, "classes": dict, "contrast": dict, "ablations": list}
         whole = all(isinstance(found.get(key), kind) for key, kind in parts.items())
-        if not whole or any(found.get(key) != value for key, value in what.items()):
+        if not whole or any(found.get(key) != value for key, value in cell.what.items()):
             raise ValueError(f"{self.file(cell)}: is not the result of {cell.name}")
         return found
 

@@ -16,7 +16,7 @@ from ..report.terminal import Terminal
 from .results import Results, average
 from .tables import MAIN, SPLITS, Table, all_tables, gap
 
-PRINTED = ("states", "table 1 base", "table 1 new", "dac")
+PRINTED = ("states", "table 1 base", "table 1 new", "backbones", "dac")
 
 
 def write_report(path: str | os.PathLike, results: Results, about: list[str]) -> Path:
@@ -27,6 +27,7 @@ def write_report(path: str | os.PathLike, results: Results, about: list[str]) ->
 def render(results: Results, about: list[str]) -> str:
     """The whole page; ``about``: sentences on what was run."""
     figures.matplotlib()
+    main = results.main()
     lead = "\n".join(f'<p class="lead">{escape(text)}</p>' for text in [*about, *what_was_run(results)])
     made = "\n".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in report.environment().items())
     drawn = {"states": before_and_after, "table 2 new": diagrams, "table 3 new": proximities}
@@ -34,8 +35,8 @@ def render(results: Results, about: list[str]) -> str:
     for one in all_tables(results):
         parts.append(section(one.title, escape(one.note), _table(one)))
         if one.name in drawn:
-            parts.append(drawn[one.name](results))
-    parts += [by_shots(results), section("How this was made", "", f"<dl>\n{made}\n</dl>")]
+            parts.append(drawn[one.name](main))
+    parts += [by_shots(main), section("How this was made", "", f"<dl>\n{made}\n</dl>")]
     css = files(report.__name__).joinpath("style.css").read_text(encoding="utf-8")
     return PAGE.format(title="Base-to-new calibration experiment", css=css, body="\n".join(filter(None, parts)))
 
@@ -45,11 +46,20 @@ def what_was_run(results: Results) -> list[str]:
     epochs = f", cut to {counted(s.epochs, 'epoch')} at most" if s.epochs else ""
     learners, runs = counted(len(results.learners), "learner"), counted(len(results.cells), "run")
     tasks, seeds = counted(len(results.tasks), "task"), counted(len(results.seeds), "seed")
-    return [
+    told = [
         f"{learners}, tuned on {counted(s.shots, 'image')} of each base class with the published settings{epochs}, on "
         f"{tasks} ({', '.join(results.tasks)}) with {seeds}: {runs}. Methods are fitted on held-out images of base "
         "classes; new classes are ones that neither the tuning nor a fit saw."
     ]
+    if set(results.sources) != set(results.main().sources):
+        names = ", ".join(results.models)
+        told.append(f"Models: {names}. All tables and figures but that by backbone are of the first that a task has.")
+    return told + left_out(results)
+
+
+def left_out(results: Results) -> list[str]:
+    """Which learners were not tuned on which model, and why."""
+    return [f"{learner} on {model}: left out: {why}." for (model, learner), why in results.left_out.items()]
 
 
 def _table(one: Table) -> str:
@@ -149,3 +159,5 @@ def print_tables(results: Results) -> None:
         if one.name in PRINTED:
             terminal.table(one.title, ["", *one.heads], one.rows, wrap=True)
             terminal.say(one.note, "dim")
+    for sentence in left_out(results):
+        terminal.say(sentence)

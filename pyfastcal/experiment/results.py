@@ -21,17 +21,30 @@ class Results:
     """What :func:`pyfastcal.experiment.run` found. ``rows``: the main table, as in ``results.json``; ``ablations``: as
     in ``ablations.json``."""
 
-    def __init__(self, cells: list[dict[str, Any]], settings: Settings, tasks: Sequence[str]) -> None:
-        """``cells``: what :func:`.cell.run` gave, in any order; the tables have them in that of ``tasks``."""
-        learners = list(LEARNERS)
-        places = [(tasks.index(c["task"]), learners.index(c["learner"]), c["seed"], -c["shots"]) for c in cells]
-        cells = [cells[i] for i in sorted(range(len(cells)), key=places.__getitem__)]
-        self.settings = settings
+    def __init__(
+        self,
+        cells: list[dict[str, Any]],
+        settings: Settings,
+        sources: Sequence[tuple[str, str]],
+        left_out: dict[tuple[str, str], str] | None = None,
+    ) -> None:
+        """``cells``: what :func:`.cell.run` gave, in any order; the tables have them in that of ``sources``, pairs of
+        task and model. ``left_out``: by (model, learner) why there are none of them."""
+        learners, sources = list(LEARNERS), list(sources)
+
+        def place(cell: dict[str, Any]) -> tuple[int, ...]:
+            source = sources.index((cell["task"], cell["model"]))
+            return source, learners.index(cell["learner"]), cell["seed"], -cell["shots"]
+
+        cells = sorted(cells, key=place)
+        self.settings, self.sources, self.left_out, self._every = settings, sources, dict(left_out or {}), cells
         self.cells = [cell for cell in cells if cell["shots"] == settings.shots]
         self.rows: list[Row] = [row for cell in self.cells for row in cell["rows"]]
         self.ablations = shots_of(cells) + [row for cell in self.cells for row in cell["ablations"]]
         self.tasks = _distinct(cell["task"] for cell in self.cells)
+        self.models = _distinct(cell["model"] for cell in self.cells)
         self.learners = _distinct(cell["learner"] for cell in self.cells)
+        self.learners.sort(key=learners.index)
         self.seeds = _distinct(cell["seed"] for cell in self.cells)
         self.methods = list(settings.methods)
 
@@ -42,7 +55,17 @@ class Results:
         about = read(path / "experiment.json")
         settings = Settings(**about["settings"] | {"methods": tuple(about["settings"]["methods"])})
         cells = [read(file) for file in sorted(path.glob("cells/*/*.json"))]
-        return cls(cells, settings, list(about["sources"]))
+        sources = [(source["task"], source["model"]) for source in about["sources"].values()]
+        left_out = {(model, name): why for model, whys in about["left out"].items() for name, why in whys.items()}
+        return cls(cells, settings, sources, left_out)
+
+    def main(self) -> "Results":
+        """Those of each task's first model: what all tables are of but those by backbone."""
+        first = dict(reversed(self.sources))
+        sources = [(task, model) for task, model in self.sources if first[task] == model]
+        cells = [cell for cell in self._every if (cell["task"], cell["model"]) in sources]
+        left_out = {key: why for key, why in self.left_out.items() if key[0] in first.values()}
+        return Results(cells, self.settings, sources, left_out)
 
     def select(self, **wanted: Any) -> list[Row]:
         """The main rows that have these values."""
@@ -75,11 +98,11 @@ class Results:
 
 
 def shots_of(cells: list[dict[str, Any]]) -> list[Row]:
-    """The rows of learners that were tuned on several numbers of shots."""
-    counts: dict[str, set[int]] = {}
+    """The rows of learners that were tuned on several numbers of shots, with the same model."""
+    counts: dict[tuple[str, str], set[int]] = {}
     for cell in cells:
-        counts.setdefault(cell["learner"], set()).add(cell["shots"])
-    several = [cell for cell in cells if len(counts[cell["learner"]]) > 1]
+        counts.setdefault((cell["model"], cell["learner"]), set()).add(cell["shots"])
+    several = [cell for cell in cells if len(counts[cell["model"], cell["learner"]]) > 1]
     several.sort(key=lambda cell: cell["shots"])
     return [{"ablation": "shots", "value": row["shots"]} | row for cell in several for row in cell["rows"]]
 

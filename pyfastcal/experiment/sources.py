@@ -1,8 +1,9 @@
-"""Where the images of an experiment come from: the bundled tasks, or a folder of images and a CLIP of one's own."""
+"""Where the images of an experiment come from: what a source gives, and folders of images with a CLIP of one's own."""
 
 import functools
 import hashlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,22 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from ..arguments import checks
-from ..clip import ImageFolder, encode_dataset, encode_images, load_clip, load_small, tasks
+from ..clip import ImageFolder, encode_dataset, load_clip
 from ..clip.extract import TEMPLATE
 from ..clip.features import as_words, check_template
 from ..io.features import read_fields
 from ..io.paths import atomic_write
 from ..io.progress import Progress
-
-# The rendered world, as the bundled CLIP knows it best and shifted; the style "negative" is left out: there
-# the class names, which tell the colours before inverting, are wrong.
-STYLES = ("clean", "dark", "blurry", "noisy", "faded")
-BUNDLED: dict[str, tuple[str, dict[str, Any]]] = {
-    "digits": ("digits", {}),
-    "shapes": ("shapes", {}),
-    **{f"shapes-{style}": ("shapes", {"styles": (style,)}) for style in STYLES},
-}
 
 
 class Part(NamedTuple):
@@ -69,45 +60,28 @@ class Material(NamedTuple):
 
 
 class Source(Protocol):
-    """A task by name; ``load`` is what a seed makes of it, ``shots`` images of each base class to train on and as
-    many to validate on."""
+    """A task by name, for a CLIP by name; ``load`` is what a seed makes of it, ``shots`` images of each base class to
+    train on and as many to validate on."""
 
     name: str
+    model: str
+    folder: str  # where its cells are kept: another one for another task or another model
     small: bool  # whether its model gains nothing from more than one thread
 
     def load(self, seed: int, shots: int, progress: Progress | None = None) -> Material: ...
 
-    def identity(self) -> dict[str, Any]: ...
-
-
-@dataclass(frozen=True)
-class BundledTask:
-    """One of ``BUNDLED``: a seed draws the classes and the images."""
-
-    name: str
-    small = True
+    def clip(self) -> tuple[Any, Callable[..., Tensor]]:
+        """The model and its tokenizer, without any images."""
+        ...
 
     def identity(self) -> dict[str, Any]:
-        return {"bundled": self.name}
-
-    def load(self, seed: int, shots: int, progress: Progress | None = None) -> Material:
-        return _bundled(self.name, seed, shots)
+        """What cells of its folder must have been made of."""
+        ...
 
 
-@functools.lru_cache(maxsize=8)
-def _bundled(name: str, seed: int, shots: int) -> Material:
-    family, options = BUNDLED[name]
-    clip = _small(family)
-    task = tasks.load(family, seed=seed, shots=shots, **options)
-
-    def part(split: tasks.Split) -> Part:
-        return Part(split.images, encode_images(clip.model, split.images), split.labels)
-
-    parts = map(part, (task.train, task.validation, task.base_test, task.new_test))
-    return Material(clip.model, clip.tokenizer, task.template, task.base_classes, task.new_classes, *parts)
-
-
-_small = functools.lru_cache(load_small)
+def folder_name(task: str, model: str) -> str:
+    """Of the cells of a task with that model, which may be a path or hf-hub:..."""
+    return f"{task}@{re.sub(r'[^0-9A-Za-z._-]+', '-', model)}"
 
 
 @dataclass(frozen=True)
@@ -136,6 +110,14 @@ class FolderTask:
     @property
     def name(self) -> str:
         return Path(self.path).resolve().name
+
+    @property
+    def folder(self) -> str:
+        return folder_name(self.name, self.model)
+
+    def clip(self) -> tuple[Any, Callable[..., Tensor]]:
+        model, _, tokenizer = _loaded(self)
+        return model, tokenizer
 
     def identity(self) -> dict[str, Any]:
         keys = "path", "model", "pretrained", "base_classes", "template", "precision"
@@ -194,8 +176,12 @@ _images: dict[FolderTask, tuple[Tensor, Tensor]] = {}
 _clip = functools.lru_cache(maxsize=1)(load_clip)
 
 
+def _loaded(task: FolderTask) -> tuple[Any, Any, Callable[..., Tensor]]:
+    return _clip(task.model, task.pretrained, device=task.device, precision=task.precision)
+
+
 def _opened(task: FolderTask, progress: Progress | None) -> _Opened:
-    model, preprocess, tokenizer = _clip(task.model, task.pretrained, device=task.device, precision=task.precision)
+    model, preprocess, tokenizer = _loaded(task)
     dataset = ImageFolder(task.path, preprocess)
     if task not in _images:
         tell = functools.partial(progress, f"{task.name}: encode images") if progress else None
@@ -223,11 +209,3 @@ def _features(
 def _encoded(task: FolderTask, model: Any, dataset: ImageFolder, progress: Callable[[int, int], None] | None) -> Tensor:
     options = {"batch_size": task.batch_size, "num_workers": task.num_workers, "progress": progress}
     return encode_dataset(model, dataset, **options)[0].cpu()
-
-
-def bundled(names: Sequence[str]) -> list[BundledTask]:
-    """The bundled tasks by name, each once; ``all`` stands for all. ValueError at an unknown one."""
-    chosen = [name for given in names for name in (BUNDLED if given == "all" else (given,))]
-    for name in chosen:
-        checks.choice("tasks", name, ("all", *BUNDLED))
-    return [BundledTask(name) for name in dict.fromkeys(chosen)]

@@ -2,47 +2,25 @@
 terminal and the documentation show the same."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
 
 from ..io.text import counted
-from ..report.summary import NOTABLE_GAP, SAME, format_value, label, signed
-from .ablations import CONSTANTS, NORMALISATIONS, PUBLISHED
-from .results import Results, Row, Value, average
+from ..report.summary import NOTABLE_GAP, SAME, label, signed
+from . import beside
+from .ablations import NORMALISATIONS
+from .results import Results, Row, average
+from .table import MAIN, NOT_HAVE, SPLITS, Table, gap, method_name, over, percent, plain, points
 
-SPLITS = ("base", "new")
-MAIN = ("conf", "dac", "cac", "cac-fit")  # methods of the tables 2 and 3
-MEASURES = {"ece": "ECE", "ace": "ACE", "mce_weighted": "MCE (weighted)", "mce": "MCE", "piece": "PIECE"}
-NOT_HAVE = "-"
-ABLATED = [f"{what}, {split}" for what in ("ECE", "median weight") for split in SPLITS]  # what _ablated gives
-
-
-@dataclass(frozen=True)
-class Table:
-    """``rows``: (heading, cells); ``name`` tells it apart in documents."""
-
-    name: str
-    title: str
-    note: str
-    heads: list[str]
-    rows: list[tuple[str, list[str]]]
-
-    def markdown(self) -> str:
-        lines = ["| " + " | ".join(["", *self.heads]) + " |", "| --- " * (len(self.heads) + 1) + "|"]
-        return "\n".join(lines + ["| " + " | ".join([head, *cells]) + " |" for head, cells in self.rows])
+__all__ = ["MAIN", "SPLITS", "Table", "all_tables", "gap"]
 
 
 def all_tables(results: Results) -> list[Table]:
     """Those there are rows for."""
+    main = results.main()
     makers: tuple[Callable[[Results], Iterable[Table]], ...] = (
-        states, errors, measures, gaps, dac_run_by_run, by_task, constants, shots, normalisations, contrasts
+        states, beside.tuned, errors, beside.errors, beside.measures, gaps, lambda _: beside.backbones(results),
+        dac_run_by_run, by_task, beside.constants, beside.shots, normalisations, contrasts
     )  # fmt: skip
-    return [table for make in makers for table in make(results) if table.rows]
-
-
-def percent(value: Value) -> str:
-    """``12.9 ± 1.3``; ``-`` where there is none."""
-    return format_value("ece", value)
+    return [table for make in makers for table in make(main) if table.rows]
 
 
 def states(results: Results) -> Iterable[Table]:
@@ -56,7 +34,7 @@ def states(results: Results) -> Iterable[Table]:
             cells = []
             for part in found:
                 cells += [percent(average(part, "accuracy")), percent(average(part, "confidence"))]
-                cells.append(_points(average(part, gap)))
+                cells.append(points(average(part, gap)))
             rows.append((label("zero-shot") if learner == "zs" else learner, cells))
     note = "Without calibration, in per cent; gap: mean confidence minus accuracy, in points."
     yield Table("states", "Before calibration", note, heads, rows)
@@ -65,14 +43,14 @@ def states(results: Results) -> Iterable[Table]:
 def errors(results: Results) -> Iterable[Table]:
     """Table 1: ECE by learner and method."""
     for split in SPLITS:
-        heads = [_name(method) for method in results.methods]
+        heads = [method_name(method) for method in results.methods]
         rows = []
         for learner in results.learners:
             of = {m: average(results.select(learner=learner, split=split, method=m), "ece") for m in results.methods}
             rows.append((learner, [percent(of[m]) for m in results.methods]))
         every = [average(results.select(split=split, method=m), "ece") for m in results.methods]
         rows.append(("mean", [percent(value) for value in every]))
-        note = f"ECE in per cent, mean over {_what(results)}.{_reasons(results, split)}"
+        note = f"ECE in per cent, mean over {over(results)}.{_reasons(results, split)}"
         yield Table(f"table 1 {split}", f"Table 1: ECE by calibration method, {split} classes", note, heads, rows)
 
 
@@ -82,24 +60,8 @@ def _reasons(results: Results, split: str) -> str:
     for method in results.methods:
         found = results.select(split=split, method=method)
         if found and all(row["ece"] is None for row in found):
-            said.setdefault(found[0]["note"], []).append(_name(method))
+            said.setdefault(found[0]["note"], []).append(method_name(method))
     return "".join(f" {NOT_HAVE}: {', '.join(methods)}: {why}." for why, methods in said.items())
-
-
-def measures(results: Results) -> Iterable[Table]:
-    """Table 2: four metrics of the two methods of the papers."""
-    methods = [method for method in MAIN if method in results.methods]
-    for split in SPLITS:
-        rows = []
-        for learner in (*results.learners, None):
-            of = {} if learner is None else {"learner": learner}
-            for method in methods:
-                found = results.select(split=split, method=method, **of)
-                cells = [percent(average(found, metric)) for metric in MEASURES]
-                rows.append((f"{learner or 'mean'}, {_name(method)}", cells))
-        note = "In per cent. The papers' MCE is the weighted one: the largest share of ECE that one bin has."
-        title = f"Table 2: {', '.join(map(_name, methods))}, {split} classes"
-        yield Table(f"table 2 {split}", title, note, list(MEASURES.values()), rows)
 
 
 def gaps(results: Results) -> Iterable[Table]:
@@ -114,7 +76,7 @@ def gaps(results: Results) -> Iterable[Table]:
                 if cells is not None:
                     values = zip(cells.gap.tolist(), cells.count.tolist(), strict=True)
                     row = [f"{signed(100 * gap, 0)} ({count:,})" if count else "·" for gap, count in values]
-                    rows.append((f"{learner}, {_name(method)}", row))
+                    rows.append((f"{learner}, {method_name(method)}", row))
         note = "Mean confidence minus accuracy in points, number of images in brackets; all runs pooled."
         title = f"Table 3: signed gap per level of confidence in per cent, {split} classes"
         yield Table(f"table 3 {split}", title, note, heads, rows)
@@ -164,60 +126,23 @@ def by_task(results: Results) -> Iterable[Table]:
             plain = of.get("conf", [])
             cells = [percent(average(plain, "accuracy")), percent(average(plain, "confidence"))]
             rows.append((task, cells + [percent(average(of[method], "ece")) for method in methods]))
-        heads = ["accuracy", "confidence", *(f"ECE {_name(method)}" for method in methods)]
+        heads = ["accuracy", "confidence", *(f"ECE {method_name(method)}" for method in methods)]
         mean = f"Mean over {counted(len(results.learners), 'learner')}, in per cent"
         note = f"{mean}; accuracy and confidence without calibration."
         yield Table(f"tasks {split}", f"By task, {split} classes", note, heads, rows)
-
-
-def constants(results: Results) -> Iterable[Table]:
-    """CAC's ablation of k, alpha and lambda."""
-    for name, values in CONSTANTS.items():
-        rows = []
-        for value in values:
-            if cells := _ablated(results, name, value):
-                rows.append((f"{value:g}" + (" (published)" if value == PUBLISHED[name] else ""), cells))
-        others = ", ".join(f"{other} {PUBLISHED[other]:g}" for other in CONSTANTS if other != name)
-        note = f"Mean over all learners, tasks and seeds; ECE in per cent; the others as published: {others}."
-        yield Table(f"cac {name}", f"CAC's {name}", note, ABLATED, rows)
-
-
-def shots(results: Results) -> Iterable[Table]:
-    """ECE against the number of training images per class."""
-    found = [r for r in results.ablations if r["ablation"] == "shots"]
-    counts = sorted({r["value"] for r in found})
-    methods = [m for m in ("conf", "ts", "dac", "cac", "cac-fit") if m in results.methods]
-    for learner in [name for name in results.learners if any(r["learner"] == name for r in found)]:
-        rows = []
-        for split in SPLITS:
-            own = [r for r in found if r["learner"] == learner and r["split"] == split]
-            for what in ("accuracy", "confidence"):
-                of = [[r for r in own if r["method"] == "conf" and r["value"] == n] for n in counts]
-                rows.append((f"{split}, {what}", [percent(average(part, what)) for part in of]))
-            for method in methods:
-                of = [[r for r in own if r["method"] == method and r["value"] == n] for n in counts]
-                rows.append((f"{split}, ECE {_name(method)}", [percent(average(part, "ece")) for part in of]))
-        note = "In per cent. Fewer shots are the first of more; validation and test images are the same for all."
-        yield Table(f"shots {learner}", f"{learner} by shots", note, [f"{n}" for n in counts], rows)
 
 
 def normalisations(results: Results) -> Iterable[Table]:
     """What the weights are normalised by."""
     rows = []
     for value, text in NORMALISATIONS.items():
-        if cells := _ablated(results, "normalisation", value):
-            rows.append((f"{label(value.split()[0])}: {text}", cells))
+        found = [r for r in results.ablations if r["ablation"] == "normalisation" and r["value"] == value]
+        of = [[r for r in found if r["split"] == split] for split in SPLITS]
+        cells = [percent(average(part, "ece")) for part in of] + [plain(average(part, "median_weight")) for part in of]
+        rows += [(f"{label(value.split()[0])}: {text}", cells)] if found else []
+    heads = [f"{what}, {split}" for what in ("ECE", "median weight") for split in SPLITS]
     note = "Mean over all learners, tasks and seeds; ECE in per cent; CAC with the published constants."
-    yield Table("normalisation", "What the weights are normalised by", note, ABLATED, rows)
-
-
-def _ablated(results: Results, ablation: str, value: float | str) -> list[str]:
-    """The cells of one value that was tried; none where there are no rows of it."""
-    found = [r for r in results.ablations if r["ablation"] == ablation and r["value"] == value]
-    of = [[r for r in found if r["split"] == split] for split in SPLITS]
-    cells = [percent(average(part, "ece")) for part in of]
-    cells += [_plain(average(part, "median_weight")) for part in of]
-    return cells if found else []
+    yield Table("normalisation", "What the weights are normalised by", note, heads, rows)
 
 
 def contrasts(results: Results) -> Iterable[Table]:
@@ -226,31 +151,6 @@ def contrasts(results: Results) -> Iterable[Table]:
     rows = []
     for learner in results.learners:
         of = [results.contrasts(learner, split, which) for split in SPLITS for which in ("zs", "tuned")]
-        rows.append((learner, [_plain(value, 3) for value in of]))
+        rows.append((learner, [plain(value, 3) for value in of]))
     note = "Mean similarity to the true class minus that to the most similar other one."
     yield Table("contrast", "Contrast before and after tuning", note, heads, rows)
-
-
-def gap(row: Row) -> Any:
-    """Confidence minus accuracy; None where there are none."""
-    return None if row["accuracy"] is None else row["confidence"] - row["accuracy"]
-
-
-def _points(value: Value) -> str:
-    if value is None:
-        return NOT_HAVE
-    mean, spread = value
-    return signed(100 * mean) + ("" if spread is None else f" ± {100 * spread:.1f}")
-
-
-def _plain(value: Value, digits: int = 2) -> str:
-    return NOT_HAVE if value is None else f"{value[0]:.{digits}f}"
-
-
-def _name(method: str) -> str:
-    return {"zs": "ZS"}.get(method, label(method))
-
-
-def _what(results: Results) -> str:
-    runs = f"{counted(len(results.tasks), 'task')} and {counted(len(results.seeds), 'seed')}"
-    return runs if len(results.seeds) == 1 else f"{runs}; ±: standard deviation of the seeds' means"

@@ -1,10 +1,12 @@
 """The figures of docs/experiments.md: ``python -m scripts.figures.experiments DIR`` writes the document's tables and
 docs/experiments.json from what ``pyfastcal experiment --seeds 3 --out DIR`` left in DIR.
 
-The JSON file holds the tables and, run by run, what a test measures again."""
+The JSON file holds all tables, of which the document shows those that it has a place for, and, run by run on each
+task's first model, what a test measures again."""
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,13 @@ def _percent(value: float | None) -> float | None:
     return None if value is None else round(100 * value, 2)
 
 
-def tables_of(found: dict[str, Any]) -> dict[str, str]:
-    """The document's tables, by their markers."""
-    return {one["name"]: Table(**one).markdown() for one in found["tables"]}
+def tables_of(found: dict[str, Any], page: str) -> dict[str, str]:
+    """The document's tables, by their markers in its text ``page``. ValueError for a place that has no table."""
+    tables = {one["name"]: Table(**one).markdown() for one in found["tables"]}
+    places = re.findall("<!-- begin: (.+?) -->", page)
+    if missing := [name for name in places if name not in tables]:
+        raise ValueError(f"the results must have the tables {', '.join(missing)} of {CARD.name}")
+    return {name: tables[name] for name in places}
 
 
 def main() -> None:
@@ -44,9 +50,12 @@ def main() -> None:
     if args.folder is not None:
         results = Results.load(args.folder)
         tables = [vars(table) for table in all_tables(results)]
-        found = {"environment": environment(), "tables": tables, "runs": runs_of(results.rows)}
+        found = {"environment": environment(), "tables": tables, "runs": runs_of(results.main().rows)}
         write_text(FIGURES, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    CARD.write_text(with_tables(CARD.read_text(), tables_of(json.loads(FIGURES.read_text()))))
+    page, found = CARD.read_text(), json.loads(FIGURES.read_text())
+    CARD.write_text(with_tables(page, tables_of(found, page)))
+    if unused := [one["name"] for one in found["tables"] if f"<!-- begin: {one['name']} -->" not in page]:
+        print(f"{CARD.name} has no place for: {', '.join(unused)}")
 
 
 if __name__ == "__main__":

@@ -30,9 +30,9 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_a_row_per_task_learner_method_split_and_seed(results, folder: Path) -> None:
     rows = json.loads((folder / "results.json").read_text())
     assert rows == results.rows
-    keys = [tuple(row[k] for k in ("task", "learner", "method", "split", "seed")) for row in rows]
+    keys = [tuple(row[k] for k in ("task", "model", "learner", "method", "split", "seed")) for row in rows]
     assert set(keys) == {
-        ("digits", learner, method, split, seed)
+        ("digits", "digits", learner, method, split, seed)
         for learner in ("CoOp", "MaPLe")
         for method in experiment.METHODS
         for split in ("base", "new")
@@ -174,7 +174,8 @@ def test_broken_file_is_named(tmp_path: Path) -> None:
 def test_tables_have_the_means_of_the_rows(results) -> None:
     found = {table.name: table for table in tables.all_tables(results)}
     assert list(found) == [
-        *("states", "table 1 base", "table 1 new", "table 2 base", "table 2 new", "table 3 base", "table 3 new", "dac"),
+        *("states", "tuned", "table 1 base", "table 1 new", "table 1 published", "table 2 base", "table 2 new"),
+        *("table 3 base", "table 3 new", "dac"),
         *("tasks base", "tasks new", "cac k", "cac alpha", "cac lambda1", "cac lambda2", "shots CoOp"),
         *("normalisation", "contrast"),
     ]
@@ -188,9 +189,9 @@ def test_tables_have_the_means_of_the_rows(results) -> None:
     counts = re.findall(r"\((\d[\d,]*)\)", " ".join(dict(found["table 3 new"].rows)["CoOp, Conf"]))
     images = sum(r["images"] for r in results.select(learner="CoOp", split="new", method="conf"))
     assert sum(int(c.replace(",", "")) for c in counts) == images
-    assert found["shots CoOp"].heads == ["2", "16"]
+    assert found["shots CoOp"].heads == ["2", "16", "published", "agrees"]
     zero = dict(found["cac k"].rows)["0"]  # alpha alone, 1.1, is outside [0.9, 1]: squared
-    assert zero[2:] == ["1.21", "1.21"]
+    assert zero[-2:] == ["1.21", "1.21"]
     for cells in (cells for table in found.values() for _, cells in table.rows):
         assert not any("nan" in cell for cell in cells)
 
@@ -229,6 +230,7 @@ def test_command(results, folder: Path) -> None:
         (["--data", "x"], "must be given with --data"),
         (["--model", "ViT-B-16"], "must be given with --model and"),
         (["--data", "x", "--model", "m", "--tasks", "digits"], "give either"),
+        (["--data", "x", "--model", "m", "--models", "digits"], "give either"),
     ],
 )
 def test_command_with_options_that_do_not_go_together(arguments: list[str], message: str, tmp_path: Path) -> None:

@@ -112,7 +112,8 @@ def test_command(images: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, list(map(str, arguments)))
     assert done.exit_code == 0, done.output
     rows = json.loads((out / "results.json").read_text())
-    assert {row["task"] for row in rows} == {"my digits"} and len({row["learner"] for row in rows}) == 7
+    assert {(row["task"], row["model"]) for row in rows} == {("my digits", MODEL)}
+    assert len({row["learner"] for row in rows}) == 7
     plain = [row for row in rows if row["method"] == "conf"]
     assert len(plain) == 14 and all(row["accuracy"] > 0.3 for row in plain)  # chance: 0.2
     assert {r["value"] for r in json.loads((out / "ablations.json").read_text()) if r["ablation"] == "shots"} == {
@@ -144,7 +145,7 @@ def test_a_template_without_a_place_for_the_name(images: Path, tmp_path: Path) -
 
 def test_an_error_names_the_run(images: Path, tmp_path: Path) -> None:
     few = task(images)
-    with pytest.raises(ValueError, match="my digits/KgCoOp-5shots-seed0: .*class 'digit zero' must have more than 10"):
+    with pytest.raises(ValueError, match="^my digits@pyfastcal-digits/KgCoOp-5shots-seed0: .*must have more than 10"):
         experiment.run(tmp_path, [few], ["KgCoOp"], [0], shots=5)
 
 

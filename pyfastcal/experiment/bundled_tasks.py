@@ -101,13 +101,17 @@ _small = functools.lru_cache(load_small)
 
 
 @functools.lru_cache(maxsize=2)
-def _task(name: str, seed: int, shots: int) -> tasks.Task:
-    return tasks.load(BUNDLED[name].family, seed=seed, shots=shots, **BUNDLED[name].options)
+def _task(name: str, image_size: int, seed: int, shots: int) -> tasks.Task:
+    family, options = BUNDLED[name].family, BUNDLED[name].options
+    if family in tasks.DRAWINGS:  # painted in the size that the model takes
+        options = options | {"image_size": image_size}
+    return tasks.load(family, seed=seed, shots=shots, **options)
 
 
 @functools.lru_cache(maxsize=2)  # an experiment goes task by task
 def _material(name: str, model: str, seed: int, shots: int) -> Material:
-    clip, task = _small(model), _task(name, seed, shots)
+    clip = _small(model)
+    task = _task(name, clip.model.visual.image_size[0], seed, shots)
 
     def part(split: tasks.Split) -> Part:
         return Part(split.images, encode_images(clip.model, split.images), split.labels)

@@ -11,7 +11,7 @@ from .markup import escape, figure, key, section
 from .summary import Report, Run, class_names, label, split_name
 
 MOST = 12  # of a split
-SIDE = 96
+SIDE = 128  # of an image, CSS pixels
 
 
 def most_confident(run: Run, methods: Sequence[str]) -> list[dict[str, Any]]:

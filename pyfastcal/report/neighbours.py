@@ -13,7 +13,7 @@ from .markup import escape, section
 from .summary import HELD_OUT, Report, Run, class_names, split_name
 
 ENDS = 4  # classes with the smallest weights that are shown of a split, and as many with the largest
-SIDE, SMALL = 96, 56  # of the image of a class, and of those of its neighbours
+SIDE, SMALL = 96, 75  # of the image of a class, and of those of its neighbours, CSS pixels
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def test_page_holds_the_pixels(page: str, run: Run) -> None:
         wanted += [(base.classnames[c], first[c]) for near in (one.tuned, one.zeroshot) for c in near.indices]
     assert alternatives == [f"An image of the class {name}" for name, _ in wanted]
     assert all(torch.equal(a, b) for a, (_, b) in zip(drawn, wanted, strict=True))
-    assert all('width="98" height="70"' in tag for tag in tags[: 2 * MOST])  # 14 times 7 x 5
+    assert all('width="126" height="90"' in tag for tag in tags[: 2 * MOST])  # 18 times 7 x 5
 
 
 def test_page_has_the_numbers(page: str, run: Run) -> None:

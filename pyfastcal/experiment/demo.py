@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..clip import load_small, tasks
 from ..clip.prompts import CoOp
+from ..clip.tasks.images import pixels
 from ..evaluate.split import evaluate_split
 from ..io.features import FeatureSet, save_features
 from ..io.progress import Progress, Steps
@@ -53,14 +55,14 @@ def run(
     runs, all_runs = [], Steps(progress, "all runs", len(seeds))
     for seed in seeds:
         with one_thread():
-            splits = features_of(task, seed, shots=shots, progress=progress, **tuning)
+            splits, images = features_and_images(task, seed, shots=shots, progress=progress, **tuning)
         base = splits.pop("validation")
         step = Steps(progress, f"seed {seed}: calibrate and measure", len(methods) * len(splits))
         evaluations = [
             evaluate_split(features, base, methods, n_bins, split=name, progress=step)
             for name, features in splits.items()
         ]
-        runs.append(Run(f"seed {seed}", tuple(evaluations)))
+        runs.append(Run(f"seed {seed}", tuple(evaluations), {} if runs else images))  # one run's are looked at
         all_runs()
     return Report(
         title=f"pyfastcal demo: {task}",
@@ -76,6 +78,13 @@ def features_of(
 ) -> dict[str, FeatureSet]:
     """Tune CoOp on the base classes of one run. Features of ``validation`` (held-out images of base classes),
     ``base`` (their test images) and ``new`` (classes that tuning never saw)."""
+    return features_and_images(task, seed, shots=shots, progress=progress, **tuning)[0]
+
+
+def features_and_images(
+    task: str, seed: int, *, shots: int = 16, progress: Progress | None = None, **tuning: Any
+) -> tuple[dict[str, FeatureSet], dict[str, Tensor]]:
+    """:func:`features_of`, and what they are of: images (N, H, W, 3) uint8, by the same names."""
     step = Steps(progress, f"seed {seed}: load the model, make the images", 2)
     clip = load_small(task)
     step()
@@ -99,7 +108,7 @@ def features_of(
             meta={"task": task, "seed": seed, "split": name, "learner": "CoOp", "shots": shots},
         )
         step()
-    return splits
+    return splits, {name: pixels(images) for name, (images, _) in parts.items()}
 
 
 def save_all_features(folder: str | os.PathLike, report: Report) -> Path:

@@ -3,9 +3,12 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from ..io.paths import atomic_write, write_text
 from .environment import environment
+from .mistakes import most_confident
+from .neighbours import weighed
 from .page import render
 from .picture import draw
 from .summary import Report, Run, findings, summarise
@@ -36,12 +39,17 @@ def write_picture(path: str | os.PathLike, report: Report) -> Path:
 
 
 def write_json(path: str | os.PathLike, report: Report) -> Path:
-    """Write the rows of every run (fractions, null where there is no number), their summary and the findings."""
+    """Write the rows of every run (fractions, null where there is no number), their summary and the findings; of the
+    run whose images are at hand the mistakes and neighbours that the page shows, too."""
     runs = []
     for run in report.runs:
         skipped = [{"shard": name, "reason": why} for e in run.evaluations for name, why in e.skipped.items()]
         rows = [row for e in run.evaluations for row in e.rows]
-        runs.append({"run": run.name, "rows": rows} | ({"skipped": skipped} if skipped else {}))
+        parts: dict[str, Any] = {"run": run.name, "rows": rows} | ({"skipped": skipped} if skipped else {})
+        if run is report.illustrated:
+            parts |= {"mistakes": most_confident(run, report.methods)}
+            parts |= {"neighbours": [one.facts() for one in weighed(run)]}
+        runs.append(parts)
     content = {"title": report.title, "n_bins": report.n_bins, "runs": runs, "summary": summarise(report)}
     content |= {"findings": findings(report), "environment": report.environment}
     return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -2,7 +2,7 @@
 
 from importlib.resources import files
 
-from . import figures, panels, tables
+from . import figures, mistakes, neighbours, panels, tables
 from .markup import escape, section
 from .summary import Report, findings
 
@@ -34,8 +34,10 @@ def render(report: Report) -> str:
         tables.results(report),
         tables.run_by_run(report),
         panels.reliability(report),
+        mistakes.cards(report),
         panels.proximities(report),
         panels.gammas(report),
+        neighbours.blocks(report),
         tables.confidence_levels(report),
         section("How this was made", "", made and f"<dl>\n{made}\n</dl>"),
     ]

@@ -7,7 +7,7 @@ from ..calibration.proximity import proximity
 from ..evaluate.evaluation import Evaluation
 from . import figures
 from .markup import coloured, escape, figure, key, section
-from .summary import Report, headline, label, signed, split_name
+from .summary import Report, class_names, headline, label, signed, split_name
 
 POINTS = (("conf", "confidence"), ("conf", "gap"), ("dac", "gap"))  # what is drawn of the classes
 MOST_CLASSES = 24  # a figure of gamma with more rows than this cannot be read
@@ -137,7 +137,6 @@ def _weights(report: Report, split: str) -> dict[str, list[float]]:
         done = evaluation.calibrated.get("dac")
         if done is None or done.class_weight is None or evaluation.features is None:
             continue
-        names = evaluation.features.classnames or [f"class {c}" for c in range(len(done.class_weight))]
-        for name, weight in zip(names, done.class_weight.tolist(), strict=True):
+        for name, weight in zip(class_names(evaluation.features), done.class_weight.tolist(), strict=True):
             weights.setdefault(name, []).append(weight)
     return weights

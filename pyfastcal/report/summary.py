@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from ..arguments import checks
 from ..evaluate.evaluation import METRICS, Evaluation
+from ..io.features import FeatureSet
 from ..metrics.cells import Cells
 
 LABELS = {"zero-shot": "Zero-shot", "conf": "Conf", "ts": "TS", "den": "DEN", "hb": "HB", "ir": "IR", "mir": "MIR"}
@@ -18,14 +21,29 @@ PERCENT = frozenset(METRICS) - {"nll", "brier"}
 NOTABLE_GAP = 0.03  # over-confidence below this is within what a few hundred images can tell
 MOST_SKIPPED = 10  # shards whose reasons are told; the JSON file has all
 SAME = 0.0025  # changes of ECE smaller than this are called none
+HELD_OUT = "validation"  # what the images are called that methods were fitted on
 
 
 @dataclass(frozen=True)
 class Run:
-    """One seed, or one call of ``pyfastcal evaluate``: an :class:`Evaluation` per split."""
+    """One seed, or one call of ``pyfastcal evaluate``: an :class:`Evaluation` per split.
+
+    ``images``: what there is to look at, (N, H, W, 3) uint8 in the order of the features, by the name of the split, and
+    of the evaluations' ``base`` under ``HELD_OUT``. ValueError where they do not fit the features."""
 
     name: str
     evaluations: tuple[Evaluation, ...]
+    images: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        sets = {e.split: e.features for e in self.evaluations}
+        sets[HELD_OUT] = next((e.base for e in self.evaluations if e.base is not None), None)
+        for name, images in self.images.items():
+            if (features := sets.get(name)) is None:
+                raise ValueError(f"images must be of splits whose features are at hand, got {name!r}")
+            at, n = f"images[{name!r}]", len(features.labels)
+            if checks.tensor(at, images, 4).dtype is not torch.uint8 or (len(images), images.shape[3]) != (n, 3):
+                raise ValueError(f"{at} must be uint8 of shape ({n}, H, W, 3), got {checks.describe(images)}")
 
     def split(self, name: str) -> Evaluation | None:
         return next((e for e in self.evaluations if e.split == name), None)
@@ -48,6 +66,11 @@ class Report:
     @property
     def methods(self) -> list[str]:
         return list(dict.fromkeys(r["method"] for run in self.runs for e in run.evaluations for r in e.rows))
+
+    @property
+    def illustrated(self) -> Run | None:
+        """The first run whose images are at hand: the one that is looked at image by image."""
+        return next((run for run in self.runs if run.images), None)
 
     def evaluations(self, split: str) -> list[Evaluation]:
         return [e for e in (run.split(split) for run in self.runs) if e is not None]
@@ -74,6 +97,11 @@ class Report:
 
 def label(method: str) -> str:
     return LABELS.get(method, method)
+
+
+def class_names(features: FeatureSet) -> list[str]:
+    """As the features have them, or by number."""
+    return features.classnames or [f"class {c}" for c in range(len(features.text_features))]
 
 
 def split_name(split: str) -> str:

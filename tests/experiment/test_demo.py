@@ -9,7 +9,9 @@ from typer.testing import CliRunner
 
 from pyfastcal import demo
 from pyfastcal.cli import app
-from pyfastcal.report import Report, findings
+from pyfastcal.clip import tasks
+from pyfastcal.clip.tasks.images import STD, normalize
+from pyfastcal.report import Report, findings, mistakes, neighbours
 
 pytest.importorskip("open_clip", reason="the extra 'demo' is not installed")
 pytest.importorskip("sklearn", reason="the extra 'demo' is not installed")
@@ -54,6 +56,19 @@ def test_tuning_is_reported_and_repeatable(report: Report, seen: list[tuple[str,
     torch.testing.assert_close(again["new"].text_features, report.runs[0].evaluations[1].features.text_features)
 
 
+def test_images_are_those_of_the_features(report: Report) -> None:
+    (run,) = report.runs
+    task = tasks.load("digits", seed=5)
+    parts = {"validation": task.validation, "base": task.base_test, "new": task.new_test}
+    assert run.images.keys() == parts.keys()
+    for name, split in parts.items():
+        pixels = run.images[name].permute(0, 3, 1, 2).float() / 255
+        assert float((normalize(pixels) - split.images).abs().max()) < 0.51 / 255 / min(STD)
+    n = sum(min(12, int((~e.correct("conf")).sum())) for e in run.evaluations)
+    assert mistakes.cards(report).count("<img") == n
+    assert neighbours.blocks(report).count("<img") == 5 * (1 + 5 + 5)
+
+
 def test_findings_are_about_both_splits(report: Report) -> None:
     text = " ".join(findings(report))
     assert "Base classes without calibration" in text and "DAC on new classes" in text
@@ -72,6 +87,8 @@ def test_command_writes_report_numbers_picture_and_features(tmp_path: Path, monk
     assert names == {"digits.html", "digits.json", "demo.png"} | {
         f"{stem}-{split}.safetensors" for split in ("base", "new", "validation")
     }
+    page = (tmp_path / "digits.html").read_text(encoding="utf-8")
+    assert "The most confident mistakes" in page and "The neighbours that gave a class its γ" in page
     rows = {
         (row["split"], row["method"]): row
         for row in json.loads((tmp_path / "digits.json").read_text())["runs"][0]["rows"]

@@ -24,3 +24,9 @@ def normalize(images: Tensor) -> Tensor:
     """Images (N, 1 or 3, H, W) in [0, 1] to normalised (N, 3, H, W)."""
     mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
     return (images - mean) / std
+
+
+def pixels(images: Tensor) -> Tensor:
+    """Normalised images (N, 3, H, W) as they are to be looked at: (N, H, W, 3) uint8."""
+    mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
+    return ((images * std + mean) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()

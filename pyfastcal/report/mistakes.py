@@ -1,5 +1,6 @@
 """The wrong predictions that the model was surest of, and what each method makes of them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,12 +12,13 @@ from .markup import escape, figure, key, section
 from .summary import Report, Run, class_names, label, split_name
 
 MOST = 12  # of a split
+MOST_ALIKE = 2  # of one class taken for the same other
 SIDE = 128  # of an image, CSS pixels
 
 
 def most_confident(run: Run, methods: Sequence[str]) -> list[dict[str, Any]]:
     """The ``MOST`` mistakes of each split whose images are at hand, by confidence before calibration, the highest first
-    (the earlier image where two are equal).
+    (the earlier image where two are equal); of a class that is taken for the same other no more than ``MOST_ALIKE``.
 
     A mistake is a dictionary: ``split``; ``image``, its place among the split's; ``class``, the true one, and
     ``prediction``; ``methods``, for each of them its own ``prediction`` and the ``confidence`` in it, or None where it
@@ -30,8 +32,13 @@ def _of_split(evaluation: Evaluation, methods: Sequence[str]) -> list[dict[str, 
     names, labels = class_names(evaluation.features), evaluation.features.labels.tolist()
     plain, wrong = evaluation.calibrated["conf"], torch.nonzero(~evaluation.correct("conf")).flatten()
     order = plain.confidence[wrong].argsort(descending=True, stable=True)
-    found = []
-    for image in wrong[order[:MOST]].tolist():
+    found: list[dict[str, Any]] = []
+    seen: Counter[tuple[int, int]] = Counter()
+    for image in wrong[order].tolist():
+        pair = labels[image], int(plain.prediction[image])
+        seen[pair] += 1
+        if seen[pair] > MOST_ALIKE or len(found) == MOST:
+            continue
         said: dict[str, Any] = dict.fromkeys(methods)
         for method, done in evaluation.calibrated.items():
             prediction, confidence = names[int(done.prediction[image])], float(done.confidence[image])
@@ -53,7 +60,8 @@ def cards(report: Report) -> str:
         html += f'<h3>{escape(split_name(split))}</h3>\n<div class="cards">\n{drawn}</div>\n'
     note = (
         f"Of {escape(run.name) or 'the run'}: of each split the {MOST} wrong predictions with the highest confidence "
-        "before calibration (Conf), the highest first. The images as the model sees them, enlarged; the true class, "
+        f"before calibration (Conf), the highest first, at most {MOST_ALIKE} of one class taken for the same other. "
+        "The images as the model sees them, enlarged; the true class, "
         "the predicted one, and the confidence in it with each method, in percent. A method that predicts another "
         "class has that class below; “-”: it cannot apply."
     )

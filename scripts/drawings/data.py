@@ -106,10 +106,10 @@ class Pretraining:
             if number:
                 self._rows[c] = rows, each / each.sum()
             one_hand = number == 1 and set(own) <= natural
-            w = min(1.0, number / 4) if concept.category else 0.5 * min(1.0, number / 6)
+            w = min(1.0, number / 4) if concept.category else 0.25 * min(1.0, number / 6)
             if concept.category.startswith(("person", "family")) or concept.category == "country-flag":
                 w *= 0.5
-            weight.append(0.1 if one_hand and not concept.category else w)
+            weight.append(0.04 if one_hand and not concept.category else w)
             group.append(group_of.get(concept.category, len(TASKS)))
         self.weight, self.group = np.array(weight), np.array(group)
 
@@ -145,7 +145,7 @@ class Pretraining:
             background=_colours(grounds),
             size=self.size,
         )
-        filler = filler_length(rng)
+        filler = filler_length(rng) if rng.random() < 0.5 else 0  # so that a quarter of the batches has one
         captions = [
             self.captions.caption(
                 rng, int(self.concept[row]), filler, SETS[int(self.set_index[row])].style, ink, ground, bool(lines)

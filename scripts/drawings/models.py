@@ -17,7 +17,7 @@ class Kind(NamedTuple):
     vision: dict
     embed_dim: int = 128
     text_width: int = 192
-    text_layers: int = 4
+    text_layers: int = 3
     context_length: int = 40
 
     def architecture(self, vocab_size: int) -> dict:
@@ -33,10 +33,8 @@ class Kind(NamedTuple):
 
 MODELS = {
     "vit": Kind(48, {"patch_size": 8, "width": 192, "layers": 7, "head_width": 64}),
-    "vit-small": Kind(
-        48, {"patch_size": 12, "width": 128, "layers": 5, "head_width": 64}, text_width=128, text_layers=3
-    ),
-    "resnet": Kind(64, {"layers": [1, 1, 2, 1], "width": 24, "head_width": 24}, text_width=128, text_layers=3),
+    "vit-small": Kind(48, {"patch_size": 12, "width": 128, "layers": 5, "head_width": 64}, text_width=128),
+    "resnet": Kind(64, {"layers": [1, 1, 2, 1], "width": 24, "head_width": 24}, text_width=128),
 }
 
 

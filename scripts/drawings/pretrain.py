@@ -1,9 +1,9 @@
 """Pre-train a CLIP on the drawings, from nothing: ``python -m scripts.drawings.pretrain vit --out build/drawings/vit``.
 
 Contrastive learning as in CLIP (Radford et al. 2021, arXiv 2103.00020). Departures: the logit scale is scheduled, not
-learned, and set after training by what calibrates held-out drawings outside the tasks; a quarter of the patches is left
-out (FLIP, Li et al. 2023, arXiv 2212.00794); the learning rate stays the same and falls linearly to
-zero at the end, so that a longer training goes on from the state before its fall.
+learned, and set after training by what calibrates held-out drawings outside the tasks; half of the patches are left out
+(FLIP, Li et al. 2023, arXiv 2212.00794) until the learning rate, which stays the same, falls linearly to zero over the
+last quarter. A longer training goes on from the state before that fall.
 
 ``--steps N`` trains up to step N; a killed run goes on from its last state. Each batch hangs on its number alone."""
 
@@ -12,6 +12,7 @@ import json
 import math
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -24,14 +25,14 @@ from pyfastcal.clip.tasks.drawings import TEMPLATE
 from pyfastcal.clip.tasks.images import normalize
 from pyfastcal.io.paths import atomic_write
 
-from .data import PRETRAINING, VALIDATION, Pretraining
+from .data import PRETRAINING, VALIDATION, Batch, Pretraining
 from .models import MODELS, image_features, text_features
 
 BATCH = 256
 LEARNING_RATE, WARM_UP, WEIGHT_DECAY = 1e-3, 500, 0.1
 FALL = 0.25  # the last part of a training, in which the learning rate falls to zero
 START_SCALE, SCALE, SCALE_STEPS = 1 / 0.07, 50.0, 3000
-PATCHES_LEFT_OUT = 0.25
+PATCHES_LEFT_OUT = 0.5
 
 
 def tokenizer_of(folder: Path, length: int):  # type: ignore[no-untyped-def]
@@ -49,11 +50,11 @@ def contrastive_loss(images: Tensor, texts: Tensor, scale: float) -> Tensor:
 
 
 class State:
-    """A training between two steps: model, optimizer, number of the next step."""
+    """A training between two steps: model, optimizer, number of the next step, seconds of processor time so far."""
 
     def __init__(self, kind: str, vocab_size: int, device: str) -> None:
         torch.manual_seed(2026)
-        self.kind, self.step, self.device = kind, 0, device
+        self.kind, self.step, self.seconds, self.device = kind, 0, 0.0, device
         self.model = import_open_clip().CLIP(**MODELS[kind].architecture(vocab_size)).to(device)
         self.model.logit_scale.requires_grad_(False)
         if not hasattr(self.model.visual, "transformer"):
@@ -66,6 +67,7 @@ class State:
     def save(self, file: Path) -> None:
         found = {
             "step": self.step,
+            "seconds": self.seconds,
             "kind": self.kind,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -76,9 +78,23 @@ class State:
         found = torch.load(file, map_location=self.device, weights_only=True)
         if found["kind"] != self.kind:
             raise ValueError(f"{file}: is of {found['kind']}, not of {self.kind}")
-        self.step = found["step"]
+        self.step, self.seconds = found["step"], found["seconds"]
         self.model.load_state_dict(found["model"])
         self.optimizer.load_state_dict(found["optimizer"])
+
+
+class _Ahead:
+    """Batches, of which the next is made while the model works on one."""
+
+    def __init__(self, data: Pretraining, size: int) -> None:
+        self.data, self.size, self.next = data, size, None
+        self.pool = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+
+    def batch(self, step: int) -> Batch:
+        now = self.next or self.pool.submit(self.data.batch, self.size, step)
+        found = now.result()
+        self.next = self.pool.submit(self.data.batch, self.size, step + 1)
+        return found
 
 
 def rate_at(step: int, steps: int) -> float:
@@ -97,18 +113,20 @@ def train(
 ) -> None:  # type: ignore[no-untyped-def]
     """Up to step ``steps``. ``last.pt``: the state every ``keep_every`` steps; ``plateau.pt``: that before the fall."""
     start, first, losses, hits = time.monotonic(), state.step, [], []
-    plateau = int((1 - FALL) * steps)
+    plateau, clock = int((1 - FALL) * steps), time.process_time() - state.seconds
     state.model.train()
+    ahead = _Ahead(data, batch)
     while state.step < steps:
         if state.step == plateau:
             state.save(folder / "plateau.pt")
         for group in state.optimizer.param_groups:
             group["lr"] = rate_at(state.step, steps)
-        images, captions, _ = data.batch(batch, state.step)
+        images, captions, _ = ahead.batch(state.step)
         ids = tokenizer(captions).to(state.device)
         with torch.autocast(torch.device(state.device).type, torch.bfloat16):
             generator = torch.Generator().manual_seed(state.step)
-            seen = image_features(state.model, images.to(state.device), PATCHES_LEFT_OUT, generator)
+            left_out = PATCHES_LEFT_OUT if state.step < plateau else 0.0
+            seen = image_features(state.model, images.to(state.device), left_out, generator)
             said = text_features(state.model, ids)
         loss = contrastive_loss(seen.float(), said.float(), scale_at(state.step))
         state.optimizer.zero_grad()
@@ -116,6 +134,7 @@ def train(
         nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
         state.optimizer.step()
         state.step += 1
+        state.seconds = time.process_time() - clock
         losses.append(loss.item())
         hits.append(((seen @ said.T).argmax(1).cpu() == torch.arange(len(seen))).float().mean().item())
         if state.step % 100 == 0 or state.step == steps:
@@ -179,7 +198,8 @@ def main() -> None:
         state.load(before)
         print(f"goes on from step {state.step} ({before})", file=sys.stderr)
     train(state, data, tokenizer, args.steps, out, batch=args.batch)
-    (out / "training.json").write_text(json.dumps({"kind": args.kind, "steps": args.steps, "batch": args.batch}) + "\n")
+    about = {"kind": args.kind, "steps": state.step, "batch": args.batch, "processor seconds": round(state.seconds)}
+    (out / "training.json").write_text(json.dumps(about) + "\n")
 
 
 if __name__ == "__main__":

@@ -20,9 +20,7 @@ def lists() -> dict[str, str]:
         half = (len(found.classes) + 1) // 2
         pairs = set(zip(found.labels.tolist(), found.hands, strict=True))
         hands = len(pairs) / len(found.classes)
-        lines.append(
-            f"| `{name}` | {half} | {len(found.classes) - half} | {len(found.labels)} | {hands:.1f} |"
-        )
+        lines.append(f"| `{name}` | {half} | {len(found.classes) - half} | {len(found.labels)} | {hands:.1f} |")
         classes += [f"**{name}**, base: {', '.join(found.classes[:half])}.", ""]
         classes += [f"New: {', '.join(found.classes[half:])}.", ""]
     return {"sizes": "\n".join(lines), "classes": "\n".join(classes).rstrip()}

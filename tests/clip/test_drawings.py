@@ -9,6 +9,8 @@ from pyfastcal.clip import tasks
 from pyfastcal.clip.tasks import canvas, drawings
 from scripts.drawings import sets
 from scripts.drawings import tasks as chosen
+from scripts.figures import drawings as page
+from scripts.figures.page import with_tables
 
 
 @pytest.mark.parametrize("name", tasks.DRAWINGS)
@@ -34,6 +36,11 @@ def test_the_sheets_hold_what_the_scripts_chose_and_nothing_share_alike():
     assert {s.licence for s in sets.SETS} <= {"Apache-2.0", "MIT", "ISC", "CC0-1.0", "CC-BY-3.0", "CC-BY-4.0"}
     for name, task in chosen.TASKS.items():
         assert not {entry["name"] for entry in index["tasks"][name]} & set(task.without)
+
+
+def test_the_page_lists_the_classes_that_there_are():
+    text = page.PAGE.read_text(encoding="utf-8")
+    assert with_tables(text, page.lists()) == text and page.PICTURE.exists()
 
 
 def test_no_hand_of_a_base_class_is_in_two_splits():

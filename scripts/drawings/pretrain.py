@@ -3,7 +3,8 @@
 Contrastive learning as in CLIP (Radford et al. 2021, arXiv 2103.00020). Departures: the logit scale is scheduled, not
 learned, and set after training by what calibrates held-out drawings outside the tasks; half of the patches are left out
 (FLIP, Li et al. 2023, arXiv 2212.00794) until the learning rate, which stays the same, falls linearly to zero over the
-last quarter. A longer training goes on from the state before that fall.
+last quarter; matrices within the transformers are learned by Muon (Liu et al. 2025, arXiv 2502.16982), which needs half
+of AdamW's steps here, all else by AdamW. A longer training goes on from the state before that fall.
 
 ``--steps N`` trains up to step N; a killed run goes on from its last state. Each batch hangs on its number alone."""
 
@@ -59,10 +60,19 @@ class State:
         self.model.logit_scale.requires_grad_(False)
         if not hasattr(self.model.visual, "transformer"):
             self.model.visual.to(memory_format=torch.channels_last)
-        decayed = [p for p in self.model.parameters() if p.ndim >= 2]
-        others = [p for p in self.model.parameters() if p.ndim < 2 and p.requires_grad]
-        groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.98), fused=True)
+        hidden = [p for name, p in self.model.named_parameters() if p.ndim == 2 and "resblocks" in name]
+        inner = {id(p) for p in hidden}
+        rest = [p for p in self.model.parameters() if p.requires_grad and id(p) not in inner]
+        groups = [
+            {"params": [p for p in rest if p.ndim >= 2], "weight_decay": WEIGHT_DECAY},
+            {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=(0.9, 0.98), fused=True)
+        ]
+        if hidden:
+            kind_of = {"adjust_lr_fn": "match_rms_adamw", "weight_decay": WEIGHT_DECAY}
+            self.optimizers.append(torch.optim.Muon(hidden, lr=LEARNING_RATE, **kind_of))
 
     def save(self, file: Path) -> None:
         found = {
@@ -70,7 +80,7 @@ class State:
             "seconds": self.seconds,
             "kind": self.kind,
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
         atomic_write(file, lambda path: torch.save(found, path))
 
@@ -80,7 +90,8 @@ class State:
             raise ValueError(f"{file}: is of {found['kind']}, not of {self.kind}")
         self.step, self.seconds = found["step"], found["seconds"]
         self.model.load_state_dict(found["model"])
-        self.optimizer.load_state_dict(found["optimizer"])
+        for optimizer, own in zip(self.optimizers, found["optimizers"], strict=True):
+            optimizer.load_state_dict(own)
 
 
 class _Ahead:
@@ -119,8 +130,10 @@ def train(
     while state.step < steps:
         if state.step == plateau:
             state.save(folder / "plateau.pt")
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate_at(state.step, steps)
+        for optimizer in state.optimizers:
+            optimizer.zero_grad()
+            for group in optimizer.param_groups:
+                group["lr"] = rate_at(state.step, steps)
         images, captions, _ = ahead.batch(state.step)
         ids = tokenizer(captions).to(state.device)
         with torch.autocast(torch.device(state.device).type, torch.bfloat16):
@@ -129,10 +142,10 @@ def train(
             seen = image_features(state.model, images.to(state.device), left_out, generator)
             said = text_features(state.model, ids)
         loss = contrastive_loss(seen.float(), said.float(), scale_at(state.step))
-        state.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
-        state.optimizer.step()
+        for optimizer in state.optimizers:
+            optimizer.step()
         state.step += 1
         state.seconds = time.process_time() - clock
         losses.append(loss.item())

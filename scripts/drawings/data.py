@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from scripts.clip.captions import filler_length
 
 from .captions import COLOURS, Captions
 from .concepts import Concept
-from .render import Drawings, alike
+from .render import SIZE, Drawings, alike
 from .sets import SETS
 from .tasks import TASKS, classes_of, held_out, shuffled
 
@@ -26,6 +27,7 @@ PRETRAINING = Domain()
 PLAIN_WEIGHT = 0.35  # of a drawing without colours, by that of one with
 TOO_ALIKE = 0.95  # a drawing that resembles a held-out one of its concept so much is left out
 VALIDATION_SHARE = 0.05  # of the drawings of concepts outside the tasks that have at least 4 hands
+PER_SHEET, COLUMNS = 8192, 128
 PRETRAIN, TASK, VALIDATION, UNUSED = range(4)
 
 
@@ -52,10 +54,14 @@ def roles(drawings: Drawings, concepts: list[Concept]) -> np.ndarray:
 
 
 def save(folder: Path, drawings: Drawings, concepts: list[Concept]) -> None:
-    """Write ``drawings.safetensors`` and ``concepts.json``."""
+    """Write ``drawings-N.webp``, sheets without loss, so that the data are small enough to be carried to another
+    machine, ``drawings.safetensors``, what is known of each drawing, and ``concepts.json``."""
     folder.mkdir(parents=True, exist_ok=True)
+    for i in range(0, len(drawings.images), PER_SHEET):
+        sheet = as_sheet(drawings.images[i : i + PER_SHEET], COLUMNS)
+        file = folder / f"drawings-{i // PER_SHEET}.webp"
+        atomic_write(file, lambda path, s=sheet: Image.fromarray(s).save(path, "WEBP", lossless=True, method=3))
     tensors = {
-        "images": torch.from_numpy(drawings.images).permute(0, 3, 1, 2).contiguous(),
         "concept": torch.from_numpy(drawings.concept),
         "set": torch.from_numpy(drawings.set_index),
         "role": torch.from_numpy(roles(drawings, concepts)),
@@ -63,6 +69,25 @@ def save(folder: Path, drawings: Drawings, concepts: list[Concept]) -> None:
     atomic_write(folder / "drawings.safetensors", lambda path: save_file(tensors, path))
     about = [asdict(concept) | {"others": sorted(concept.others)} for concept in concepts]
     (folder / "concepts.json").write_text(json.dumps({"concepts": about, "icons": drawings.icon}, indent=0) + "\n")
+
+
+def as_sheet(images: np.ndarray, columns: int) -> np.ndarray:
+    """Drawings (N, S, S, 4) side by side, ``columns`` in a row: (rows S, columns S, 4); the last row is filled up."""
+    n, side = len(images), images.shape[1]
+    cells = np.zeros((-(-n // columns) * columns, side, side, 4), np.uint8)
+    cells[:n] = images
+    return cells.reshape(-1, columns, side, side, 4).swapaxes(1, 2).reshape(-1, columns * side, 4)
+
+
+def read_images(folder: Path, number: int) -> Tensor:
+    """The ``number`` drawings (N, 4, 64, 64) uint8 of the sheets that :func:`save` wrote."""
+    parts = []
+    for i in range(-(-number // PER_SHEET)):
+        with Image.open(folder / f"drawings-{i}.webp") as file:
+            sheet = torch.from_numpy(np.array(file.convert("RGBA")))
+        cells = sheet.view(-1, SIZE, COLUMNS, SIZE, 4).permute(0, 2, 4, 1, 3)
+        parts.append(cells.reshape(-1, 4, SIZE, SIZE))
+    return torch.cat(parts)[:number].contiguous()
 
 
 class Batch(NamedTuple):
@@ -83,8 +108,8 @@ class Pretraining:
         self.concepts = [Concept(**{**c, "others": set(c["others"])}) for c in about["concepts"]]
         self.icons: list[str] = about["icons"]
         self.captions = Captions(self.concepts)
-        self.images, self.set_index, self.concept = tensors["images"], tensors["set"], tensors["concept"]
-        self.role, self.size = tensors["role"], size
+        self.set_index, self.concept, self.role, self.size = tensors["set"], tensors["concept"], tensors["role"], size
+        self.images = read_images(folder, len(self.role))
         self.coloured = torch.tensor([s.coloured for s in SETS])[self.set_index]
         self._rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._weights()

@@ -11,8 +11,10 @@ of AdamW's steps here, all else by AdamW. A longer training goes on from the sta
 import argparse
 import json
 import math
+import os
 import sys
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -95,17 +97,18 @@ class State:
 
 
 class _Ahead:
-    """Batches, of which the next is made while the model works on one."""
+    """Batches, of which the next are made while the model works on one: on CPUs one, beside a GPU as many as there are
+    cores."""
 
-    def __init__(self, data: Pretraining, size: int) -> None:
-        self.data, self.size, self.next = data, size, None
-        self.pool = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,))
+    def __init__(self, data: Pretraining, size: int, device: str) -> None:
+        self.data, self.size, self.made = data, size, deque()
+        self.most = 1 if device == "cpu" else max(1, (os.cpu_count() or 1) - 2)
+        self.pool = ThreadPoolExecutor(self.most, initializer=torch.set_num_threads, initargs=(1,))
 
     def batch(self, step: int) -> Batch:
-        now = self.next or self.pool.submit(self.data.batch, self.size, step)
-        found = now.result()
-        self.next = self.pool.submit(self.data.batch, self.size, step + 1)
-        return found
+        while len(self.made) <= self.most:
+            self.made.append(self.pool.submit(self.data.batch, self.size, step + len(self.made)))
+        return self.made.popleft().result()
 
 
 def rate_at(step: int, steps: int) -> float:
@@ -126,7 +129,7 @@ def train(
     start, first, losses, hits = time.monotonic(), state.step, [], []
     plateau, clock = int((1 - FALL) * steps), time.process_time() - state.seconds
     state.model.train()
-    ahead = _Ahead(data, batch)
+    ahead = _Ahead(data, batch, state.device)
     while state.step < steps:
         if state.step == plateau:
             state.save(folder / "plateau.pt")

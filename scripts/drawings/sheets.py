@@ -6,13 +6,12 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 
-from pyfastcal.clip.tasks.drawings import COLUMNS, FOLDER, NAMES, SIDE
+from pyfastcal.clip.tasks.drawings import COLUMNS, FOLDER, NAMES
 
-from .data import TASK, Pretraining
+from .data import TASK, Pretraining, as_sheet
 from .packages import read
 from .sets import SETS
 from .tasks import classes_of
@@ -37,10 +36,7 @@ def write(data: Pretraining, packages: Path, folder: Path) -> None:
             entries.append({"name": concept.name, "drawings": listed})
             index["sets"] |= {s.name: {"hand": s.hand, "coloured": s.coloured} for s in names}
         index["tasks"][task] = entries
-        cells = data.images[chosen].permute(0, 2, 3, 1).numpy()
-        sheet = np.zeros((-(-len(cells) // COLUMNS) * COLUMNS, SIDE, SIDE, 4), np.uint8)
-        sheet[: len(cells)] = cells
-        sheet = sheet.reshape(-1, COLUMNS, SIDE, SIDE, 4).swapaxes(1, 2).reshape(-1, COLUMNS * SIDE, 4)
+        sheet = as_sheet(data.images[chosen].permute(0, 2, 3, 1).numpy(), COLUMNS)
         Image.fromarray(sheet).save(folder / f"{task}.webp", lossless=True, method=6, exact=False)
     (folder / "index.json").write_text(_json(index), encoding="utf-8")
     (folder / "NOTICE.md").write_text(_notice(index, packages), encoding="utf-8")

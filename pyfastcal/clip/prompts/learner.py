@@ -196,9 +196,9 @@ class PromptLearner(Placement):
             return self.warm_up_lr
         return self.lr * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / self.epochs))
 
-    def encode_text(self, embeddings: Tensor, ends: Tensor, deep: Sequence[Tensor] = ()) -> Tensor:
+    def encode_text(self, embeddings: Tensor, ends: Tensor, deep: Sequence[Tensor] = (), **shared: int) -> Tensor:
         """Normalised :meth:`Towers.encode_text <pyfastcal.clip.towers.Towers.encode_text>`."""
-        return F.normalize(self.towers.encode_text(embeddings, ends, deep), dim=-1)
+        return F.normalize(self.towers.encode_text(embeddings, ends, deep, **shared), dim=-1)
 
     def scale(self, similarity: Tensor) -> Tensor:
         """Logits of cosine similarities: times tau, plus the model's bias if it has one."""

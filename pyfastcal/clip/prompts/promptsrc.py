@@ -69,7 +69,8 @@ class PromptSRC(PromptLearner):
         self.deep_vision_context = nn.ParameterList(normal(n, width, generator=generator) for _ in range(images))
 
     def encode_prompts(self, prompts: Prompts) -> Tensor:
-        return self.encode_text(self.insert(prompts, self.context), prompts.ends, list(self.deep_context))
+        embeddings = self.insert(prompts, self.context)
+        return self.encode_text(embeddings, prompts.ends, list(self.deep_context), shared=prompts.shared)
 
     def encode_image(self, images: Tensor) -> Tensor:
         deep = list(self.deep_vision_context)

@@ -9,24 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .open_clip_import import import_open_clip
 from .packing import Packed
 
 
 def plain(transformer: nn.Module) -> bool:
     """Whether all blocks are what this file does in their place: open_clip's own, with torch's attention and nothing
     hooked to it. Activation and layer scale may be any."""
-    kind = import_open_clip().transformer.ResidualAttentionBlock
-    return not getattr(transformer, "grad_checkpointing", False) and all(
-        type(block) is kind and not hasattr(block, "ln_1_kv") and not _hooked(block) and _plain_attention(block)
-        for block in transformer.resblocks
-    )
+    return not getattr(transformer, "grad_checkpointing", False) and all(map(_plain_block, transformer.resblocks))
 
 
-def _plain_attention(block: nn.Module) -> bool:
-    attention = block.attn
+def _plain_block(block: nn.Module) -> bool:
+    kind, attention = type(block), getattr(block, "attn", None)
     return (
-        type(attention) is nn.MultiheadAttention
+        (kind.__module__, kind.__name__) == ("open_clip.transformer", "ResidualAttentionBlock")
+        and not (hasattr(block, "ln_1_kv") or _hooked(block))
+        and type(attention) is nn.MultiheadAttention
         and attention.in_proj_weight is not None
         and attention.bias_k is None
         and attention.batch_first
@@ -49,23 +46,24 @@ def text_blocks(transformer: nn.Module, prefix: Tensor, rest: Tensor, packed: Pa
     tokens, ``packed``; ``deep``: as for :meth:`Towers.encode_text <pyfastcal.clip.towers.Towers.encode_text>`, within
     the prefix."""
     p, x, last = prefix.shape[1], torch.cat([prefix, rest], dim=1), len(transformer.resblocks) - 1
-    seen = torch.cat([packed.seen.new_ones(*packed.seen.shape[:2], p), packed.seen], dim=2)
-    causal = packed.seen.new_ones(p, p).tril()
+    rows, places = packed.seen.shape[:2]
+    causal, seen = (_bias(t) for t in (packed.seen.new_ones(p, p).tril(), F.pad(packed.seen, (p, 0), value=True)))
     for i, block in enumerate(transformer.resblocks):
         if 0 < i <= len(deep):
             prompt = deep[i - 1].to(x.dtype).expand(len(x), -1, -1)
-            x = torch.cat([x[:, :1], prompt, x[:, 1 + prompt.shape[1] :]], dim=1)
-        q, k, v = _heads(block, x)  # (G, heads, P + R S, size)
-        own, keys, values = (t[:, :, p:].unflatten(2, (packed.rows, -1)) for t in (q, k, v))
-        keys, values = (
-            torch.cat([t[:, :, None, :p].expand(-1, -1, packed.rows, -1, -1), t_own], dim=3)
-            for t, t_own in ((k, keys), (v, values))
+            start, _, others = x.split([1, prompt.shape[1], x.shape[1] - 1 - prompt.shape[1]], dim=1)
+            x = torch.cat([start, prompt, others], dim=1)
+        # of the prefix (G, heads, P, size), and of the rest (G, heads, R, S, size)
+        (q, q_rest), *others = (
+            (t[0], t[1].unflatten(2, (rows, places)))
+            for t in (t.split([p, rows * places], dim=2) for t in _heads(block, x))
         )
-        mixed = _mix(own, keys, values, seen).flatten(2, 3)
+        k, v = (torch.cat([t[:, :, None].expand(-1, -1, rows, -1, -1), t_rest], dim=3) for t, t_rest in others)
+        mixed = _mix(q_rest, k, v, seen).flatten(2, 3)
         if i == last:
             mixed, x = mixed[:, :, packed.ends], x[:, p + packed.ends]
         else:
-            mixed = torch.cat([_mix(q[:, :, :p], k[:, :, :p], v[:, :, :p], causal), mixed], dim=2)
+            mixed = torch.cat([_mix(q, others[0][0], others[1][0], causal), mixed], dim=2)
         x = _behind(block, x, mixed)
     return x
 
@@ -92,7 +90,7 @@ def _heads(block: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
     """Queries, keys, values (N, heads, L, size) of tokens (N, L, width)."""
     attention = block.attn
     qkv = F.linear(block.ln_1(x), attention.in_proj_weight, attention.in_proj_bias)
-    return qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+    return tuple(t.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for t in qkv.chunk(3, dim=-1))
 
 
 def _behind(block: nn.Module, x: Tensor, mixed: Tensor) -> Tensor:
@@ -102,15 +100,20 @@ def _behind(block: nn.Module, x: Tensor, mixed: Tensor) -> Tensor:
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
-def _mix(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None) -> Tensor:
-    """Attention over the last but one dimension, where ``seen`` (..., Lq, Lk) is true."""
+def _bias(seen: Tensor) -> Tensor:
+    """What is added to scores: nothing where a token sees another, minus infinity elsewhere."""
+    return torch.zeros_like(seen, dtype=torch.float32).masked_fill_(~seen, -torch.inf)
+
+
+def _mix(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Attention over the last but one dimension, ``bias`` (..., Lq, Lk) added to the scores."""
     if q.device.type != "cpu" or not torch.is_grad_enabled():
+        bias = None if bias is None else bias.to(q.dtype)
         if q.ndim == 4:
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         flat = (t.flatten(0, 1) for t in (q, k, v))  # the fused kernels take four dimensions
-        return F.scaled_dot_product_attention(*flat, attn_mask=seen).unflatten(0, q.shape[:2])
+        return F.scaled_dot_product_attention(*flat, attn_mask=bias).unflatten(0, q.shape[:2])
     # On CPUs torch's fused one has a slow backward pass.
     scores = (q * q.shape[-1] ** -0.5) @ k.mT
-    if seen is not None:
-        scores = scores.masked_fill(~seen, -torch.inf)
+    scores = scores if bias is None else scores + bias
     return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(v.dtype) @ v

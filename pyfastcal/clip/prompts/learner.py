@@ -162,7 +162,8 @@ class PromptLearner(Placement):
             generator = torch.Generator().manual_seed(seed)
             self.setup(generator)
             self.to(device)
-            optimizer = torch.optim.SGD(self.trained(), self.lr, self.momentum, weight_decay=self.weight_decay)
+            trained = self.trained()
+            optimizer = torch.optim.SGD(trained, self.lr, self.momentum, weight_decay=self.weight_decay)
             context = contextlib.nullcontext() if autocast is None else torch.autocast(device.type, autocast)
             self.losses = []
             for epoch in range(self.epochs):
@@ -173,7 +174,7 @@ class PromptLearner(Placement):
                 for rows in order.split(self.batch_size):
                     with context:
                         loss, gradients = self.gradients(_take(inputs, rows), _take(labels, rows), prompts)
-                    for parameter, gradient in zip(self.trained(), gradients, strict=True):
+                    for parameter, gradient in zip(trained, gradients, strict=True):
                         parameter.grad = gradient
                     optimizer.step()
                     total += loss * len(rows)
@@ -181,7 +182,7 @@ class PromptLearner(Placement):
                 self.after_epoch(epoch)
                 if progress is not None:
                     progress(epoch + 1, self.epochs)
-        for parameter in self.trained():
+        for parameter in trained:
             parameter.grad = None
         return self
 

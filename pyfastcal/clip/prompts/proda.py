@@ -55,7 +55,7 @@ class ProDA(PromptLearner):
     def encode(self, prompts: Prompts, which: Sequence[int]) -> Tensor:
         """Features (K, C, D) of the classes under some of the contexts."""
         features: dict[int, Tensor] = {}
-        for before in {self.before_name(i) for i in which}:
+        for before in sorted({self.before_name(i) for i in which}):
             alike = [i for i in which if self.before_name(i) == before]  # the classes share what stands before the name
             embeddings = [
                 move_name(self.insert(prompts, self.context[i]), prompts.ends, self.n_context, before) for i in alike

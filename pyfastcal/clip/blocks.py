@@ -107,13 +107,9 @@ def _bias(seen: Tensor) -> Tensor:
 
 def _mix(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
     """Attention over the last but one dimension, ``bias`` (..., Lq, Lk) added to the scores."""
-    if q.device.type != "cpu" or not torch.is_grad_enabled():
-        bias = None if bias is None else bias.to(q.dtype)
-        if q.ndim == 4:
-            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        flat = (t.flatten(0, 1) for t in (q, k, v))  # the fused kernels take four dimensions
-        return F.scaled_dot_product_attention(*flat, attn_mask=bias).unflatten(0, q.shape[:2])
-    # On CPUs torch's fused one has a slow backward pass.
+    if bias is None and (q.device.type != "cpu" or not torch.is_grad_enabled()):
+        return F.scaled_dot_product_attention(q, k, v)
+    # On CPUs the fused one has a slow backward pass; packed texts are short, so that their scores are few.
     scores = (q * q.shape[-1] ** -0.5) @ k.mT
     scores = scores if bias is None else scores + bias
     return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(v.dtype) @ v

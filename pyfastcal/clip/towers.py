@@ -117,13 +117,14 @@ class Towers:
         before the second block, and so on. Positions behind the last end are left out: a causal tower read
         at the end is blind to them.
 
-        ``shared``: so many tokens at the beginning are the same in all rows of a group, deep prompts among them;
-        the rows are ``groups`` such groups one after the other, with the same ends. Shared tokens are computed
-        once, where the blocks are open_clip's own, and gradients reach them in each group's first row.
+        ``shared``: so many tokens at the beginning are the same in all rows of a group, the start at least;
+        the rows are ``groups`` such groups one after the other, with the same ends. Where the blocks are
+        open_clip's own and deep prompts lie within them, shared tokens are computed once, and gradients reach
+        them in each group's first row.
         """
         text, dtype = self._text, self._text.transformer.get_cast_dtype()
         position = text.positional_embedding.to(dtype)
-        if self._causal and plain(text.transformer):
+        if self._causal and plain(text.transformer) and all(len(prompt) < shared for prompt in deep):
             x = embeddings.to(dtype).unflatten(0, (groups, -1))
             places = pack(tuple((ends[: x.shape[1]] - (shared - 1)).tolist()), ends.device)
             at = shared + places.token

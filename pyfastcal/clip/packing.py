@@ -24,6 +24,7 @@ class Packed(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept must serve gradients, too
 def pack(lengths: tuple[int, ...], device: torch.device) -> Packed:
     """Texts of so many tokens each, at least 1, in rows of the size that leaves least room over."""
     longest = max(lengths)

@@ -133,6 +133,14 @@ def test_deep_prompts_beyond_what_is_shared(plain_model):
     torch.testing.assert_close(found[1], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_gradients_after_inference_mode(plain_model):
+    """What is kept from one call to the next is no inference tensor."""
+    pack.cache_clear()
+    with torch.inference_mode():
+        texts(plain_model, [4, 2], 3, 1, 0)
+    assert all(x.any() for x in gradients(*texts(plain_model, [4, 2], 3, 1, 0)))
+
+
 def test_a_mask_of_ones_own_is_kept(plain_model):
     """Texts that see one another backwards share nothing at the beginning."""
     clip = copy.deepcopy(plain_model)

@@ -15,13 +15,22 @@ from .packing import Packed
 def plain(transformer: nn.Module) -> bool:
     """Whether all blocks are what this file does in their place: open_clip's own, with torch's attention and nothing
     hooked to it. Activation and layer scale may be any."""
-    return not getattr(transformer, "grad_checkpointing", False) and all(map(_plain_block, transformer.resblocks))
+    return (
+        _is(transformer, "Transformer")
+        and not (getattr(transformer, "grad_checkpointing", False) or _hooked(transformer))
+        and all(map(_plain_block, transformer.resblocks))
+    )
+
+
+def _is(module: nn.Module, name: str) -> bool:
+    """Whether it is of open_clip's class of that name, which is not imported for it: torch.compile follows this."""
+    return (type(module).__module__, type(module).__name__) == ("open_clip.transformer", name)
 
 
 def _plain_block(block: nn.Module) -> bool:
-    kind, attention = type(block), getattr(block, "attn", None)
+    attention = getattr(block, "attn", None)
     return (
-        (kind.__module__, kind.__name__) == ("open_clip.transformer", "ResidualAttentionBlock")
+        _is(block, "ResidualAttentionBlock")
         and not (hasattr(block, "ln_1_kv") or _hooked(block))
         and type(attention) is nn.MultiheadAttention
         and attention.in_proj_weight is not None

@@ -18,10 +18,6 @@ class Packed(NamedTuple):
     ends: Tensor  # (C,) int64: the place of each text's last token
     seen: Tensor  # (R, S, S) bool: the places of its row that a place sees, those of its text up to itself
 
-    @property
-    def rows(self) -> int:
-        return len(self.seen)
-
 
 @functools.lru_cache(maxsize=64)
 @torch.inference_mode(False)  # what is kept must serve gradients, too

@@ -114,12 +114,12 @@ def test_other_blocks(variant):
 
 def test_hooks_see_their_blocks(plain_model):
     """Nothing is left out that somebody looks at or changes."""
-    for part in (lambda t: t.resblocks[1], lambda t: t.resblocks[1].attn):
+    for part in (lambda t: t, lambda t: t.resblocks[1], lambda t: t.resblocks[1].attn):
         clip, seen = copy.deepcopy(plain_model), []
         for tower in (clip, clip.visual):
             part(tower.transformer).register_forward_hook(lambda *of, seen=seen: seen.append(of))
         texts(clip, [2, 3], 3, 1, 0)
-        images(clip, 2)
+        images(clip, 1)
         assert len(seen) == 2
 
 
@@ -182,8 +182,8 @@ def test_every_learner(shapes, data, name, monkeypatch):
 def test_packing(lengths):
     packed = pack(tuple(lengths), torch.device("cpu"))
     size = packed.seen.shape[1]
-    assert packed.text.shape == packed.token.shape == (packed.rows * size,)
-    assert packed.rows * size <= len(lengths) * max(lengths)  # never more than with padding
+    assert packed.text.shape == packed.token.shape == (len(packed.seen) * size,)
+    assert len(packed.seen) * size <= len(lengths) * max(lengths)  # never more than with padding
     seen = torch.block_diag(*packed.seen)
     taken = []
     for i, length in enumerate(lengths):

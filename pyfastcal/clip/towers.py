@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .blocks import image_blocks, plain, text_blocks
+from .packing import pack
+
 # Attributes of OpenAI's text tower, as open_clip names them.
 _TEXT_PARTS = ("token_embedding", "positional_embedding", "transformer", "ln_final", "text_projection")
 # Those of its vision transformer.
@@ -33,6 +36,8 @@ class Towers:
         if getattr(text, "cls_emb", None) is not None or getattr(text, "attn_mask", None) is None:
             raise ValueError(f"model must be {wanted}, got {kind} that attends to all tokens or to a class token")
         self.model, self._text = model, text
+        mask = text.attn_mask
+        self._causal = torch.equal(mask == 0, torch.ones_like(mask, dtype=torch.bool).tril())
         self._eos = getattr(text, "text_eos_id", getattr(text, "eos_id", None)) if pooling == "eos" else None
 
     @property
@@ -102,20 +107,35 @@ class Towers:
         """Token embeddings (N, L, width) of ids (N, L), positions not yet added."""
         return self._text.token_embedding(ids)
 
-    def encode_text(self, embeddings: Tensor, ends: Tensor, deep: Sequence[Tensor] = ()) -> Tensor:
+    def encode_text(
+        self, embeddings: Tensor, ends: Tensor, deep: Sequence[Tensor] = (), *, shared: int = 1, groups: int = 1
+    ) -> Tensor:
         """Text features (N, D) of token embeddings (N, L, width) that end at ``ends`` (N,), as the tower gives
         them, not normalised, in float32 at least.
 
         ``deep``: prompts (n, width) that take the place of the n tokens behind the start, the first of them
         before the second block, and so on. Positions behind the last end are left out: a causal tower read
         at the end is blind to them.
+
+        ``shared``: so many tokens at the beginning are the same in all rows of a group, the start at least;
+        the rows are ``groups`` such groups one after the other, with the same ends. Where the blocks are
+        open_clip's own and deep prompts lie within them, shared tokens are computed once, and gradients reach
+        them in each group's first row.
         """
-        text, length = self._text, int(ends.max()) + 1
-        dtype = text.transformer.get_cast_dtype()
-        x = embeddings[:, :length].to(dtype) + text.positional_embedding[:length].to(dtype)
-        x = _blocks(text.transformer, x, deep, 1, text.attn_mask[:length, :length])
-        x = text.ln_final(x)[torch.arange(len(x), device=x.device), ends]
-        projection = text.text_projection
+        text, dtype = self._text, self._text.transformer.get_cast_dtype()
+        position = text.positional_embedding.to(dtype)
+        if self._causal and plain(text.transformer) and all(len(prompt) < shared for prompt in deep):
+            x = embeddings.to(dtype).unflatten(0, (groups, -1))
+            places = pack(tuple((ends[: x.shape[1]] - (shared - 1)).tolist()), ends.device)
+            at = shared + places.token
+            rest = x.flatten(1, 2)[:, places.text * x.shape[2] + at] + position[at]
+            x = text_blocks(text.transformer, x[:, 0, :shared] + position[:shared], rest, places, deep).flatten(0, 1)
+        else:
+            length = int(ends.max()) + 1
+            x = embeddings[:, :length].to(dtype) + position[:length]
+            x = _blocks(text.transformer, x, deep, 1, text.attn_mask[:length, :length])
+            x = x[torch.arange(len(x), device=x.device), ends]
+        x, projection = text.ln_final(x), text.text_projection
         if projection is not None:
             x = projection(x) if isinstance(projection, nn.Linear) else x @ projection.to(x.dtype)
         return _at_least_float(x)
@@ -134,9 +154,12 @@ class Towers:
         x = visual.conv1(images).flatten(2).transpose(1, 2)
         x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
         x = x + visual.positional_embedding.to(x.dtype)
-        x = visual.ln_pre(torch.cat([x, context.to(x.dtype).expand(len(x), -1, -1)], dim=1))
-        x = _blocks(visual.transformer, x, deep, x.shape[1] - len(context))
-        x = visual.ln_post(x[:, 0])
+        if plain(visual.transformer):
+            x = image_blocks(visual.transformer, visual.ln_pre(x), [visual.ln_pre(context.to(x.dtype)), *deep])
+        else:
+            x = visual.ln_pre(torch.cat([x, context.to(x.dtype).expand(len(x), -1, -1)], dim=1))
+            x = _blocks(visual.transformer, x, deep, x.shape[1] - len(context))[:, 0]
+        x = visual.ln_post(x)
         return _at_least_float(x if visual.proj is None else x @ visual.proj.to(x.dtype))
 
 

@@ -67,7 +67,8 @@ class CoCoOp(CoOp):
         contexts = self.context + self.meta_net(features)[:, None]
         repeated = prompts._replace(embeddings=prompts.embeddings.repeat(b, 1, 1), ends=prompts.ends.repeat(b))
         embeddings = self.insert(repeated, contexts.repeat_interleave(c, dim=0))
-        return self.encode_text(embeddings, repeated.ends).unflatten(0, (b, c))
+        features = self.encode_text(embeddings, repeated.ends, shared=prompts.shared, groups=b)
+        return features.unflatten(0, (b, c))
 
 
 class ConditionalClassifier(nn.Module):

@@ -23,7 +23,7 @@ class CoOp(PromptLearner):
         self.context = self.start(generator)  # [V]_1 ... [V]_M
 
     def encode_prompts(self, prompts: Prompts) -> Tensor:
-        return self.encode_text(self.insert(prompts, self.context), prompts.ends)
+        return self.encode_text(self.insert(prompts, self.context), prompts.ends, shared=prompts.shared)
 
     def loss(self, inputs: Tensor, labels: Tensor, prompts: Prompts) -> Tensor:
         """Cross-entropy over the classes that are tuned on."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from .coop import CoOp
@@ -26,5 +27,6 @@ class KgCoOp(CoOp):
         return self.prompts(classnames)._replace(fixed=self.zeroshot_text_features(classnames))
 
     def loss(self, inputs: Tensor, labels: Tensor, prompts: Prompts) -> Tensor:
-        knowledge = 1 - (self.encode_prompts(prompts) * prompts.fixed).sum(1).mean()
-        return super().loss(inputs, labels, prompts) + self.lambda_ * knowledge
+        features = self.encode_prompts(prompts)
+        knowledge = 1 - (features * prompts.fixed).sum(1).mean()
+        return F.cross_entropy(self.scale(inputs @ features.T), labels) + self.lambda_ * knowledge

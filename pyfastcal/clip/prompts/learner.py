@@ -162,7 +162,8 @@ class PromptLearner(Placement):
             generator = torch.Generator().manual_seed(seed)
             self.setup(generator)
             self.to(device)
-            optimizer = torch.optim.SGD(self.trained(), self.lr, self.momentum, weight_decay=self.weight_decay)
+            trained = self.trained()
+            optimizer = torch.optim.SGD(trained, self.lr, self.momentum, weight_decay=self.weight_decay)
             context = contextlib.nullcontext() if autocast is None else torch.autocast(device.type, autocast)
             self.losses = []
             for epoch in range(self.epochs):
@@ -173,7 +174,7 @@ class PromptLearner(Placement):
                 for rows in order.split(self.batch_size):
                     with context:
                         loss, gradients = self.gradients(_take(inputs, rows), _take(labels, rows), prompts)
-                    for parameter, gradient in zip(self.trained(), gradients, strict=True):
+                    for parameter, gradient in zip(trained, gradients, strict=True):
                         parameter.grad = gradient
                     optimizer.step()
                     total += loss * len(rows)
@@ -181,7 +182,7 @@ class PromptLearner(Placement):
                 self.after_epoch(epoch)
                 if progress is not None:
                     progress(epoch + 1, self.epochs)
-        for parameter in self.trained():
+        for parameter in trained:
             parameter.grad = None
         return self
 
@@ -196,9 +197,9 @@ class PromptLearner(Placement):
             return self.warm_up_lr
         return self.lr * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / self.epochs))
 
-    def encode_text(self, embeddings: Tensor, ends: Tensor, deep: Sequence[Tensor] = ()) -> Tensor:
+    def encode_text(self, embeddings: Tensor, ends: Tensor, deep: Sequence[Tensor] = (), **shared: int) -> Tensor:
         """Normalised :meth:`Towers.encode_text <pyfastcal.clip.towers.Towers.encode_text>`."""
-        return F.normalize(self.towers.encode_text(embeddings, ends, deep), dim=-1)
+        return F.normalize(self.towers.encode_text(embeddings, ends, deep, **shared), dim=-1)
 
     def scale(self, similarity: Tensor) -> Tensor:
         """Logits of cosine similarities: times tau, plus the model's bias if it has one."""

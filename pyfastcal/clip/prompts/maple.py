@@ -44,7 +44,8 @@ class MaPLe(PromptLearner):
         return [f(p) for f, p in zip(self.coupling, [self.context, *list(self.deep_context)], strict=True)]
 
     def encode_prompts(self, prompts: Prompts) -> Tensor:
-        return self.encode_text(self.insert(prompts, self.context), prompts.ends, list(self.deep_context))
+        embeddings = self.insert(prompts, self.context)
+        return self.encode_text(embeddings, prompts.ends, list(self.deep_context), shared=prompts.shared)
 
     def encode_image(self, images: Tensor) -> Tensor:
         context, *deep = self.vision_prompts()

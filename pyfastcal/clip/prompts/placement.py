@@ -19,6 +19,7 @@ class Prompts(NamedTuple):
     embeddings: Tensor  # (C, L, width) token embeddings, zeros where the context goes
     ends: Tensor  # (C,) int64, where each prompt ends
     fixed: Tensor | None = None  # (C, D) features before tuning, for the losses that hold on to them
+    shared: int = 1  # tokens at the beginning that are the same for all classes: start, context, words before the name
 
 
 class Placement(nn.Module):
@@ -74,7 +75,9 @@ class Placement(nn.Module):
             )
         embeddings = self.towers.embed(torch.cat([ids[:, :1], words, ids[:, 1 : end + 1]], dim=1))
         room = embeddings.new_zeros(len(texts), self.n_context, embeddings.shape[2])
-        return Prompts(texts, torch.cat([embeddings[:, :1], room, embeddings[:, 1:]], dim=1), ends + shift)
+        return Prompts(
+            texts, torch.cat([embeddings[:, :1], room, embeddings[:, 1:]], dim=1), ends + shift, shared=1 + shift
+        )
 
     def insert(self, prompts: Prompts, context: Tensor) -> Tensor:
         """Token embeddings (C, L, width) of the prompts with ``context``, (n_context, width) or one per class

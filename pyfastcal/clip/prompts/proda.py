@@ -54,12 +54,16 @@ class ProDA(PromptLearner):
 
     def encode(self, prompts: Prompts, which: Sequence[int]) -> Tensor:
         """Features (K, C, D) of the classes under some of the contexts."""
-        embeddings = [
-            move_name(self.insert(prompts, self.context[i]), prompts.ends, self.n_context, self.before_name(i))
-            for i in which
-        ]
-        features = self.encode_text(torch.cat(embeddings), prompts.ends.repeat(len(which)))
-        return features.unflatten(0, (len(which), -1))
+        features: dict[int, Tensor] = {}
+        for before in sorted({self.before_name(i) for i in which}):
+            alike = [i for i in which if self.before_name(i) == before]  # the classes share what stands before the name
+            embeddings = [
+                move_name(self.insert(prompts, self.context[i]), prompts.ends, self.n_context, before) for i in alike
+            ]
+            shared = {"shared": 1 + before, "groups": len(alike)}
+            encoded = self.encode_text(torch.cat(embeddings), prompts.ends.repeat(len(alike)), **shared)
+            features |= zip(alike, encoded.chunk(len(alike)), strict=True)
+        return torch.stack([features[i] for i in which])
 
     def encode_prompts(self, prompts: Prompts) -> Tensor:
         """mu (C, D), over all contexts."""

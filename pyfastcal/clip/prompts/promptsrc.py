@@ -69,7 +69,8 @@ class PromptSRC(PromptLearner):
         self.deep_vision_context = nn.ParameterList(normal(n, width, generator=generator) for _ in range(images))
 
     def encode_prompts(self, prompts: Prompts) -> Tensor:
-        return self.encode_text(self.insert(prompts, self.context), prompts.ends, list(self.deep_context))
+        embeddings = self.insert(prompts, self.context)
+        return self.encode_text(embeddings, prompts.ends, list(self.deep_context), shared=prompts.shared)
 
     def encode_image(self, images: Tensor) -> Tensor:
         deep = list(self.deep_vision_context)
@@ -82,7 +83,8 @@ class PromptSRC(PromptLearner):
         for template in self.text_templates():
             ids = self.tokenizer([template.replace("{}", as_words(name)) for name in prompts.classnames])
             rows = ids.to(self.towers.device).split(TEXT_BATCH)
-            total = total + torch.cat([self.clip.encode_text(x).float() for x in rows])
+            encoded = [self.towers.encode_text(self.towers.embed(x), self.towers.end_positions(x)) for x in rows]
+            total = total + torch.cat(encoded)
         return prompts._replace(fixed=F.normalize(total, dim=-1))
 
     def text_templates(self) -> list[str]:

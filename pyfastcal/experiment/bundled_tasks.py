@@ -111,7 +111,8 @@ def _task(name: str, image_size: int, seed: int, shots: int) -> tasks.Task:
 @functools.lru_cache(maxsize=2)  # an experiment goes task by task
 def _material(name: str, model: str, seed: int, shots: int) -> Material:
     clip = _small(model)
-    task = _task(name, clip.model.visual.image_size[0], seed, shots)
+    size = clip.model.visual.image_size  # open_clip's transformers have two numbers, its ResNets one
+    task = _task(name, size if isinstance(size, int) else size[0], seed, shots)
 
     def part(split: tasks.Split) -> Part:
         return Part(split.images, encode_images(clip.model, split.images), split.labels)

@@ -23,7 +23,7 @@ from .render import SIZE, Drawings, alike
 from .sets import SETS
 from .tasks import TASKS, classes_of, held_out, shuffled
 
-PRETRAINING = Domain()
+PRETRAINING = Domain(stretch=0.25, texture=0.4, hue=0.15, gray=0.2, lines=0.12, warp=0.1)
 PLAIN_WEIGHT = 0.35  # of a drawing without colours, by that of one with
 TOO_ALIKE = 0.95  # a drawing that resembles a held-out one of its concept so much is left out
 VALIDATION_SHARE = 0.05  # of the drawings of concepts outside the tasks that have at least 4 hands

@@ -96,6 +96,7 @@ def test_a_domain_that_changes_nothing_shows_the_drawing_as_it_is():
         ({"angle": 1.0}, lambda x: x.std(0).mean()),
         ({"scale": (0.5, 0.6)}, lambda x: x[:, 1].mean()),  # less of the image is red
         ({"shift": 0.5}, lambda x: x.std(0).mean()),
+        ({"warp": 0.3}, lambda x: x.std(0).mean()),
         ({"hue": 1.0}, lambda x: x[:, :, 24, 24].std(0).mean()),
         ({"light": 1.0}, lambda x: -x[:, :, 2, 2].mean()),
     ],

@@ -31,6 +31,7 @@ class Domain(NamedTuple):
     blur: float = 0.2  # probability
     noise: float = 0.06  # highest standard deviation
     occlusion: float = 0.0  # probability that a patch is covered
+    warp: float = 0.0  # largest bend, of half a canvas
 
 
 class Canvas(NamedTuple):
@@ -104,6 +105,9 @@ def _move(pixels: Tensor, domain: Domain, uniform, size: int) -> Tensor:  # type
     x = torch.stack([cos * stretch, -sin / stretch, shift[:, 0]], 1)
     y = torch.stack([sin * stretch, cos / stretch, shift[:, 1]], 1)
     grid = F.affine_grid(torch.stack([x, y], 1), [len(pixels), 4, size, size], align_corners=False)
+    if domain.warp:
+        bend = F.interpolate(uniform(-1, 1, 2, 4, 4), size=size, mode="bicubic", align_corners=False)
+        grid = grid + domain.warp * bend.permute(0, 2, 3, 1)
     return F.grid_sample(pixels, grid, align_corners=False)
 
 

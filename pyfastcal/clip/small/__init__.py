@@ -1,8 +1,7 @@
 """The bundled small CLIPs: real open_clip models, pre-trained for this package.
 
 ``digits`` saw warped glyphs of computer fonts, ``shapes`` a rendered world (0.47 M parameters, ``python -m
-scripts.clip.pretrain``); ``drawings`` (5.7 M), ``drawings-small`` and ``drawings-resnet`` saw drawings of many hands
-(``python -m scripts.drawings.pretrain``). docs/small_clips.md is their model card."""
+scripts.clip.pretrain``). docs/small_clips.md is their model card."""
 
 import json
 from collections.abc import Callable
@@ -26,8 +25,8 @@ class SmallCLIP:
     """A bundled model with what belongs to it.
 
     ``model``: an ``open_clip.CLIP`` in evaluation mode, parameters frozen; ``tokenizer``: texts -> ids (N, L), L its
-    context length, of whole words ("digits", "shapes") or of sub-words, so that any English text can be given
-    (open_clip's ``SimpleTokenizer`` with a vocabulary of its own); ``preprocess``: PIL image -> normalised tensor
+    context length, of whole words, or of sub-words where ``vocabulary.txt.gz`` has them (open_clip's
+    ``SimpleTokenizer``), so that any English text can be given; ``preprocess``: PIL image -> normalised tensor
     (3, S, S); ``name``: one of ``NAMES``."""
 
     model: nn.Module

@@ -13,13 +13,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pyfastcal.clip.tasks.canvas import Domain, paint
+from pyfastcal.clip.tasks.drawings import cells_of
 from pyfastcal.clip.tasks.images import normalize
 from pyfastcal.io.paths import atomic_write
 from scripts.clip.captions import filler_length
 
 from .captions import COLOURS, Captions
 from .concepts import Concept
-from .render import SIZE, Drawings, alike
+from .render import Drawings, alike
 from .sets import SETS
 from .tasks import TASKS, classes_of, held_out, shuffled
 
@@ -84,10 +85,8 @@ def read_images(folder: Path, number: int) -> Tensor:
     parts = []
     for i in range(-(-number // PER_SHEET)):
         with Image.open(folder / f"drawings-{i}.webp") as file:
-            sheet = torch.from_numpy(np.array(file.convert("RGBA")))
-        cells = sheet.view(-1, SIZE, COLUMNS, SIZE, 4).permute(0, 2, 4, 1, 3)
-        parts.append(cells.reshape(-1, 4, SIZE, SIZE))
-    return torch.cat(parts)[:number].contiguous()
+            parts.append(cells_of(torch.from_numpy(np.array(file.convert("RGBA"))), COLUMNS))
+    return torch.cat(parts)[:number]
 
 
 class Batch(NamedTuple):

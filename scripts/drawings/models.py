@@ -1,13 +1,15 @@
 """The CLIPs that are pre-trained on the drawings, and their forward passes for training.
 
-The passes are open_clip's, to rounding: attention is written as two products (torch's fused one has a slow backward
-pass on CPUs), patches can be left out, and text is cut behind the longest caption."""
+The passes are open_clip's, to rounding: blocks are those of the prompt learners (attention as two products:
+torch's fused one has a slow backward pass on CPUs), patches can be left out, text is cut behind the longest caption."""
 
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from pyfastcal.clip import blocks
 
 
 class Kind(NamedTuple):
@@ -38,22 +40,9 @@ MODELS = {
 }
 
 
-def _attention(block: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
-    own, heads = block.attn, block.attn.num_heads
-    n, length, width = x.shape
-    parts = F.linear(x, own.in_proj_weight, own.in_proj_bias).view(n, length, 3, heads, width // heads)
-    q, k, v = parts.permute(2, 0, 3, 1, 4)
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    if mask is not None:
-        scores = scores + mask
-    mixed = scores.float().softmax(-1).to(v.dtype) @ v
-    return F.linear(mixed.transpose(1, 2).reshape(n, length, width), own.out_proj.weight, own.out_proj.bias)
-
-
 def _through(transformer: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
     for block in transformer.resblocks:
-        x = x + _attention(block, block.ln_1(x), mask)
-        x = x + block.mlp(block.ln_2(x))
+        x = blocks._behind(block, x, blocks._mix(*blocks._heads(block, x), mask))
     return x
 
 

@@ -7,11 +7,13 @@ import numpy as np
 import resvg_py
 from PIL import Image
 
+from pyfastcal.clip.tasks.drawings import SIDE
+
 from .concepts import Concept
 from .packages import read
 from .sets import DrawingSet
 
-SIZE = 64
+SIZE = SIDE
 
 
 def svg_of(package: dict, name: str) -> str:

@@ -1,6 +1,7 @@
 """The sub-words of the drawings' CLIP: byte pairs as CLIP's own tokenizer reads them."""
 
 import gzip
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,8 +21,6 @@ def learn(texts: Iterable[str], merges: int = MERGES) -> list[str]:
         vocab_size=size, end_of_word_suffix="</w>", initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    import json
-
     found = json.loads(tokenizer.to_str())["model"]["merges"]
     return [" ".join(pair) if isinstance(pair, list) else pair for pair in found][:merges]
 

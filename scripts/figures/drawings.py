@@ -4,7 +4,7 @@ import torch
 
 from pyfastcal.clip import tasks
 from pyfastcal.clip.tasks import drawings
-from pyfastcal.clip.tasks.images import MEAN, STD
+from pyfastcal.clip.tasks.images import pixels
 from scripts.figures.page import DOCS, with_tables
 
 PAGE, PICTURE = DOCS / "drawings.md", DOCS / "drawings.webp"
@@ -35,10 +35,8 @@ def picture() -> None:
         task = tasks.load(name, shots=1, test_images=1)
         images = torch.cat([task.base_test.images, task.new_test.images])
         chosen = images[torch.linspace(0, len(images) - 1, SHOWN).long()]
-        rows.append(torch.cat(list(chosen), dim=2))
-    sheet = torch.cat(rows, dim=1) * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
-    pixels = (255 * sheet.clamp(0, 1)).round().byte().permute(1, 2, 0).numpy()
-    Image.fromarray(pixels).save(PICTURE, quality=85, method=6)
+        rows.append(torch.cat(list(pixels(chosen)), dim=1))
+    Image.fromarray(torch.cat(rows).numpy()).save(PICTURE, quality=85, method=6)
 
 
 def main() -> None:

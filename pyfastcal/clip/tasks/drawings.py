@@ -81,17 +81,21 @@ def drawings_of(name: str, folder: Path = FOLDER) -> Drawings:
     listed = [(label, *one) for label, entry in enumerate(classes) for one in entry["drawings"]]
     with image.open(folder / f"{name}.webp") as file:
         sheet = torch.from_numpy(np.array(file.convert("RGBA")))
-    cells = sheet.view(-1, SIDE, COLUMNS, SIDE, 4).permute(0, 2, 4, 1, 3).reshape(-1, 4, SIDE, SIDE)
     labels, of_sets, icons = zip(*listed, strict=True)
     return Drawings(
         classes=[entry["name"] for entry in classes],
-        images=cells[: len(listed)].contiguous(),
+        images=cells_of(sheet, COLUMNS)[: len(listed)],
         labels=torch.tensor(labels),
         hands=[sets[s]["hand"] for s in of_sets],
         sets=list(of_sets),
         icons=list(icons),
         coloured=torch.tensor([sets[s]["coloured"] for s in of_sets]),
     )
+
+
+def cells_of(sheet: Tensor, columns: int) -> Tensor:
+    """The drawings (N, 4, 64, 64) of a sheet (rows 64, columns 64, 4), row by row."""
+    return sheet.view(-1, SIDE, columns, SIDE, 4).permute(0, 2, 4, 1, 3).reshape(-1, 4, SIDE, SIDE)
 
 
 def make(

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-TASK ?= digits
+TASK ?= animals
 OUT ?= out
 
 # The tests build the same kernels many times: once requirements-dev.txt is there, ccache stands before the compilers.

@@ -29,7 +29,12 @@ def case(size: tuple, device: str = "cpu") -> Case:
     zeroshot = data.unit_rows(n_base + n_classes, dim, data.generator(device=device))
     drift = torch.randn(zeroshot.shape, generator=data.generator(1, device), device=device) * (0.3 / dim**0.5)
     tuned = normalize(zeroshot + drift, dim=1)
-    features = (tuned[n_base:], zeroshot[n_base:], tuned[:n_base], zeroshot[:n_base])
+    return of_features((tuned[n_base:], zeroshot[n_base:], tuned[:n_base], zeroshot[:n_base]), k, device)
+
+
+def of_features(features: tuple[Tensor, Tensor, Tensor, Tensor], k: int, device: str = "cpu") -> Case:
+    """Unit text features of new classes, tuned and zero-shot, and of base classes, tuned and zero-shot."""
+    n_classes, n_base, dim = len(features[0]), len(features[2]), features[0].shape[1]
     named = dict(zip(("tuned", "zeroshot", "base_tuned", "base_zeroshot"), features, strict=True))
     arrays = [x.numpy(force=True) for x in features]
     return Case(

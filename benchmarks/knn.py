@@ -46,14 +46,18 @@ def against_idiom(size: tuple, device: str = "cpu") -> Case:
     rows = data.clip_features(n_queries + n_bank, 100, dim, device=device)[0]
     if dtype:
         return gpu_case(rows.to(data.DTYPES[dtype[0]]), n_queries, k, device)
-    queries, bank = rows[:n_queries], rows[n_queries:]
+    return of_rows(rows[:n_queries], rows[n_queries:], k)
+
+
+def of_rows(queries: Tensor, bank: Tensor, k: int) -> Case:
+    """Unit rows in fp32, on a CPU."""
     return Case(
         lambda: fc.knn(queries, bank, k),
         idiom,
         (queries, bank, k),
         agree,
         floors={"torch GEMM": Floor(lambda: queries @ bank.T)},
-        cost=Cost(2.0 * len(queries) * len(bank) * dim, queries.nbytes + bank.nbytes),
+        cost=Cost(2.0 * len(queries) * len(bank) * queries.shape[1], queries.nbytes + bank.nbytes),
     )
 
 

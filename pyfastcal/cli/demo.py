@@ -9,8 +9,21 @@ from .app import Bins, Debug, ReportFile, say_written
 
 
 def demo(
-    task: Annotated[str, typer.Option(help="digits: real images; shapes: a rendered world.")] = "digits",
-    seeds: Annotated[int, typer.Option(min=1, max=100, help="How many runs.")] = 5,
+    task: Annotated[
+        str,
+        typer.Option(
+            metavar="TASK",
+            help="Drawings by people: animals, plants-weather, food-drink, transport, buildings-places, house-objects, "
+            "tools-office, sports-games, clothing, faces-hands, flags. Or digits, shapes and other tasks of "
+            "`pyfastcal experiment`.",
+        ),
+    ] = "animals",
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=100, help="How many runs.  \\[default: 2 of drawings, 5 of others]", show_default=False
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the report and the numbers.")] = Path("demo"),
     report: ReportFile = None,
     picture: Annotated[
@@ -31,7 +44,7 @@ def demo(
 
         pyfastcal demo
 
-        pyfastcal demo --task shapes --seeds 10 --out results
+        pyfastcal demo --task food-drink --seeds 5 --out results
     """
     from ..experiment import demo as demonstration
     from ..installation.extras import require_all
@@ -39,14 +52,15 @@ def demo(
     from ..io.progress import ProgressReport
     from ..report import print_report, write_json, write_picture, write_report
 
-    if task not in demonstration.TASKS:
-        raise typer.BadParameter(f"must be one of {', '.join(demonstration.TASKS)}, got {task!r}", param_hint="--task")
+    if task not in demonstration.BUNDLED:
+        known = ", ".join(demonstration.BUNDLED)
+        raise typer.BadParameter(f"must be one of {known}, got {task!r}", param_hint="--task")
     require_all("demo")  # before minutes of work, not after
     page, numbers = report or out / f"{task}.html", out / f"{task}.json"
     in_out = {f"{path.name} of --out": path for path in ((numbers,) if report else (page, numbers))}
     check_outputs({"--report": report, "--picture": picture} | in_out)
     with ProgressReport() as progress:
-        result = demonstration.run(task, range(seeds), n_bins=n_bins, progress=progress)
+        result = demonstration.run(task, range(seeds) if seeds else None, n_bins=n_bins, progress=progress)
     written = [write_report(page, result), write_json(numbers, result)]
     if picture:
         written.append(write_picture(picture, result))

@@ -20,8 +20,10 @@ def experiment(
     tasks: Annotated[
         str | None,
         typer.Option(
-            help="Bundled tasks, with commas, small (these) or all: digits, shapes, shapes-clean, shapes-dark, "
-            "shapes-blurry, shapes-noisy, shapes-faded.  \\[default: small]",
+            help="Bundled tasks or groups, with commas, or all: drawings (animals, plants-weather, food-drink, "
+            "transport, buildings-places, house-objects, tools-office, sports-games, clothing, faces-hands, flags), "
+            "small (digits, shapes, shapes-clean, shapes-dark, shapes-blurry, shapes-noisy, shapes-faded).  "
+            "\\[default: small]",
             show_default=False,
         ),
     ] = None,

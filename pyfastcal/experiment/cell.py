@@ -1,6 +1,7 @@
 """One cell of an experiment: tune a learner on a task, encode, calibrate by every method, measure."""
 
 import functools
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from .sources import Part, Source
 
 NAMES = {"zs": "zero-shot"}  # methods that are called otherwise in the papers' tables than by `pyfastcal evaluate`
 SHORT = {known: name for name, known in NAMES.items()}
+LEAST_EPOCHS = 5  # MaPLe's, the fewest that any learner is published with
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,9 @@ def run(cell: Cell, settings: Settings, progress: Progress | None = None) -> dic
     start = time.process_time()
     material = cell.source.load(cell.seed, settings.shots, progress)
     kind = LEARNERS[cell.learner]
-    options: dict[str, Any] = {} if settings.epochs is None else {"epochs": min(settings.epochs, kind.epochs)}
-    learner = kind(material.clip, material.tokenizer, material.template, **options)
     train = material.train if cell.shots == settings.shots else material.train.few(cell.shots)
+    epochs = epochs_of(kind, len(train.labels), cell.source.most_steps, settings.epochs)
+    learner = kind(material.clip, material.tokenizer, material.template, epochs=epochs)
     images = train.stacked() if learner.tunes_images else train.features
     tell = functools.partial(progress, f"{cell.name}: epochs") if progress else None
     learner.fit(images, train.labels, material.base_classes, seed=cell.seed, progress=tell)
@@ -91,6 +93,16 @@ def run(cell: Cell, settings: Settings, progress: Progress | None = None) -> dic
         "losses": [learner.losses[0], learner.losses[-1]],
         "seconds": {"tuning": round(tuned, 2), "all": round(time.process_time() - start, 2)},
     }
+
+
+def epochs_of(kind: type[PromptLearner], images: int, most_steps: int | None, most_epochs: int | None = None) -> int:
+    """The published number, or as many as fit into ``most_steps`` batches of ``images`` but no fewer than
+    ``LEAST_EPOCHS``, since the first warms up; at most ``most_epochs``."""
+    epochs = kind.epochs
+    if most_steps is not None:
+        fit = most_steps // math.ceil(images / kind.batch_size)
+        epochs = min(epochs, max(LEAST_EPOCHS, fit))
+    return epochs if most_epochs is None else min(epochs, most_epochs)
 
 
 def feature_set(learner: PromptLearner, part: Part, classnames: list[str]) -> FeatureSet:

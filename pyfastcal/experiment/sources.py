@@ -67,6 +67,7 @@ class Source(Protocol):
     model: str
     folder: str  # where its cells are kept: another one for another task or another model
     small: bool  # whether its model gains nothing from more than one thread
+    most_steps: int | None  # where learners stop, None: as published
 
     def load(self, seed: int, shots: int, progress: Progress | None = None) -> Material: ...
 
@@ -103,6 +104,7 @@ class FolderTask:
     num_workers: int = 0
     cache: str | None = None
     small = False
+    most_steps = None
 
     def __post_init__(self) -> None:
         check_template("template", self.template)

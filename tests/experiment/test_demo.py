@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from pyfastcal import demo
 from pyfastcal.cli import app
 from pyfastcal.clip import tasks
+from pyfastcal.clip.prompts import CoOp
 from pyfastcal.clip.tasks.images import STD, normalize
 from pyfastcal.report import Report, findings, mistakes, neighbours
 
@@ -78,8 +79,8 @@ def test_command_writes_report_numbers_picture_and_features(tmp_path: Path, monk
     run = demo.run
     monkeypatch.setattr(demo, "run", lambda *a, **k: run(*a, **k, epochs=3))
     picture = tmp_path / "demo.png"
-    arguments = ["demo", "--seeds", "1", "--out", str(tmp_path), "--picture", str(picture), "--features"]
-    done = CliRunner().invoke(app, arguments)
+    arguments = ["demo", "--task", "digits", "--seeds", "1", "--out", str(tmp_path), "--picture", str(picture)]
+    done = CliRunner().invoke(app, [*arguments, "--features"])
     assert done.exit_code == 0, done.output
     assert "New classes without calibration" in done.stdout and "DAC" in done.stdout
     names = {p.name for p in tmp_path.rglob("*.*")}
@@ -103,6 +104,19 @@ def test_command_writes_report_numbers_picture_and_features(tmp_path: Path, monk
     assert done.exit_code == 0, done.output
     for row in json.loads((tmp_path / "again.json").read_text())["runs"][0]["rows"]:
         assert row["ece"] == rows["new", row["method"]]["ece"], row["method"]
+
+
+def test_drawings_are_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(CoOp, "fit", lambda coop, *_, seed, **__: asked.append((seed, coop.epochs)) or coop)
+    found = demo.run(methods=["conf", "dac"])
+    task = tasks.load("animals")
+    assert asked == [(seed, 1500 // 19) for seed in range(2)]
+    assert found.title == "pyfastcal demo: animals" and "drawn by people" in found.description[0]
+    for run in found.runs:
+        base, new = run.evaluations
+        assert (base.features.classnames, new.features.classnames) == (task.base_classes, task.new_classes)
+    assert len(found.runs[0].images["new"]) == len(task.new_test.labels) and not found.runs[1].images
 
 
 @pytest.mark.parametrize(("task", "seeds", "name"), [("cats", [0], "task"), ("digits", [], "seeds")])

@@ -14,7 +14,10 @@ from typer.testing import CliRunner
 
 from pyfastcal import experiment
 from pyfastcal.cli import app
+from pyfastcal.clip import tasks
+from pyfastcal.clip.prompts import LEARNERS
 from pyfastcal.experiment import tables
+from pyfastcal.experiment.cell import epochs_of
 from pyfastcal.experiment.page import render
 from pyfastcal.experiment.results import average
 
@@ -148,6 +151,29 @@ def test_wrong_arguments(options: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         experiment.run(tmp_path, DIGITS, **options)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("learner", "images", "most_steps", "most_epochs", "epochs"),
+    [
+        ("CoOp", 80, None, None, 200),
+        ("CoOp", 80, None, 3, 3),
+        ("CoOp", 608, 1500, None, 78),  # of 19 batches
+        ("CoOp", 80, 1500, None, 200),
+        ("ProDA", 608, 1500, None, 9),
+        ("CoCoOp", 608, 1500, None, 5),  # one image at a time: two epochs would be a warm-up and hardly more
+        ("MaPLe", 608, 1500, None, 5),
+        ("MaPLe", 608, 1500, 2, 2),
+    ],
+)
+def test_epochs(learner: str, images: int, most_steps: int | None, most_epochs: int | None, epochs: int) -> None:
+    assert epochs_of(LEARNERS[learner], images, most_steps, most_epochs) == epochs
+
+
+def test_the_eleven_tasks_of_drawings() -> None:
+    sources = experiment.bundled(["drawings"])
+    assert [(source.name, source.model) for source in sources] == [(name, "drawings") for name in tasks.DRAWINGS]
+    assert all(source.most_steps == 1500 for source in sources) and DIGITS[0].most_steps is None
 
 
 def test_unknown_task() -> None:

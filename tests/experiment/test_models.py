@@ -26,8 +26,8 @@ def two_models(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.manual_seed(0)
         model = open_clip.CLIP(64, RESNET, text | {"width": 64, "heads": 2, "layers": 1}).eval().requires_grad_(False)
     tiny = type(digits)(model, digits.tokenizer, digits.preprocess, "tiny")
-    monkeypatch.setattr(bundled_tasks, "_small", {"digits": digits, "tiny": tiny}.__getitem__)
-    task = bundled_tasks.Bundled("digits", {}, ("digits", "tiny"), "ten")
+    monkeypatch.setattr(bundled_tasks, "small_clip", {"digits": digits, "tiny": tiny}.__getitem__)
+    task = bundled_tasks.Bundled("digits", {}, ("digits", "tiny"), "ten", "handwritten digits")
     monkeypatch.setitem(experiment.BUNDLED, "digits", task)
     bundled_tasks._material.cache_clear()
 

@@ -1,7 +1,8 @@
 """The bundled small CLIPs: real open_clip models, pre-trained for this package.
 
 ``digits`` saw warped glyphs of computer fonts, ``shapes`` a rendered world (0.47 M parameters, ``python -m
-scripts.clip.pretrain``). docs/small_clips.md is their model card."""
+scripts.clip.pretrain``), ``drawings`` emoji and icons that people drew (5.2 M parameters, ``python -m
+scripts.drawings.pretrain``). docs/small_clips.md is their model card."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from ..tokenizer import WordTokenizer
 __all__ = ["NAMES", "SmallCLIP", "files_of", "load_from", "load_small"]
 
 FOLDER = Path(__file__).parent
-NAMES = ("digits", "shapes")
+NAMES = ("digits", "shapes", "drawings")
 
 
 @dataclass(frozen=True)

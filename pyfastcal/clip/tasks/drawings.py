@@ -108,8 +108,9 @@ def make(
     domain: Domain = TARGET,
 ) -> Task:
     """The first half of the classes, in alphabetical order, is base, as in the papers, with every seed; the seed says
-    which hands of a base class are for training (a third of them, at least one), which for validation (as many), which
-    for the test (the rest), and how each image is painted. All hands of a new class are for its test.
+    which hands of a base class are for training (half of them, rounded down: the papers' shots are as many pictures),
+    which for validation (one), which for the test (the rest), and how each image is painted. All hands of a new class
+    are for its test.
 
     ``shots`` images of each base class for training, as many for validation, ``test_images`` of every class for the
     tests: hands and their drawings take turns. ``image_size``: side of the images, of the CLIP that is to see them;
@@ -153,8 +154,8 @@ def _by_hands(drawings: Drawings, label: int, generator: torch.Generator) -> lis
 
 
 def _shares(hands: list[list[int]]) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
-    third = max(1, len(hands) // 3)
-    return hands[:third], hands[third : 2 * third], hands[2 * third :]
+    half = len(hands) // 2
+    return hands[:half], hands[half : half + 1], hands[half + 1 :]
 
 
 def _turn(hands: list[list[int]], i: int) -> int:

@@ -47,7 +47,8 @@ def export(kind: str, state: State, data: Pretraining, vocabulary: Path, folder:
     config.write_text(json.dumps(MODELS[kind].architecture(tokenizer.vocab_size), indent=2) + "\n")
     words.write_bytes((vocabulary / "vocabulary.txt.gz").read_bytes())
     tensors = {key: value.half().contiguous() for key, value in state.model.state_dict().items()}
-    atomic_write(weights, lambda path: save_file(tensors, path))
+    about = {"kind": kind, "steps": str(state.step), "seconds": str(round(state.seconds))}
+    atomic_write(weights, lambda path: save_file(tensors, path, about))
     return scale
 
 

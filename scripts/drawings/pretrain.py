@@ -6,10 +6,10 @@ learned, and set after training by what calibrates held-out drawings outside the
 last quarter; matrices within the transformers are learned by Muon (Liu et al. 2025, arXiv 2502.16982), which needs half
 of AdamW's steps here, all else by AdamW. A longer training goes on from the state before that fall.
 
-``--steps N`` trains up to step N; a killed run goes on from its last state. Each batch hangs on its number alone."""
+``--steps N`` trains up to step N; a killed run goes on from its last state. Each batch hangs on its number alone.
+``--start`` goes on from a bundled model's weights, whose file tells their step, with optimizers that start anew."""
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from pyfastcal.clip import import_open_clip
@@ -53,11 +54,12 @@ def contrastive_loss(images: Tensor, texts: Tensor, scale: float) -> Tensor:
 
 
 class State:
-    """A training between two steps: model, optimizer, number of the next step, seconds of processor time so far."""
+    """A training between two steps: model, optimizer, number of the next step, seconds of processor time so far, the
+    step that its optimizers began at."""
 
     def __init__(self, kind: str, vocab_size: int, device: str) -> None:
         torch.manual_seed(2026)
-        self.kind, self.step, self.seconds, self.device = kind, 0, 0.0, device
+        self.kind, self.step, self.seconds, self.began, self.device = kind, 0, 0.0, 0, device
         self.model = import_open_clip().CLIP(**MODELS[kind].architecture(vocab_size)).to(device)
         self.model.logit_scale.requires_grad_(False)
         if not hasattr(self.model.visual, "transformer"):
@@ -80,6 +82,7 @@ class State:
         found = {
             "step": self.step,
             "seconds": self.seconds,
+            "began": self.began,
             "kind": self.kind,
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -90,10 +93,20 @@ class State:
         found = torch.load(file, map_location=self.device, weights_only=True)
         if found["kind"] != self.kind:
             raise ValueError(f"{file}: is of {found['kind']}, not of {self.kind}")
-        self.step, self.seconds = found["step"], found["seconds"]
+        self.step, self.seconds, self.began = found["step"], found["seconds"], found["began"]
         self.model.load_state_dict(found["model"])
         for optimizer, own in zip(self.optimizers, found["optimizers"], strict=True):
             optimizer.load_state_dict(own)
+
+    def load_weights(self, file: Path) -> None:
+        """Of a bundled model, as ``export`` wrote them."""
+        with safe_open(file, "pt") as found:
+            about = found.metadata()
+            if about["kind"] != self.kind:
+                raise ValueError(f"{file}: is of {about['kind']}, not of {self.kind}")
+            self.model.load_state_dict({key: found.get_tensor(key).float() for key in found.keys()})  # noqa: SIM118
+        self.step = self.began = int(about["steps"])
+        self.seconds = float(about["seconds"])
 
 
 class _Ahead:
@@ -111,10 +124,10 @@ class _Ahead:
         return self.made.popleft().result()
 
 
-def rate_at(step: int, steps: int) -> float:
+def rate_at(step: int, steps: int, began: int = 0) -> float:
     """The learning rate: a warm-up, a plateau, a straight fall over the last quarter of ``steps``."""
     left, warm_up = (steps - step) / (FALL * steps), min(WARM_UP, steps // 8)
-    return LEARNING_RATE * min(1.0, (step + 1) / max(warm_up, 1), left)
+    return LEARNING_RATE * min(1.0, (step - began + 1) / max(warm_up, 1), left)
 
 
 def scale_at(step: int) -> float:
@@ -136,7 +149,7 @@ def train(
         for optimizer in state.optimizers:
             optimizer.zero_grad()
             for group in optimizer.param_groups:
-                group["lr"] = rate_at(state.step, steps)
+                group["lr"] = rate_at(state.step, steps, state.began)
         images, captions, _ = ahead.batch(state.step)
         ids = tokenizer(captions).to(state.device)
         with torch.autocast(torch.device(state.device).type, torch.bfloat16):
@@ -201,7 +214,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of states and the model (default: DATA/KIND)")
     parser.add_argument("--steps", type=int, default=12000)
     parser.add_argument("--batch", type=int, default=BATCH)
-    parser.add_argument("--start", type=Path, help="a state to go on from, where --out has none")
+    parser.add_argument("--start", type=Path, help="weights to go on from, where --out has no state")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     out = args.out or args.data / args.kind
@@ -209,13 +222,12 @@ def main() -> None:
     data = Pretraining(args.data, MODELS[args.kind].image_size)
     tokenizer = tokenizer_of(args.data, MODELS[args.kind].context_length)
     state = State(args.kind, tokenizer.vocab_size, args.device)
-    before = out / "last.pt" if (out / "last.pt").exists() else args.start
-    if before is not None:
-        state.load(before)
-        print(f"goes on from step {state.step} ({before})", file=sys.stderr)
+    if (out / "last.pt").exists():
+        state.load(out / "last.pt")
+    elif args.start is not None:
+        state.load_weights(args.start)
+    print(f"{args.kind} from step {state.step} to {args.steps}", file=sys.stderr)
     train(state, data, tokenizer, args.steps, out, batch=args.batch)
-    about = {"kind": args.kind, "steps": state.step, "batch": args.batch, "processor seconds": round(state.seconds)}
-    (out / "training.json").write_text(json.dumps(about) + "\n")
 
 
 if __name__ == "__main__":

@@ -86,6 +86,21 @@ def test_it_learns_and_what_it_exports_classifies(folder, tmp_path):
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
     assert texts.shape == (len(task.new_classes), 128)
 
+    further, data, _ = started(folder)
+    further.load_weights(tmp_path / "drawings-small" / "weights.safetensors")
+    assert (further.step, further.began) == (40, 40)
+    assert all(
+        torch.equal(value, half[key]) for key, value in further.model.state_dict().items() if key != "logit_scale"
+    )
+    pretrain.train(further, data, tokenizer, 42, tmp_path, batch=8)
+    resumed, _, _ = started(folder)
+    resumed.load(tmp_path / "last.pt")
+    assert (resumed.step, resumed.began) == (42, 40)
+    with pytest.raises(ValueError, match="is of vit-small, not of vit"):
+        pretrain.State("vit", tokenizer.vocab_size, "cpu").load_weights(
+            tmp_path / "drawings-small" / "weights.safetensors"
+        )
+
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_the_passes_for_training_are_open_clips(folder, kind):
@@ -114,5 +129,7 @@ def test_the_rate_warms_up_stays_and_falls():
     rates = [pretrain.rate_at(step, 4000) for step in range(4000)]
     top = pretrain.LEARNING_RATE
     assert rates[0] < rates[250] < rates[499] == top == rates[3000] > rates[3500] > rates[3999] > 0
+    further = [pretrain.rate_at(step, 4000, 2000) for step in range(2000, 4000)]
+    assert further[:2] == rates[:2] and further[499:] == rates[2499:]  # a new start warms up anew
     assert math.isclose(pretrain.scale_at(0), pretrain.START_SCALE)
     assert math.isclose(pretrain.scale_at(10_000), pretrain.SCALE)

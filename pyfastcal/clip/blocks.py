@@ -95,6 +95,11 @@ def image_blocks(transformer: nn.Module, x: Tensor, prompts: Sequence[Tensor]) -
     return x[:, 0]
 
 
+def whole(block: nn.Module, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A block on tokens (N, L, width), ``bias`` (L, L) added to the scores."""
+    return _behind(block, x, _mix(*_heads(block, x), bias))
+
+
 def _heads(block: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
     """Queries, keys, values (N, heads, L, size) of tokens (N, L, width)."""
     attention = block.attn

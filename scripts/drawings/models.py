@@ -42,7 +42,7 @@ MODELS = {
 
 def _through(transformer: nn.Module, x: Tensor, mask: Tensor | None = None) -> Tensor:
     for block in transformer.resblocks:
-        x = blocks._behind(block, x, blocks._mix(*blocks._heads(block, x), mask))
+        x = blocks.whole(block, x, mask)
     return x
 
 

@@ -12,6 +12,8 @@ from pyfastcal import DistanceAwareCalibration
 from pyfastcal.clip import SmallCLIP, encode_images, encode_text, load_small, tasks
 from pyfastcal.clip.prompts import CoOp
 from pyfastcal.clip.tasks import digits, world
+from pyfastcal.experiment import BUNDLED
+from pyfastcal.experiment.cell import epochs_of
 from scripts.figures.page import DOCS, with_tables
 from scripts.figures.zero_shot import Figures, classified, figures, parts, zero_shot
 
@@ -25,12 +27,12 @@ DOMAINS: dict[str, dict[str, tuple[str, dict]]] = {  # of each model: tasks and 
     },
     "drawings": {name: (name, {}) for name in tasks.DRAWINGS},
 }
-TUNING = {"drawings": {"epochs": 50}}  # CoOp's own for its largest data set; 200 for the others
 
 
-def tuned(clip: SmallCLIP, task: tasks.Task, seed: int, **tuning: int) -> dict[str, Figures]:
+def tuned(clip: SmallCLIP, task: tasks.Task, seed: int) -> dict[str, Figures]:
     """Figures of the same classes after CoOp learned its prompt on the base ones, and the ECE that DAC leaves."""
-    coop = CoOp(clip, template=task.template, **tuning).fit(*task.train, task.base_classes, seed=seed)
+    epochs = epochs_of(CoOp, len(task.train.labels), BUNDLED[task.name].most_steps)
+    coop = CoOp(clip, template=task.template, epochs=epochs).fit(*task.train, task.base_classes, seed=seed)
     base = task.base_classes
     bank = dict(base_tuned=coop.text_features(base), base_zeroshot=coop.zeroshot_text_features(base))
     found = {}
@@ -66,8 +68,7 @@ def measure() -> dict:
             for domain, (task, options) in domains.items()
         }
         task, options = next(iter(domains.values()))
-        kinds = TUNING.get(name, {})
-        found["CoOp"][name] = [tuned(clip, tasks.load(task, seed=seed, **options), seed, **kinds) for seed in SEEDS]
+        found["CoOp"][name] = [tuned(clip, tasks.load(task, seed=seed, **options), seed) for seed in SEEDS]
     return found
 
 

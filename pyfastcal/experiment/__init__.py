@@ -34,8 +34,8 @@ __all__ = [
 
 METHODS = ("zs", "conf", "ts", "den", "hb", "ir", "mir", "dac", "ts+dac", "cac", "cac-fit")
 ABOUT = (
-    "The CLIPs are small ones trained for these tasks, with 0.47 M parameters: what they show says nothing of large "
-    "models, and no figure here is a paper's."
+    "The CLIPs are small ones trained for these tasks, with 0.5 or 5 M parameters: what they show says nothing of "
+    "large models, and no figure here is a paper's."
 )
 FEW_SHOTS = (1, 2, 4, 8)  # what is tuned on besides, where ``shots`` are more
 

@@ -18,7 +18,10 @@ def heads(tmp_path: Path) -> str:
     return f"{tmp_path}/heads.safetensors"
 
 
-def test_measures_what_a_file_holds(heads: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_measures_what_a_file_holds(
+    heads: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     arguments = ["--features", f"one={heads}:before", "--features", f"both={heads}:before+after"]
     assert real_text.main(["--quick", *arguments]) == 0
     found = capsys.readouterr().out

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pyfastcal import experiment
+from pyfastcal.clip import tasks
 from pyfastcal.experiment import bundled_tasks
 from pyfastcal.experiment.page import render
 from pyfastcal.experiment.results import Results
@@ -39,7 +40,7 @@ def test_names_of_groups_and_models(two_models: None) -> None:
     assert pairs(["ten"]) == [("digits", "digits", "digits")]
     assert pairs(["digits", "ten"], ["all"]) == [("digits", "digits", "digits"), ("digits", "tiny", "digits@tiny")]
     assert pairs(["ten"], ["tiny"]) == [("digits", "tiny", "digits@tiny")]
-    assert {name for name, _, _ in pairs(["small"])} == set(experiment.BUNDLED) - {"digits"}
+    assert {name for name, _, _ in pairs(["small"])} == set(experiment.BUNDLED) - {"digits", *tasks.DRAWINGS}
     assert len(pairs(["all"])) == len(experiment.BUNDLED)
     with pytest.raises(ValueError, match="models must be one of 'all', 'digits', 'tiny', got 'huge'"):
         experiment.bundled(["ten"], ["huge"])

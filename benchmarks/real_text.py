@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 import torch
 from rich.console import Console
-from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import normalize
+
+from pyfastcal.io.features import read_fields
 
 from . import dac_fit, harness, knn, results, tables
 from .harness import Case
@@ -27,9 +28,10 @@ def features_of(text: str) -> tuple[str, list[Tensor]]:
     file, _, keys = where.rpartition(":")
     if not (name and file and keys):
         raise argparse.ArgumentTypeError(f"must be NAME=FILE:KEY[+KEY], got {text!r}")
-    found = load_file(file)
-    if unknown := [key for key in keys.split("+") if key not in found]:
-        raise argparse.ArgumentTypeError(f"{file} has {', '.join(found)}, not {', '.join(unknown)}")
+    try:
+        found = read_fields(file, keys.split("+"), [])
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return name, [normalize(found[key].float(), dim=1) for key in keys.split("+")]
 
 

@@ -43,7 +43,8 @@ def experiment(
         str, typer.Option(help="Learners that are tuned on 1, 2, 4 and 8 shots besides; none for no one.")
     ] = "CoOp",
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="At most so many, for a quick look. Default: the published.")
+        int | None,
+        typer.Option(min=1, help="At most so many. Default: the published; on drawings what 1500 steps have room for."),
     ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes. Default: the processor's cores; 1 with --data.")

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.real_text import features_of
 from pyfastcal import DistanceAwareCalibration, ops
 from pyfastcal.clip import encode_text, load_small, tasks
 from pyfastcal.clip.tasks import drawings
-from pyfastcal.io.features import read_fields
 from scripts.figures.page import DOCS, with_tables
 
 CARD, FIGURES = DOCS / "small_clips.md", DOCS / "geometry.json"
@@ -76,13 +76,6 @@ def of_drawings() -> dict[str, dict[str, float]]:
     return found
 
 
-def of_file(text: str) -> tuple[str, dict[str, float]]:
-    name, _, place = text.partition("=")
-    file, _, keys = place.rpartition(":")
-    read = read_fields(file, keys.split("+"), [])
-    return name, geometry(*(read[key].float() for key in keys.split("+")))
-
-
 def table(found: dict[str, dict[str, float]]) -> str:
     lines = [
         "| text features | classes | cosine between classes: mean ± spread | to the nearest | hubness | proximity | "
@@ -99,10 +92,13 @@ def table(found: dict[str, dict[str, float]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the geometry of text features for the model card.")
-    parser.add_argument("--other", action="append", default=[], metavar="NAME=FILE:KEY[+KEY]")
+    what = {"metavar": "NAME=FILE:KEY[+KEY]", "help": "a safetensors file"}
+    parser.add_argument("--other", action="append", default=[], type=features_of, **what)
     args = parser.parse_args()
     before = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
-    others = dict(map(of_file, args.other)) or {k: v for k, v in before.items() if not k.startswith("drawings")}
+    others = {name: geometry(*heads) for name, heads in args.other}
+    if not others:
+        others = {name: row for name, row in before.items() if not name.startswith("drawings")}
     found = of_drawings() | others
     FIGURES.write_text(json.dumps(found, indent=1) + "\n")
     CARD.write_text(with_tables(CARD.read_text(), {"geometry": table(found)}))

@@ -9,6 +9,7 @@ import json
 import pytest
 
 from pyfastcal.clip import load_small, tasks
+from scripts.figures import geometry
 from scripts.figures import small_clips as card
 
 FIGURES = json.loads(card.FIGURES.read_text())
@@ -48,6 +49,22 @@ def test_zero_shot_figures_of_the_digits(clip, seed):
 def test_zero_shot_figures_of_the_shapes(domain):
     task = tasks.load("shapes", seed=0, **card.DOMAINS["shapes"][domain][1])
     check(card.zero_shot(load_small("shapes"), task), FIGURES["zero-shot"]["shapes"][domain][0], TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["clothing", "flags"])
+def test_zero_shot_figures_of_the_drawings(name):
+    check(
+        card.zero_shot(load_small("drawings"), tasks.load(name)), FIGURES["zero-shot"]["drawings"][name][0], TOLERANCE
+    )
+
+
+def test_geometry_of_the_text_features():
+    text, told = geometry.CARD.read_text(), json.loads(geometry.FIGURES.read_text())
+    assert geometry.with_tables(text, {"geometry": geometry.table(told)}) == text
+    found = geometry.of_drawings()
+    assert set(found) == {name for name in told if name.startswith("drawings")}
+    for name, row in found.items():
+        assert row == pytest.approx(told[name], abs=0.02), name
 
 
 def test_figures_after_tuning(clip):

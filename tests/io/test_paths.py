@@ -58,12 +58,12 @@ def test_outputs_that_would_overwrite(files, tmp_path: Path, monkeypatch, option
 
 
 def test_the_demo_is_refused_before_it_runs(tmp_path: Path) -> None:
-    out = tmp_path / "digits.json"
+    out = tmp_path / "animals.json"
     line = error_of("demo", "--out", tmp_path, "--picture", out)
-    assert "digits.json of --out must not overwrite the file of --picture" in line
+    assert "animals.json of --out must not overwrite the file of --picture" in line
     assert not list(tmp_path.iterdir())
     out.touch()
-    assert "digits.html of --out must be in a folder" in error_of("demo", "--out", out)
+    assert "animals.html of --out must be in a folder" in error_of("demo", "--out", out)
 
 
 def test_results_do_not_go_into_the_images(tmp_path: Path) -> None:

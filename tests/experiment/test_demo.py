@@ -107,7 +107,7 @@ def test_command_writes_report_numbers_picture_and_features(tmp_path: Path, monk
 
 
 def test_drawings_are_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
+    asked: list[tuple[int, int]] = []
     monkeypatch.setattr(CoOp, "fit", lambda coop, *_, seed, **__: asked.append((seed, coop.epochs)) or coop)
     found = demo.run(methods=["conf", "dac"])
     task = tasks.load("animals")

@@ -24,7 +24,9 @@ NORMALISATIONS = {
     "dac tuned": "tuned proximity alone",
     "cac similarity": "z of cosine similarities, as published",
     "cac probability": "z of softmax probabilities",
+    "cac logit": "z of logits over 100, CLIP's scale, which the constants are for",
 }
+CLIP_SCALE = 100.0
 
 
 def rows(features: FeatureSet, base: FeatureSet, n_bins: int) -> Iterator[dict[str, Any]]:
@@ -47,6 +49,8 @@ def _normalised(features: FeatureSet, base: FeatureSet, n_bins: int, z: dict[str
         yield _row("normalisation", "dac tuned", features, n_bins, per_class=tuned)
     yield _row("normalisation", "cac similarity", features, n_bins, sample=_weight(z["similarity"]))
     yield _row("normalisation", "cac probability", features, n_bins, sample=_weight(z["probability"]))
+    logit = z["similarity"] * (features.logit_scale / CLIP_SCALE)
+    yield _row("normalisation", "cac logit", features, n_bins, sample=_weight(logit))
 
 
 def _distance(features: FeatureSet, on: str) -> Tensor:

@@ -1,14 +1,16 @@
 """The tasks that come with the package, in groups, each with the small CLIPs it can be run on."""
 
 import functools
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..arguments import checks
 from ..clip import SmallCLIP, encode_images, load_small, tasks
+from ..clip.small import NAMES
 from ..io.progress import Progress
 from .sources import Material, Part, folder_name
 
@@ -33,6 +35,7 @@ SHAPES = "rendered coloured and textured shapes, for a small CLIP pre-trained on
 # On the largest of the tasks of drawings that is CoOp's number of epochs for its largest data set, 50; the published
 # steps of all learners would take five hours a seed on two cores, of which ProDA's are four.
 MOST_STEPS = 1500
+DRAWN = tuple(name for name in NAMES if name.startswith("drawings"))
 BUNDLED: dict[str, Bundled] = {
     "digits": Bundled(
         *("digits", {}, ("digits",), "small"),
@@ -45,7 +48,7 @@ BUNDLED: dict[str, Bundled] = {
     },
     **{
         name: Bundled(
-            *(name, {}, ("drawings",), "drawings"),
+            *(name, {}, DRAWN, "drawings"),
             about=f"{name.replace('-', ' and ')}, drawn by people, for a small CLIP pre-trained on other drawings",
             most_steps=MOST_STEPS,
         )
@@ -82,7 +85,8 @@ class BundledTask:
         return BUNDLED[self.name].most_steps
 
     def identity(self) -> dict[str, Any]:
-        return {"bundled": self.name, "model": self.model}
+        about = {"bundled": self.name, "model": self.model, "weights": digest(small_clip(self.model).model)}
+        return about | {"most_steps": self.most_steps}
 
     def load(self, seed: int, shots: int, progress: Progress | None = None) -> Material:
         return _material(self.name, self.model, seed, shots)
@@ -125,14 +129,25 @@ def _has(name: str, model: str) -> bool:
 small_clip = functools.lru_cache(load_small)
 
 
+@functools.lru_cache(maxsize=len(NAMES))
+def digest(model: nn.Module) -> str:
+    """Of its weights, so that cells made with others are told apart."""
+    found = hashlib.sha256()
+    for name, value in model.state_dict().items():
+        found.update(name.encode() + value.contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
 @functools.lru_cache(maxsize=2)
 def task_of(name: str, clip: SmallCLIP, seed: int, shots: int) -> tasks.Task:
-    """Its images and classes for a model: drawings are painted in the size that it takes."""
+    """Its images and classes for a model."""
     family, options = BUNDLED[name].family, BUNDLED[name].options
-    if family in tasks.DRAWINGS:
-        size = clip.model.visual.image_size  # open_clip's transformers have two numbers, its ResNets one
-        options = options | {"image_size": size if isinstance(size, int) else size[0]}
-    return tasks.load(family, seed=seed, shots=shots, **options)
+    return tasks.load(family, seed=seed, shots=shots, **size_for(clip, family), **options)
+
+
+def size_for(clip: SmallCLIP, family: str) -> dict[str, int]:
+    """Options of ``tasks.load``: drawings are painted in the size that the model takes."""
+    return {"image_size": clip.image_size} if family in tasks.DRAWINGS else {}
 
 
 @functools.lru_cache(maxsize=2)  # an experiment goes task by task

@@ -90,8 +90,10 @@ class Folder:
                 if theirs != value:
                     raise ValueError(f"{self.path}: holds an experiment with {key} {_said(theirs)}, not {_said(value)}")
             for name, theirs in before["sources"].items():
-                if identity.get(name, theirs) != theirs:
-                    raise ValueError(f"{self.path}: holds an experiment in which {name} was made of {theirs}")
+                if (own := identity.get(name, theirs)) != theirs:
+                    raise ValueError(
+                        f"{self.path}: holds an experiment in which {name} was made of {theirs}, not {own}"
+                    )
         found["sources"] = before["sources"] | identity
         found["left out"] = {name: dict(whys) for name, whys in before["left out"].items()}
         for (model, learner), why in (left_out or {}).items():

@@ -38,14 +38,19 @@ def fitted_scale(scores: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 def export(kind: str, state: State, data: Pretraining, vocabulary: Path, folder: Path = FOLDER) -> float:
-    """Write configuration, vocabulary and weights of the model into ``folder``; its logit scale."""
+    """Write configuration, vocabulary and weights of the model into ``folder``; its logit scale. ValueError where the
+    vocabulary there, which all models on drawings share, is another one."""
     tokenizer = tokenizer_of(vocabulary, MODELS[kind].context_length)
     scale = fitted_scale(*validation_scores(state, data, tokenizer, TARGET))
     state.model.logit_scale.data.fill_(math.log(scale))
     config, words, weights = files_of(NAMES[kind], folder)
-    config.parent.mkdir(parents=True, exist_ok=True)
+    own = (vocabulary / words.name).read_bytes()
+    if words.exists() and words.read_bytes() != own:
+        raise ValueError(f"vocabulary must be that of {words}, got another one in {vocabulary}")
+    for file in (config, words):
+        file.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(json.dumps(MODELS[kind].architecture(tokenizer.vocab_size), indent=2) + "\n")
-    words.write_bytes((vocabulary / "vocabulary.txt.gz").read_bytes())
+    words.write_bytes(own)
     tensors = {key: value.half().contiguous() for key, value in state.model.state_dict().items()}
     about = {"kind": kind, "steps": str(state.step), "seconds": str(round(state.seconds))}
     atomic_write(weights, lambda path: save_file(tensors, path, about))

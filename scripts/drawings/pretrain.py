@@ -214,7 +214,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of states and the model (default: DATA/KIND)")
     parser.add_argument("--steps", type=int, default=12000)
     parser.add_argument("--batch", type=int, default=BATCH)
-    parser.add_argument("--start", type=Path, help="weights to go on from, where --out has no state")
+    parser.add_argument("--start", type=Path, help="weights to go on from; --out must have no state")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     out = args.out or args.data / args.kind
@@ -223,6 +223,8 @@ def main() -> None:
     tokenizer = tokenizer_of(args.data, MODELS[args.kind].context_length)
     state = State(args.kind, tokenizer.vocab_size, args.device)
     if (out / "last.pt").exists():
+        if args.start is not None:
+            parser.error(f"--start: {out} has a state already, from which a training goes on without it")
         state.load(out / "last.pt")
     elif args.start is not None:
         state.load_weights(args.start)

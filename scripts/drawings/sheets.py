@@ -58,7 +58,7 @@ def _notice(index: dict, packages: Path) -> str:
         "",
         "The sheets in this folder hold drawings of the sets below, taken from the packages `@iconify-json/NAME` of",
         "the npm registry and rendered at 64 x 64 pixels, otherwise unchanged; tasks show them turned, scaled, on",
-        "backgrounds and with changed colours. The CLIP `drawings` was pre-trained on drawings of all sets below.",
+        "backgrounds and with changed colours. The CLIPs `drawings*` were pre-trained on drawings of all sets below.",
         "Names of classes and keywords are of emojibase-data (MIT, Miles Johnson, https://github.com/milesj/emojibase).",
         "",
         "| set | version | author | licence | in the sheets |",

@@ -13,6 +13,7 @@ from pyfastcal.clip import SmallCLIP, encode_images, encode_text, load_small, ta
 from pyfastcal.clip.prompts import CoOp
 from pyfastcal.clip.tasks import digits, world
 from pyfastcal.experiment import BUNDLED
+from pyfastcal.experiment.bundled_tasks import DRAWN, size_for
 from pyfastcal.experiment.cell import epochs_of
 from scripts.figures.page import DOCS, with_tables
 from scripts.figures.zero_shot import Figures, classified, figures, parts, zero_shot
@@ -25,8 +26,9 @@ DOMAINS: dict[str, dict[str, tuple[str, dict]]] = {  # of each model: tasks and 
         "blurry, noisy": ("shapes", {}),
         **{style: ("shapes", {"styles": (style,)}) for style in world.STYLE_NAMES},
     },
-    "drawings": {name: (name, {}) for name in tasks.DRAWINGS},
+    **{model: {name: (name, {}) for name in tasks.DRAWINGS} for model in DRAWN},
 }
+TUNED = ("digits", "shapes", "drawings")  # the other backbones are tuned in the experiment
 
 
 def tuned(clip: SmallCLIP, task: tasks.Task, seed: int) -> dict[str, Figures]:
@@ -64,12 +66,16 @@ def measure() -> dict:
     for name, domains in DOMAINS.items():
         clip = load_small(name)
         found["zero-shot"][name] = {
-            domain: [zero_shot(clip, tasks.load(task, seed=seed, **options)) for seed in SEEDS]
-            for domain, (task, options) in domains.items()
+            domain: [zero_shot(clip, loaded(clip, *of, seed)) for seed in SEEDS] for domain, of in domains.items()
         }
-        task, options = next(iter(domains.values()))
-        found["CoOp"][name] = [tuned(clip, tasks.load(task, seed=seed, **options), seed) for seed in SEEDS]
+        if name in TUNED:
+            first = next(iter(domains.values()))
+            found["CoOp"][name] = [tuned(clip, loaded(clip, *first, seed), seed) for seed in SEEDS]
     return found
+
+
+def loaded(clip: SmallCLIP, task: str, options: dict, seed: int) -> tasks.Task:
+    return tasks.load(task, seed=seed, **size_for(clip, task), **options)
 
 
 def tables(found: dict) -> dict[str, str]:

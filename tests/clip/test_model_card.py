@@ -9,6 +9,7 @@ import json
 import pytest
 
 from pyfastcal.clip import load_small, tasks
+from pyfastcal.experiment.bundled_tasks import DRAWN
 from scripts.figures import geometry
 from scripts.figures import small_clips as card
 
@@ -52,10 +53,10 @@ def test_zero_shot_figures_of_the_shapes(domain):
 
 
 @pytest.mark.parametrize("name", ["clothing", "flags"])
-def test_zero_shot_figures_of_the_drawings(name):
-    check(
-        card.zero_shot(load_small("drawings"), tasks.load(name)), FIGURES["zero-shot"]["drawings"][name][0], TOLERANCE
-    )
+@pytest.mark.parametrize("model", DRAWN)
+def test_zero_shot_figures_of_the_drawings(model, name):
+    clip = load_small(model)
+    check(card.zero_shot(clip, card.loaded(clip, name, {}, seed=0)), FIGURES["zero-shot"][model][name][0], TOLERANCE)
 
 
 def test_geometry_of_the_text_features():

@@ -76,6 +76,10 @@ def test_it_learns_and_what_it_exports_classifies(folder, tmp_path):
     scale = export.export(KIND, state, data, folder, tmp_path)
     clip = load_from("drawings-small", tmp_path)
     assert clip.model.logit_scale.exp().item() == pytest.approx(scale, rel=1e-3) and 5 <= scale <= 100
+    words = tmp_path / "drawings" / "vocabulary.txt.gz"
+    words.write_bytes(words.read_bytes() + bytes(1))
+    with pytest.raises(ValueError, match=f"vocabulary must be that of {words}, got another one in {folder}"):
+        export.export(KIND, state, data, folder, tmp_path)
     task = tasks.load("clothing", shots=1, test_images=1)
     texts = encode_text(clip.model, clip.tokenizer, task.new_classes, task.template)
     found = encode_images(clip.model, task.new_test.images)

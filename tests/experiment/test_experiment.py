@@ -191,6 +191,17 @@ def test_a_cell_of_something_else_is_named(results, folder: Path, tmp_path: Path
         experiment.run(tmp_path / "copy", DIGITS, **OPTIONS)
 
 
+@pytest.mark.parametrize("key", ["weights", "most_steps"])
+def test_a_folder_of_other_weights_or_steps_is_refused(results, folder: Path, tmp_path: Path, key: str) -> None:
+    shutil.copytree(folder, tmp_path / "copy")
+    file = tmp_path / "copy" / "experiment.json"
+    found = json.loads(file.read_text())
+    found["sources"]["digits"][key] = "other"
+    file.write_text(json.dumps(found))
+    with pytest.raises(ValueError, match=f"in which digits was made of .*'{key}': 'other'.*, not .*'{key}': "):
+        experiment.run(tmp_path / "copy", DIGITS, **OPTIONS)
+
+
 def test_broken_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "experiment.json").write_text("{")
     with pytest.raises(ValueError, match=r"experiment\.json: not a file of an experiment"):

@@ -2,7 +2,8 @@
 
 ``digits`` saw warped glyphs of computer fonts, ``shapes`` a rendered world (0.47 M parameters, ``python -m
 scripts.clip.pretrain``), ``drawings`` emoji and icons that people drew (5.2 M parameters, ``python -m
-scripts.drawings.pretrain``). docs/small_clips.md is their model card."""
+scripts.drawings.pretrain``); ``drawings-small`` and ``drawings-resnet`` are other backbones on the same drawings.
+docs/small_clips.md is their model card."""
 
 import json
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from ..tokenizer import WordTokenizer
 __all__ = ["NAMES", "SmallCLIP", "files_of", "load_from", "load_small"]
 
 FOLDER = Path(__file__).parent
-NAMES = ("digits", "shapes", "drawings")
+NAMES = ("digits", "shapes", "drawings", "drawings-small", "drawings-resnet")
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,20 @@ class SmallCLIP:
     preprocess: Callable[[Any], Any]
     name: str
 
+    @property
+    def image_size(self) -> int:
+        """S, the side of the images that the model takes, in pixels."""
+        size = self.model.visual.image_size  # open_clip's transformers have two numbers, its ResNets one
+        return size if isinstance(size, int) else size[0]
+
 
 def files_of(name: str, folder: Path = FOLDER) -> tuple[Path, Path, Path]:
-    """open_clip's configuration (its stem is the model's name there), the vocabulary, the weights."""
+    """open_clip's configuration (its stem is the model's name there), the vocabulary, which those on drawings share,
+    the weights."""
     inside = folder / name
-    words = "vocabulary.txt.gz" if name.startswith("drawings") else "vocabulary.json"
-    return inside / f"pyfastcal-{name}.json", inside / words, inside / "weights.safetensors"
+    drawn = name.startswith("drawings")
+    words = folder / "drawings" / "vocabulary.txt.gz" if drawn else inside / "vocabulary.json"
+    return inside / f"pyfastcal-{name}.json", words, inside / "weights.safetensors"
 
 
 def load_small(name: str) -> SmallCLIP:

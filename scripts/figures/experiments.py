@@ -37,7 +37,7 @@ def _percent(value: float | None) -> float | None:
 def tables_of(found: dict[str, Any], page: str) -> dict[str, str]:
     """The document's tables, by their markers in its text ``page``. ValueError for a place that has no table."""
     tables = {one["name"]: Table(**one).markdown() for one in found["tables"]}
-    places = re.findall("<!-- begin: (.+?) -->", page)
+    places = re.findall("<!-- begin: (?!reason )(.+?) -->", page)  # those are of scripts.figures.reasons
     if missing := [name for name in places if name not in tables]:
         raise ValueError(f"the results must have the tables {', '.join(missing)} of {CARD.name}")
     return {name: tables[name] for name in places}

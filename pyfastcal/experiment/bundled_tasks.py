@@ -1,7 +1,6 @@
 """The tasks that come with the package, in groups, each with the small CLIPs it can be run on."""
 
 import functools
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from ..arguments import checks
 from ..clip import SmallCLIP, encode_images, load_small, tasks
 from ..clip.small import NAMES
+from ..evaluate.checkpoint import fingerprint
 from ..io.progress import Progress
 from .sources import Material, Part, folder_name
 
@@ -132,10 +132,7 @@ small_clip = functools.lru_cache(load_small)
 @functools.lru_cache(maxsize=len(NAMES))
 def digest(model: nn.Module) -> str:
     """Of its weights, so that cells made with others are told apart."""
-    found = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        found.update(name.encode() + value.contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
+    return fingerprint(model.state_dict())[:16]
 
 
 @functools.lru_cache(maxsize=2)

@@ -32,8 +32,11 @@ class Part(NamedTuple):
 
     def few(self, shots: int) -> "Part":
         """The first ``shots`` images of each class."""
-        places = [(self.labels == c).nonzero()[:shots, 0] for c in self.labels.unique().tolist()]
-        rows = torch.cat(places)
+        return self.of_each(slice(shots))
+
+    def of_each(self, which: slice) -> "Part":
+        """Those of the images of each class, class by class."""
+        rows = torch.cat([(self.labels == c).nonzero()[which, 0] for c in self.labels.unique().tolist()])
         images = self.images[rows] if isinstance(self.images, Tensor) else Subset(self.images, rows.tolist())
         return Part(images, self.features[rows], self.labels[rows])
 

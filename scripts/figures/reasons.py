@@ -20,6 +20,7 @@ from pyfastcal.evaluate import evaluate
 from pyfastcal.experiment import BundledTask
 from pyfastcal.experiment.cell import feature_set
 from pyfastcal.experiment.sources import Material, Part
+from pyfastcal.experiment.table import Table, method_name, plain
 from pyfastcal.io.features import FeatureSet
 from pyfastcal.io.paths import write_text
 from scripts.figures.page import DOCS, with_tables
@@ -103,16 +104,9 @@ def by_hands(task: str, hands: str) -> dict[str, Row]:
     train = {"same": test.few(FEW), "other": material.train.few(FEW)}[hands]
     learner = tune(material, train, USUAL)
     base = feature_set(learner, material.validation, material.base_classes)
-    tested = {"base": feature_set(learner, behind(test, FEW), material.base_classes)}
+    tested = {"base": feature_set(learner, test.of_each(slice(FEW, None)), material.base_classes)}
     tested["new"] = feature_set(learner, material.new_test, material.new_classes)
     return {split: measured(features, base, split, ("zero-shot", *METHODS)) for split, features in tested.items()}
-
-
-def behind(part: Part, few: int) -> Part:
-    """What ``part.few`` leaves."""
-    places = [(part.labels == c).nonzero()[few:, 0] for c in part.labels.unique().tolist()]
-    rows = torch.cat(places)
-    return Part(part.images[rows], part.features[rows], part.labels[rows])
 
 
 def cells() -> dict[str, tuple]:
@@ -142,50 +136,40 @@ def tables(found: dict[str, dict[str, Row]]) -> dict[str, str]:
     def of(cell: str, part: str) -> Row:
         return mean([found[f"{task}/{cell}"][part] for task in TASKS])
 
-    def line(name: str, *rows: Row, keys: Iterable[str]) -> str:
-        return (
-            f"| {name} | "
-            + " | ".join("-" if row[key] is None else f"{row[key]:.1f}" for row in rows for key in keys)
-            + " |"
-        )
+    def table(name: str, heads: Iterable[str], rows: dict[str, list[Row]], keys: Iterable[str]) -> str:
+        cells = {
+            head: [plain(None if row[key] is None else (row[key], None), 1) for row in several for key in keys]
+            for head, several in rows.items()
+        }
+        return Table(name, "", "", list(heads), list(cells.items())).markdown()
 
-    def table(first: str, heads: list[str], lines: list[str]) -> str:
-        return "\n".join([f"| {first} | {' | '.join(heads)} |", "| --- " * (len(heads) + 1) + "|", *lines])
-
-    state, errors = ("accuracy", "confidence"), tuple(f"ece {method}" for method in METHODS)
-    titles = ["accuracy", "confidence", "ECE Conf", "ECE DAC", "ECE CAC", "ECE CAC-fit"]
-    both = [f"{split}: {title}" for split in ("base", "new") for title in titles]
-    usual = f"{USUAL} epochs"
-    return {
-        "reason epochs": table(
-            *("epochs", both),
-            [line(f"{n}", of(f"{n} epochs", "base"), of(f"{n} epochs", "new"), keys=state + errors) for n in EPOCHS],
+    state, errors, usual = ("accuracy", "confidence"), tuple(f"ece {method}" for method in METHODS), f"{USUAL} epochs"
+    titles = [*state, *(f"ECE {method_name(method)}" for method in METHODS)]
+    both = ("base", "new")
+    whole = {"all": [of(usual, "new")]}
+    hands = {"other": "other hands than the test's", "same": "the test's hands"}
+    made = [
+        (
+            "reason epochs",
+            [f"{split}: {title}" for split in both for title in titles],
+            {f"{n}": [of(f"{n} epochs", split) for split in both] for n in EPOCHS},
+            state + errors,
         ),
-        "reason classes": table(
-            *("new classes at the test", titles),
-            [line(f"{n}", of(usual, f"groups of {n}"), keys=state + errors) for n in CLASSES]
-            + [line("all", of(usual, "new"), keys=state + errors)],
+        ("reason classes", titles, {f"{n}": [of(usual, f"groups of {n}")] for n in CLASSES} | whole, state + errors),
+        (
+            "reason base classes",
+            titles[2:4],
+            {f"{n}": [of(usual, f"base classes {n}")] for n in CLASSES} | whole,
+            errors[:2],
         ),
-        "reason base classes": table(
-            *("base classes that DAC knows", ["ECE Conf", "ECE DAC"]),
-            [line(f"{n}", of(usual, f"base classes {n}"), keys=errors[:2]) for n in CLASSES]
-            + [line("all", of(usual, "new"), keys=errors[:2])],
+        (
+            "reason hands",
+            [f"{split}: {title}" for split in both for title in ("accuracy ZS", *titles[:4])],
+            {text: [of(f"{which} hands", split) for split in both] for which, text in hands.items()},
+            ("accuracy before", *state, *errors[:2]),
         ),
-        "reason hands": table(
-            *(
-                "tuned on images by",
-                [f"{split}: {t}" for split in ("base", "new") for t in ["accuracy ZS", *titles[:4]]],
-            ),
-            [
-                line(
-                    text,
-                    *(of(f"{hands} hands", s) for s in ("base", "new")),
-                    keys=("accuracy before", *state, *errors[:2]),
-                )
-                for hands, text in (("other", "other hands than the test's"), ("same", "the test's hands"))
-            ],
-        ),
-    }
+    ]
+    return {name: table(name, *rest) for name, *rest in made}
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ def test_chosen_classes_keep_their_images_and_names() -> None:
 def test_few_and_the_rest_are_the_whole() -> None:
     labels = torch.tensor([0, 1, 0, 1, 0, 1])
     part = Part(torch.arange(6), torch.arange(6), labels)
-    assert part.few(1).images.tolist() == [0, 1] and reasons.behind(part, 1).images.tolist() == [2, 4, 3, 5]
+    assert part.few(1).images.tolist() == [0, 1] and part.of_each(slice(1, None)).images.tolist() == [2, 4, 3, 5]
 
 
 def test_a_mean_is_of_what_has_a_number() -> None:

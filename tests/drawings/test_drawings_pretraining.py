@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from pyfastcal.clip import encode_images, encode_text, tasks
-from pyfastcal.clip.small import load_from
+from pyfastcal.clip.small import load_from, load_small
 from scripts.drawings import __main__ as command
 from scripts.drawings import export, pretrain
 from scripts.drawings.data import Pretraining
@@ -74,7 +74,10 @@ def test_it_learns_and_what_it_exports_classifies(folder, tmp_path):
         scores = image_features(state.model, same.images) @ text_features(state.model, tokenizer(same.captions)).T
     assert (scores.argmax(1) == torch.arange(8)).float().mean() >= 0.75, "40 steps on eight images did not learn them"
     scale = export.export(KIND, state, data, folder, tmp_path)
+    bundled = load_small("drawings-small")  # a model of the same name, with another vocabulary, is known by now
     clip = load_from("drawings-small", tmp_path)
+    again = load_small("drawings-small").model.token_embedding.weight
+    assert torch.equal(again, bundled.model.token_embedding.weight) and len(again) > clip.model.vocab_size
     assert clip.model.logit_scale.exp().item() == pytest.approx(scale, rel=1e-3) and 5 <= scale <= 100
     words = tmp_path / "drawings" / "vocabulary.txt.gz"
     words.write_bytes(words.read_bytes() + bytes(1))

@@ -66,8 +66,8 @@ def load_from(name: str, folder: Path) -> SmallCLIP:
     """Load what the pre-training wrote into ``folder``."""
     open_clip = open_clip_import.import_open_clip()
     config, vocabulary, weights = files_of(name, folder)
-    if f"pyfastcal-{name}" not in open_clip.list_models():
-        open_clip.add_model_config(config)
+    if open_clip.get_model_config(f"pyfastcal-{name}") != json.loads(config.read_text(encoding="utf-8")):
+        open_clip.add_model_config(config)  # the last one of a name holds: also where another folder's was there
     model, _, preprocess = open_clip.create_model_and_transforms(f"pyfastcal-{name}", pretrained=str(weights))
     tokenizer: Callable[..., Any]
     if vocabulary.suffix == ".gz":

@@ -3,14 +3,11 @@
 import json
 import os
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ..clip.prompts import LEARNERS
 from ..io.features import first_line
@@ -18,6 +15,7 @@ from ..io.paths import regular, write_text
 from ..io.progress import Progress, Steps
 from .cell import Cell, Settings, run
 from .demo import one_thread
+from .processes import processes
 from .sources import Source
 
 SLOWEST = ("ProDA", "PromptSRC", "CoCoOp")  # started first, so that no process is left alone with one at the end
@@ -152,8 +150,7 @@ def _results(
                 result = run(cell, settings, progress)
             yield cell, result
         return
-    # spawned: a fork of a process with torch's threads may hang
-    with ProcessPoolExecutor(min(jobs, len(cells) or 1), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+    with processes(min(jobs, len(cells) or 1)) as pool:
         pending = {pool.submit(run, cell, settings): cell for cell in cells}
         try:
             while pending:

@@ -13,6 +13,8 @@ from ..report.page import PAGE
 from ..report.panels import POINTS, point_panels
 from ..report.summary import label, signed
 from ..report.terminal import Terminal
+from .bundled_tasks import BUNDLED
+from .cell import LEAST_EPOCHS
 from .results import Results, average
 from .tables import MAIN, SPLITS, Table, all_tables, gap
 
@@ -51,10 +53,25 @@ def what_was_run(results: Results) -> list[str]:
         f"{tasks} ({', '.join(results.tasks)}) with {seeds}: {runs}. Methods are fitted on held-out images of base "
         "classes; new classes are ones that neither the tuning nor a fit saw."
     ]
+    told += where_learners_stop(results)
     if set(results.sources) != set(results.main().sources):
         names = ", ".join(results.models)
         told.append(f"Models: {names}. All tables and figures but that by backbone are of the first that a task has.")
     return told + left_out(results)
+
+
+def where_learners_stop(results: Results) -> list[str]:
+    """On which bundled tasks they do before the published number of epochs is over."""
+    stops: dict[int, list[str]] = {}
+    for task in results.tasks:
+        models = {model for of, model in results.sources if of == task}
+        if task in BUNDLED and models <= set(BUNDLED[task].models) and (most := BUNDLED[task].most_steps):
+            stops.setdefault(most, []).append(task)
+    return [
+        f"On {'all tasks' if names == results.tasks else ', '.join(names)} a learner is tuned for {most:,} steps at "
+        f"most, where its published epochs come to more, but for {LEAST_EPOCHS} epochs at least."
+        for most, names in stops.items()
+    ]
 
 
 def left_out(results: Results) -> list[str]:

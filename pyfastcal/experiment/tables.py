@@ -133,16 +133,36 @@ def by_task(results: Results) -> Iterable[Table]:
 
 
 def normalisations(results: Results) -> Iterable[Table]:
-    """What the weights are normalised by."""
+    """What the weights are normalised by: over all learners, then by learner."""
+    columns = ("ece", percent), ("median_weight", plain)
+
+    def of(value: str, split: str, learner: str | None = None) -> list[Row]:
+        rows = (r for r in results.ablations if r["ablation"] == "normalisation" and r["value"] == value)
+        return [r for r in rows if r["split"] == split and learner in (None, r["learner"])]
+
     rows = []
     for value, text in NORMALISATIONS.items():
-        found = [r for r in results.ablations if r["ablation"] == "normalisation" and r["value"] == value]
-        of = [[r for r in found if r["split"] == split] for split in SPLITS]
-        cells = [percent(average(part, "ece")) for part in of] + [plain(average(part, "median_weight")) for part in of]
-        rows += [(f"{label(value.split()[0])}: {text}", cells)] if found else []
+        cells = [write(average(of(value, split), key)) for key, write in columns for split in SPLITS]
+        rows += [(f"{label(value.split()[0])}: {text}", cells)] if of(value, SPLITS[0]) else []
     heads = [f"{what}, {split}" for what in ("ECE", "median weight") for split in SPLITS]
     note = "Mean over all learners, tasks and seeds; ECE in per cent; CAC with the published constants."
     yield Table("normalisation", "What the weights are normalised by", note, heads, rows)
+    for split in SPLITS:
+        there = [value for value in NORMALISATIONS if of(value, split)]
+        heads = ["Conf: ECE"]
+        for value in there:
+            method, by = value.split()
+            heads += [f"{label(method)}, {by}: {what}" for what in ("ECE", "weight")]
+        rows = []
+        for learner in results.learners if there else ():
+            cells = [percent(average(results.select(learner=learner, split=split, method="conf"), "ece"))]
+            cells += [write(average(of(value, split, learner), key)) for value in there for key, write in columns]
+            rows.append((learner, cells))
+        note = (
+            "Mean over tasks and seeds; ECE in per cent; weight: the median. The table before says what the names mean."
+        )
+        title = f"What the weights are normalised by, by learner, {split} classes"
+        yield Table(f"normalisation {split}", title, note, heads, rows)
 
 
 def contrasts(results: Results) -> Iterable[Table]:

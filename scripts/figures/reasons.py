@@ -8,9 +8,8 @@ to docs/reasons.json, run by run, and as tables into docs/experiments.md; runs t
 import argparse
 import json
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import replace
-from multiprocessing import get_context
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from pyfastcal.clip.prompts import CoOp
 from pyfastcal.evaluate import evaluate
 from pyfastcal.experiment import BundledTask
 from pyfastcal.experiment.cell import feature_set
+from pyfastcal.experiment.processes import processes
 from pyfastcal.experiment.sources import Material, Part
 from pyfastcal.experiment.table import Table, method_name, plain
 from pyfastcal.io.features import FeatureSet
@@ -118,7 +118,7 @@ def cells() -> dict[str, tuple]:
 def measure(found: dict[str, dict[str, Row]], jobs: int) -> None:
     """All that ``found`` lacks; the file is written after each."""
     left = {name: cell for name, cell in cells().items() if name not in found}
-    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+    with processes(jobs) as pool:
         pending = {pool.submit(*cell): name for name, cell in left.items()}
         for future in as_completed(pending):
             rows = future.result()

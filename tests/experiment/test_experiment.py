@@ -1,8 +1,10 @@
 """``pyfastcal experiment``: the rows it writes, that it goes on where it was, and that processes change nothing."""
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -18,8 +20,8 @@ from pyfastcal.clip import tasks
 from pyfastcal.clip.prompts import LEARNERS
 from pyfastcal.experiment import tables
 from pyfastcal.experiment.cell import epochs_of
-from pyfastcal.experiment.page import render
-from pyfastcal.experiment.results import average
+from pyfastcal.experiment.page import render, where_learners_stop
+from pyfastcal.experiment.results import Results, average
 
 from .conftest import OPTIONS
 
@@ -128,6 +130,32 @@ def test_killed_it_goes_on(tmp_path: Path) -> None:
     assert len(results.cells) == 4 and all(files(tmp_path)[name] == done[name] for name in cells)
 
 
+def seconds_of(process: str) -> float:
+    """Of the processor."""
+    user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's lists of processes")
+def test_killed_it_leaves_no_processes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pyfastcal", "experiment", "--out", str(tmp_path), "--learners", "ProDA"]
+    command += ["--tasks", "shapes,digits", "--seeds", "1", "--jobs", "2", "--few-shot-learners", "none"]
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    listed, workers = Path(f"/proc/{running.pid}/task/{running.pid}/children"), []
+    while running.poll() is None and (len(workers) < 2 or min(map(seconds_of, workers)) < 10):  # they work by then
+        time.sleep(0.1)
+        workers = [p for p in listed.read_text().split() if "spawn_main" in Path(f"/proc/{p}/cmdline").read_text()]
+    running.kill()
+    running.wait()
+    end = time.monotonic() + 60
+    while any(Path(f"/proc/{p}").exists() for p in workers) and time.monotonic() < end:
+        time.sleep(0.1)
+    left = [p for p in workers if Path(f"/proc/{p}").exists()]
+    for p in left:
+        os.kill(int(p), signal.SIGKILL)
+    assert len(workers) == 2 and not left
+
+
 def test_other_settings_are_refused(results, folder: Path) -> None:
     with pytest.raises(ValueError, match="holds an experiment with epochs 3, not 4"):
         experiment.run(folder, DIGITS, **OPTIONS | {"epochs": 4})
@@ -214,7 +242,7 @@ def test_tables_have_the_means_of_the_rows(results) -> None:
         *("states", "tuned", "table 1 base", "table 1 new", "table 1 published", "table 2 base", "table 2 new"),
         *("table 3 base", "table 3 new", "dac"),
         *("tasks base", "tasks new", "cac k", "cac alpha", "cac lambda1", "cac lambda2", "shots CoOp"),
-        *("normalisation", "contrast"),
+        *("normalisation", "normalisation base", "normalisation new", "contrast"),
     ]
     values = torch.tensor([r["ece"] for r in results.select(split="new", method="dac", learner="MaPLe")])
     table = found["table 1 new"]
@@ -227,6 +255,14 @@ def test_tables_have_the_means_of_the_rows(results) -> None:
     images = sum(r["images"] for r in results.select(learner="CoOp", split="new", method="conf"))
     assert sum(int(c.replace(",", "")) for c in counts) == images
     assert found["shots CoOp"].heads == ["2", "16", "published", "agrees"]
+    by_learner = found["normalisation new"]
+    place = by_learner.heads.index("CAC, logit: ECE")
+    own = [
+        r["ece"]
+        for r in results.ablations
+        if (r["ablation"], r["value"], r["learner"], r["split"]) == ("normalisation", "cac logit", "MaPLe", "new")
+    ]
+    assert dict(by_learner.rows)["MaPLe"][place].startswith(f"{50 * sum(own):.1f} ±") and len(own) == 2
     zero = dict(found["cac k"].rows)["0"]  # alpha alone, 1.1, is outside [0.9, 1]: squared
     assert zero[-2:] == ["1.21", "1.21"]
     for cells in (cells for table in found.values() for _, cells in table.rows):
@@ -250,6 +286,18 @@ def test_page(results) -> None:
     for title in ("Accuracy and confidence", "Reliability of new classes", "Proximity, confidence", "ECE by shots"):
         assert title in html
     assert html.count("<svg") == 2 + 2 * 4 + 3 + 2
+
+
+def test_page_says_where_learners_stop(results) -> None:
+    def told(*sources: tuple[str, str]) -> list[str]:
+        cells = [results.cells[0] | {"task": task, "model": model} for task, model in sources]
+        return where_learners_stop(Results(cells, results.settings, sources))
+
+    end = "a learner is tuned for 1,500 steps at most, where its published epochs come to more, but for 5 epochs at "
+    end += "least."
+    assert told(("digits", "digits"), ("flags", "ViT-B-16")) == []  # a folder's task that is called so
+    assert told(("animals", "drawings"), ("flags", "drawings")) == [f"On all tasks {end}"]
+    assert told(("digits", "digits"), ("flags", "drawings-small")) == [f"On flags {end}"]
 
 
 def test_command(results, folder: Path) -> None:

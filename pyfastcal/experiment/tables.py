@@ -3,7 +3,10 @@ terminal and the documentation show the same."""
 
 from collections.abc import Callable, Iterable
 
+import torch
+
 from ..io.text import counted
+from ..report.figures import spearman
 from ..report.summary import NOTABLE_GAP, SAME, label, signed
 from . import beside
 from .ablations import NORMALISATIONS
@@ -18,7 +21,7 @@ def all_tables(results: Results) -> list[Table]:
     main = results.main()
     makers: tuple[Callable[[Results], Iterable[Table]], ...] = (
         states, beside.tuned, errors, beside.errors, beside.measures, gaps, lambda _: beside.backbones(results),
-        dac_run_by_run, by_task, beside.constants, beside.shots, normalisations, contrasts
+        dac_run_by_run, by_task, beside.constants, beside.shots, normalisations, contrasts, proximities
     )  # fmt: skip
     return [table for make in makers for table in make(main) if table.rows]
 
@@ -174,3 +177,23 @@ def contrasts(results: Results) -> Iterable[Table]:
         rows.append((learner, [plain(value, 3) for value in of]))
     note = "Mean similarity to the true class minus that to the most similar other one."
     yield Table("contrast", "Contrast before and after tuning", note, heads, rows)
+
+
+def proximities(results: Results) -> Iterable[Table]:
+    """The papers' figure 3 in numbers: whether confidence and gap follow a class's proximity to the base classes."""
+    told = ("conf confidence", "conf gap")
+    heads = [f"{split}: {what.split()[1]}" for split in SPLITS for what in told]
+    rows = []
+    for learner in results.learners:
+        of = [cell for cell in results.cells if cell["learner"] == learner]
+        cells = []
+        for split in SPLITS:
+            for what in told:
+                found = [(cell["seed"], cell["classes"][split].get(what)) for cell in of]
+                runs = [{"seed": seed, "of": spearman(*map(torch.tensor, pair))} for seed, pair in found if pair]
+                cells.append(plain(average(runs, "of")))
+        rows += [(learner, cells)] if set(cells) != {NOT_HAVE} else []
+    note = (
+        "Rank correlation of a class's tuned proximity with its confidence or gap, without calibration; mean over runs."
+    )
+    yield Table("proximity", "Proximity, confidence and gap", note, heads, rows)

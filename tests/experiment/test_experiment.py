@@ -242,7 +242,7 @@ def test_tables_have_the_means_of_the_rows(results) -> None:
         *("states", "tuned", "table 1 base", "table 1 new", "table 1 published", "table 2 base", "table 2 new"),
         *("table 3 base", "table 3 new", "dac"),
         *("tasks base", "tasks new", "cac k", "cac alpha", "cac lambda1", "cac lambda2", "shots CoOp"),
-        *("normalisation", "normalisation base", "normalisation new", "contrast"),
+        *("normalisation", "normalisation base", "normalisation new", "contrast", "proximity"),
     ]
     values = torch.tensor([r["ece"] for r in results.select(split="new", method="dac", learner="MaPLe")])
     table = found["table 1 new"]
@@ -263,6 +263,10 @@ def test_tables_have_the_means_of_the_rows(results) -> None:
         if (r["ablation"], r["value"], r["learner"], r["split"]) == ("normalisation", "cac logit", "MaPLe", "new")
     ]
     assert dict(by_learner.rows)["MaPLe"][place].startswith(f"{50 * sum(own):.1f} ±") and len(own) == 2
+    points = [c["classes"]["new"]["conf gap"] for c in results.cells if c["learner"] == "MaPLe"]
+    ranks = [torch.tensor(pair).argsort(1).argsort(1).double() for pair in points]  # no two are equal
+    expected = torch.stack([pair.corrcoef()[0, 1] for pair in ranks]).mean()
+    assert dict(found["proximity"].rows)["MaPLe"][found["proximity"].heads.index("new: gap")] == f"{expected:.2f}"
     zero = dict(found["cac k"].rows)["0"]  # alpha alone, 1.1, is outside [0.9, 1]: squared
     assert zero[-2:] == ["1.21", "1.21"]
     for cells in (cells for table in found.values() for _, cells in table.rows):

@@ -130,10 +130,23 @@ def test_killed_it_goes_on(tmp_path: Path) -> None:
     assert len(results.cells) == 4 and all(files(tmp_path)[name] == done[name] for name in cells)
 
 
+def stat(process: str) -> list[str]:
+    """The fields from the state on, as proc(5) has them."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+
+
 def seconds_of(process: str) -> float:
     """Of the processor."""
-    user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+    user, system = stat(process)[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def is_running(process: str) -> bool:
+    """Not so one that has ended and that nobody has asked for its result."""
+    try:
+        return stat(process)[0] != "Z"
+    except OSError:
+        return False
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's lists of processes")
@@ -148,9 +161,8 @@ def test_killed_it_leaves_no_processes(tmp_path: Path) -> None:
     running.kill()
     running.wait()
     end = time.monotonic() + 60
-    while any(Path(f"/proc/{p}").exists() for p in workers) and time.monotonic() < end:
+    while (left := [p for p in workers if is_running(p)]) and time.monotonic() < end:
         time.sleep(0.1)
-    left = [p for p in workers if Path(f"/proc/{p}").exists()]
     for p in left:
         os.kill(int(p), signal.SIGKILL)
     assert len(workers) == 2 and not left

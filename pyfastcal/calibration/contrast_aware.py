@@ -78,8 +78,8 @@ class ContrastAwareCalibration(LogitScaling):
         alpha, k, lambda1, lambda2: constants of ``contrast_weight``, in the ranges given there. The defaults are the
             middle of the paper's ablations on ViT-B/16. They depend on the geometry of the features and on the number
             of classes; for another model ``fit`` finds alpha and k. z is in cosines, a hundredth of ViT-B/16's logits:
-            for a CLIP of logit scale s, without labels, ``k=15 * s / 100`` keeps the published units (docs/experiments.md
-            shows what it does).
+            for a CLIP of logit scale s, without labels, ``k=15 * s / 100`` keeps the published units
+            (docs/experiments.md shows what it does).
         on: ``"similarity"`` or ``"probability"``: see ``contrast_weight``.
 
     The constants are buffers, so that a state dict carries them; ``fitted`` says whether ``fit`` set them.

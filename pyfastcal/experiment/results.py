@@ -9,6 +9,7 @@ import torch
 
 from ..clip.prompts import LEARNERS
 from ..metrics.cells import Cells
+from ..report.figures import spearman
 from ..report.summary import mean_spread
 from .cell import Settings
 from .grid import read
@@ -92,6 +93,11 @@ class Results:
     def contrasts(self, learner: str, split: str, which: str) -> Value:
         """The contrast of the runs of a learner, ``which`` "zs" or "tuned"."""
         return average([{"seed": c["seed"], "of": c["contrast"][split][which]} for c in self._of(learner)], "of")
+
+    def correlations(self, learner: str, split: str, what: str) -> Value:
+        """The rank correlation, in the runs of a learner, of a class's proximity with ``what``: "conf gap", ..."""
+        found = [(c["seed"], c["classes"][split].get(what)) for c in self._of(learner)]
+        return average([{"seed": seed, "of": spearman(*map(torch.tensor, pair))} for seed, pair in found if pair], "of")
 
     def _of(self, learner: str) -> Iterable[dict[str, Any]]:
         return [cell for cell in self.cells if cell["learner"] == learner]

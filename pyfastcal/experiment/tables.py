@@ -3,10 +3,7 @@ terminal and the documentation show the same."""
 
 from collections.abc import Callable, Iterable
 
-import torch
-
 from ..io.text import counted
-from ..report.figures import spearman
 from ..report.summary import NOTABLE_GAP, SAME, label, signed
 from . import beside
 from .ablations import NORMALISATIONS
@@ -185,13 +182,7 @@ def proximities(results: Results) -> Iterable[Table]:
     heads = [f"{split}: {what.split()[1]}" for split in SPLITS for what in told]
     rows = []
     for learner in results.learners:
-        of = [cell for cell in results.cells if cell["learner"] == learner]
-        cells = []
-        for split in SPLITS:
-            for what in told:
-                found = [(cell["seed"], cell["classes"][split].get(what)) for cell in of]
-                runs = [{"seed": seed, "of": spearman(*map(torch.tensor, pair))} for seed, pair in found if pair]
-                cells.append(plain(average(runs, "of")))
+        cells = [plain(results.correlations(learner, split, what)) for split in SPLITS for what in told]
         rows += [(learner, cells)] if set(cells) != {NOT_HAVE} else []
     note = (
         "Rank correlation of a class's tuned proximity with its confidence or gap, without calibration; mean over runs."

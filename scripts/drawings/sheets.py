@@ -52,18 +52,21 @@ def _json(index: dict) -> str:
     return '{"sets": {\n' + ",\n".join(lines) + '\n},\n"tasks": {\n' + ",\n".join(tasks) + "\n}}\n"
 
 
+NOTICE = """\
+# Whose drawings these are
+
+The sheets in this folder hold drawings of the sets below, taken from the packages `@iconify-json/NAME` of
+the npm registry and rendered at 64 x 64 pixels, otherwise unchanged; tasks show them turned, scaled, on
+backgrounds and with changed colours. The CLIPs `drawings*` were pre-trained on drawings of all sets below.
+Names of classes and keywords are of emojibase-data (MIT, Miles Johnson, https://github.com/milesj/emojibase).
+
+| set | version | author | licence | in the sheets |
+| --- | --- | --- | --- | --- |
+"""
+
+
 def _notice(index: dict, packages: Path) -> str:
-    lines = [
-        "# Whose drawings these are",
-        "",
-        "The sheets in this folder hold drawings of the sets below, taken from the packages `@iconify-json/NAME` of",
-        "the npm registry and rendered at 64 x 64 pixels, otherwise unchanged; tasks show them turned, scaled, on",
-        "backgrounds and with changed colours. The CLIPs `drawings*` were pre-trained on drawings of all sets below.",
-        "Names of classes and keywords are of emojibase-data (MIT, Miles Johnson, https://github.com/milesj/emojibase).",
-        "",
-        "| set | version | author | licence | in the sheets |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    lines = NOTICE.splitlines()
     for s in SETS:
         info = read(packages, s, "info.json")
         author, licence = info["author"], info["license"]

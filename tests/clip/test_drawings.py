@@ -7,7 +7,7 @@ import torch
 
 from pyfastcal.clip import tasks
 from pyfastcal.clip.tasks import canvas, drawings
-from scripts.drawings import sets
+from scripts.drawings import sets, sheets
 from scripts.drawings import tasks as chosen
 from scripts.figures import drawings as page
 from scripts.figures.page import with_tables
@@ -30,6 +30,7 @@ def test_the_sheets_hold_what_the_scripts_chose_and_nothing_share_alike():
     index = json.loads((drawings.FOLDER / "index.json").read_text())
     known = {s.name: s for s in sets.SETS}
     notice = (drawings.FOLDER / "NOTICE.md").read_text()
+    assert notice.startswith(sheets.NOTICE)
     for name, about in index["sets"].items():
         assert about == {"hand": known[name].hand, "coloured": known[name].coloured}
         assert f"(`{name}`) | {known[name].version} |" in notice
